@@ -1,0 +1,182 @@
+"""Why attestation refuses. Every refusal has a stable code; `fabric/errors.py` alone turns it into HTTP."""
+
+from typing import ClassVar
+
+
+class Refusal(Exception):
+    """A request is refused for a reason that its sender may know.
+
+    `code` is stable and part of the wire; `status` is the HTTP status it maps to; the message is a sentence for people.
+    """
+
+    code: ClassVar[str] = "refused"
+    status: ClassVar[int] = 403
+
+
+class ParseError(Refusal):
+    """Bytes do not have the form their specification asks for. The one exception that every `parse_*` raises."""
+
+    code = "malformed"
+    status = 400
+
+
+class TooLarge(ParseError):
+    """A structure is larger than its bound."""
+
+    code = "too_large"
+    status = 413
+
+
+class VerificationError(Refusal):
+    """Evidence is not authentic; the codes of the classes below say in which way."""
+
+    code = "evidence_refused"
+    status = 422
+
+
+class BadSignature(VerificationError):
+    code = "bad_signature"
+
+
+class WrongNonce(VerificationError):
+    code = "wrong_nonce"
+
+
+class NotFromTpm(VerificationError):
+    """TPMS_ATTEST does not carry TPM_GENERATED_VALUE or is of another type than asked for."""
+
+    code = "not_from_tpm"
+
+
+class WrongSelection(VerificationError):
+    """The quote covers other PCRs, or another bank, than the challenge named."""
+
+    code = "wrong_pcr_selection"
+
+
+class WrongPcrDigest(VerificationError):
+    """The PCR values that were sent are not the ones the TPM signed."""
+
+    code = "wrong_pcr_digest"
+
+
+class ReplayMismatch(VerificationError):
+    """The event log does not replay to the quoted PCR values."""
+
+    code = "log_replay_mismatch"
+
+
+class ImaMismatch(VerificationError):
+    """No prefix of the IMA list replays to the quoted PCR 10."""
+
+    code = "ima_replay_mismatch"
+
+
+class UnacceptableKey(VerificationError):
+    """A TPM key lacks the attributes, scheme or strength that its role needs."""
+
+    code = "unacceptable_key"
+
+
+class AkNotRestricted(UnacceptableKey):
+    code = "ak_not_restricted"
+
+
+class TransportKeyNotCertified(VerificationError):
+    code = "transport_key_not_certified"
+
+
+class TransportKeyNotBound(VerificationError):
+    """The transport key's policy is not PolicyPCR over the quoted boot PCRs."""
+
+    code = "transport_key_not_bound"
+
+
+class EndorsementRefused(VerificationError):
+    """The EK certificate does not hold: `code` stays, the sentence says which check failed."""
+
+    code = "ek_certificate_refused"
+
+
+class EndorsementMismatch(EndorsementRefused):
+    """The EK certificate belongs to another TPM."""
+
+    code = "ek_certificate_mismatch"
+
+
+class EventLogNeeded(VerificationError):
+    """The challenge asked for the event log and none came, or the stored one is not the one announced."""
+
+    code = "event_log_needed"
+
+
+class ChallengeSpent(Refusal):
+    """Unknown, expired or used: the caller is not told which."""
+
+    code = "challenge_spent"
+    status = 409
+
+
+class UnknownAttester(Refusal):
+    code = "unauthorized_host"
+    status = 403
+
+
+class ActivationRefused(Refusal):
+    code = "activation_refused"
+    status = 403
+
+
+class NotAllowed(Refusal):
+    """A person may not do this: wrong role, or four eyes are needed."""
+
+    code = "not_allowed"
+    status = 403
+
+
+class FourEyes(NotAllowed):
+    code = "four_eyes"
+
+
+class AlreadyDecided(Refusal):
+    code = "already_decided"
+    status = 409
+
+
+class CannotApprove(Refusal):
+    """The thing cannot be approved as it stands; the sentence says what is missing."""
+
+    code = "cannot_approve"
+    status = 409
+
+
+class CertificateRefused(Refusal):
+    """A health certificate does not entitle its holder to a key."""
+
+    code = "certificate_refused"
+
+
+class CertificateUnknown(CertificateRefused):
+    code = "certificate_unknown"
+
+
+class CertificateExpired(CertificateRefused):
+    code = "certificate_expired"
+
+
+class CertificateRevoked(CertificateRefused):
+    code = "certificate_revoked"
+
+
+class HostNotApproved(CertificateRefused):
+    code = "host_not_approved"
+
+
+class PolicyChanged(CertificateRefused):
+    """What the host had proved is no longer enough under the policy now in force."""
+
+    code = "policy_changed"
+
+
+class ModeChanged(CertificateRefused):
+    code = "mode_changed"

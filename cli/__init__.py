@@ -1,0 +1,1 @@
+"""The `guardhouse` command: thin groups over the agent and the cores."""

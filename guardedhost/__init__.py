@@ -1,0 +1,1 @@
+"""The host agent: TPM, evidence, keys and hypervisors. Needs no Django."""

@@ -1,0 +1,1 @@
+"""The Relying Party (RFC 9334): guardians, key protectors, custody and release."""

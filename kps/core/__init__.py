@@ -1,0 +1,1 @@
+"""Pure key protection: protectors, wrapping and the rules of release."""

@@ -1,0 +1,1 @@
+"""Pure record keeping: what a leaf is and how it is hashed."""
