@@ -1,0 +1,159 @@
+"""The wire to the portal: the agent pushes, nothing listens on the host.
+
+TLS is required, redirects are not followed and the environment (proxies, .netrc) is not asked: where evidence goes and
+who answers is what the operator configured, nothing else. Plain HTTP is for loopback addresses only.
+"""
+
+import ipaddress
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import requests
+
+from guardedhost.errors import AgentError, Refused, Unreachable
+from guardedhost.wire import (
+    Activation,
+    Challenge,
+    Enrolment,
+    Release,
+    Verdict,
+    from_b64u,
+    malformed,
+    read_activation,
+    read_challenge,
+    read_enrolment,
+    read_release,
+    read_verdict,
+    to_b64u,
+)
+
+_TIMEOUT = (5.0, 60.0)  # connect, read
+_ANSWER_LIMIT = 4 << 20
+_TRY_LATER = frozenset({429, 500, 502, 503, 504})
+
+T = TypeVar("T")
+
+
+class Client:
+    """One portal."""
+
+    def __init__(self, server: str, ca: str = "") -> None:
+        self._base = _checked(server)
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self._session.verify = ca or True
+        self._session.headers["Accept"] = "application/json, application/problem+json"
+
+    def enrol(self, name: str, *, ek_public: bytes, ek_certificate: bytes | None, ak_public: bytes) -> Enrolment:
+        body = {"name": name, "ek_public": to_b64u(ek_public), "ak_public": to_b64u(ak_public)}
+        if ek_certificate:
+            body["ek_certificate"] = to_b64u(ek_certificate)
+        return self._post("attestation/v1/enrolments", body, read_enrolment)
+
+    def activate(self, enrolment: str, secret: bytes) -> Activation:
+        return self._post(
+            f"attestation/v1/enrolments/{enrolment}/activation", {"secret": to_b64u(secret)}, read_activation
+        )
+
+    def challenge(self, attester: str, event_log_sha256: str) -> Challenge:
+        body = {"attester": attester, "event_log_sha256": event_log_sha256}
+        return self._post("attestation/v1/challenges", body, read_challenge)
+
+    def evidence(self, challenge: str, evidence: Mapping[str, Any]) -> Verdict:
+        return self._post(f"attestation/v1/challenges/{challenge}/evidence", evidence, read_verdict)
+
+    def release(self, request: str) -> Release:
+        return self._post("kps/v1/releases", {"request": request}, read_release)
+
+    def signers(self) -> tuple[bytes, ...]:
+        """The certificates that sign health certificates."""
+        return self._call(
+            "GET",
+            "attestation/v1/signing-certificates",
+            None,
+            lambda body: tuple(from_b64u(entry["der"]) for entry in body["certificates"]),
+        )
+
+    def _post(self, path: str, body: Mapping[str, Any], read: Callable[[Mapping[str, Any]], T]) -> T:
+        return self._call("POST", path, body, read)
+
+    def _call(
+        self, method: str, path: str, body: Mapping[str, Any] | None, read: Callable[[Mapping[str, Any]], T]
+    ) -> T:
+        status, answer = self._exchange(method, path, body)
+        if status >= 400:
+            raise _refusal(status, answer)
+        try:
+            return read(answer)
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise malformed(f"to {path}") from error
+
+    def _exchange(self, method: str, path: str, body: Mapping[str, Any] | None) -> tuple[int, dict[str, Any]]:
+        try:
+            with self._session.request(
+                method, f"{self._base}/{path}", json=body, timeout=_TIMEOUT, allow_redirects=False, stream=True
+            ) as response:
+                if 300 <= response.status_code < 400:
+                    raise malformed(f"{response.status_code} to {path}")
+                return response.status_code, _object(response.status_code, _bounded(response))
+        except requests.RequestException as error:
+            raise Unreachable(f"The portal at {self._base} cannot be reached: {_reason(error)}.") from error
+        except OSError as error:
+            raise AgentError(f"The file of trusted authorities cannot be read: {error}.") from error
+
+
+def _bounded(response: requests.Response) -> bytes:
+    content = b""
+    for chunk in response.iter_content(1 << 16):
+        content += chunk
+        if len(content) > _ANSWER_LIMIT:
+            raise malformed("too large")
+    return content
+
+
+def _object(status: int, content: bytes) -> dict[str, Any]:
+    try:
+        answer = json.loads(content)
+    except ValueError:
+        answer = None
+    if isinstance(answer, dict):
+        return answer
+    if status in _TRY_LATER:
+        return {}
+    raise malformed(f"{status}, not JSON")
+
+
+def _refusal(status: int, answer: Mapping[str, Any]) -> AgentError:
+    detail = str(answer.get("detail") or answer.get("title") or f"The portal answered {status}.")
+    if status in _TRY_LATER:
+        return Unreachable(f"The portal cannot answer now ({status}): {detail}")
+    return Refused(str(answer.get("code", "refused")), detail)
+
+
+def _checked(server: str) -> str:
+    """The base URL, if evidence and keys may travel there: https, or http to this machine."""
+    parts = urlsplit(server)
+    if not parts.hostname or parts.query or parts.fragment or parts.username or parts.password:
+        raise AgentError(f"{server} is not the URL of a portal.")
+    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname)):
+        raise AgentError(f"{server}: the portal must be reached by https; http is for loopback addresses only.")
+    return server.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"  # RFC 6761, 6.3; any other name may be pointed elsewhere
+
+
+def _reason(error: requests.RequestException) -> str:
+    if isinstance(error, requests.exceptions.SSLError):
+        return f"its certificate is not trusted ({error})"
+    if isinstance(error, requests.Timeout):
+        return "it did not answer in time"
+    if isinstance(error, requests.ConnectionError):
+        return "nobody answers there"
+    return type(error).__name__

@@ -1,0 +1,232 @@
+"""The state folder of one host: small JSON files, each complete or absent, whenever the machine stops.
+
+Every write goes to a temporary file, is synced, and is renamed over the old one. What belongs together (a
+certificate, the key it certifies and its release secret) is one file, so no crash can mix two of them. Only the
+configuration cannot be made again by attesting; any other damaged file counts as absent.
+"""
+
+import fcntl
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cryptography import x509
+
+from guardedhost.errors import StoreDamaged
+from guardedhost.tpm import SavedKey
+from guardedhost.wire import Finding, from_b64u, to_b64u
+
+DEFAULT_FOLDER = Path("/var/lib/guardhouse")
+EVENT_LOG = "/sys/kernel/security/tpm0/binary_bios_measurements"
+IMA_LOG = "/sys/kernel/security/ima/binary_runtime_measurements"
+# A certificate this close to its end may lapse between the request for a key and the portal's check.
+_SPARE = timedelta(seconds=30)
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the operator chose; `attester` is empty until the host is enrolled."""
+
+    server: str = ""
+    attester: str = ""
+    name: str = ""
+    tcti: str = "device:/dev/tpmrm0"
+    event_log: str = EVENT_LOG
+    ima_log: str = IMA_LOG
+    ca: str = ""
+    # The presence of /dev/kvm does not prove that it works (nested hypervisors), so acceleration is a choice.
+    accel: str = "tcg"
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A health certificate with all that is needed to use it. `release_secret` stays encrypted to the TPM."""
+
+    certificate: bytes
+    release_secret: str = field(repr=False)  # JWE, compact
+    key: SavedKey = field(repr=False)
+    boot_pcrs: tuple[int, ...]
+    reset_count: int
+
+    @property
+    def serial(self) -> str:
+        return f"{self._parsed.serial_number:x}"
+
+    @property
+    def not_after(self) -> datetime:
+        return self._parsed.not_valid_after_utc
+
+    @property
+    def _parsed(self) -> x509.Certificate:
+        return x509.load_der_x509_certificate(self.certificate)
+
+    def valid(self, *, now: datetime, reset_count: int) -> bool:
+        """Whether it is worth sending: not lapsed, and given in this boot. The portal decides for itself."""
+        return now + _SPARE < self.not_after and reset_count == self.reset_count
+
+
+@dataclass(frozen=True, slots=True)
+class LastAttestation:
+    """The outcome an operator wants to see without asking the portal."""
+
+    at: datetime
+    status: str
+    substatus: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    next_attestation_at: datetime
+    certificate_until: datetime | None
+
+
+class Store:
+    """The files of one host."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """One process at a time talks to the TPM and replaces files; the daemon and a VM start wait for each other."""
+        self._make_folder()
+        descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def config(self) -> Config:
+        """The configuration, or defaults when there is none yet."""
+        try:
+            text = (self.folder / "config.json").read_text()
+        except FileNotFoundError:
+            return Config()
+        try:
+            return Config(**json.loads(text))
+        except (ValueError, TypeError) as error:
+            raise StoreDamaged(f"{self.folder / 'config.json'} is damaged; enrol this host again.") from error
+
+    def enrolled(self) -> Config:
+        """The configuration of an enrolled host; a host that is not yet one is told what to do."""
+        config = self.config()
+        if not config.attester:
+            raise StoreDamaged(
+                f"This host is not enrolled (no attester in {self.folder}): run `guardhouse host enrol`."
+            )
+        return config
+
+    def save_config(self, config: Config) -> None:
+        self._save("config.json", asdict(config))
+
+    def transport_key(self) -> tuple[SavedKey, int] | None:
+        """The key made in this boot, with the reset count of the boot it was made in."""
+        return self._load("transport.json", lambda fields: (_key(fields), int(fields["reset_count"])))
+
+    def save_transport_key(self, key: SavedKey, reset_count: int) -> None:
+        self._save("transport.json", {**_key_fields(key), "reset_count": reset_count})
+
+    def credential(self) -> Credential | None:
+        return self._load("credential.json", _credential)
+
+    def save_credential(self, credential: Credential) -> None:
+        fields = {
+            "certificate": to_b64u(credential.certificate),
+            "release_secret": credential.release_secret,
+            "boot_pcrs": list(credential.boot_pcrs),
+            "reset_count": credential.reset_count,
+        }
+        self._save("credential.json", {**_key_fields(credential.key), **fields})
+
+    def drop_credential(self) -> None:
+        """Forget a certificate that the portal no longer honours."""
+        (self.folder / "credential.json").unlink(missing_ok=True)
+
+    def last_attestation(self) -> LastAttestation | None:
+        return self._load("status.json", _last_attestation)
+
+    def save_last_attestation(self, last: LastAttestation) -> None:
+        fields = asdict(last)
+        for name in ("at", "next_attestation_at", "certificate_until"):
+            fields[name] = fields[name] and fields[name].isoformat()
+        self._save("status.json", fields)
+
+    def _make_folder(self) -> None:
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def _save(self, name: str, fields: dict[str, Any]) -> None:
+        self._make_folder()
+        write_atomically(self.folder / name, json.dumps(fields, indent=1).encode())
+
+    def _load(self, name: str, build: Callable[[dict[str, Any]], T]) -> T | None:
+        try:
+            content = (self.folder / name).read_bytes()
+        except FileNotFoundError:
+            return None
+        try:
+            return build(json.loads(content))
+        except (KeyError, ValueError, TypeError):
+            log.warning("%s is damaged and will be made again", self.folder / name)
+            return None
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file so that any crash leaves the old or the new content, readable by the owner only."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and removals in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _key_fields(key: SavedKey) -> dict[str, Any]:
+    return {"public": to_b64u(key.public), "private": to_b64u(key.private)}
+
+
+def _key(fields: dict[str, Any]) -> SavedKey:
+    return SavedKey(from_b64u(fields["public"]), from_b64u(fields["private"]))
+
+
+def _credential(fields: dict[str, Any]) -> Credential:
+    credential = Credential(
+        certificate=from_b64u(fields["certificate"]),
+        release_secret=str(fields["release_secret"]),
+        key=_key(fields),
+        boot_pcrs=tuple(int(pcr) for pcr in fields["boot_pcrs"]),
+        reset_count=int(fields["reset_count"]),
+    )
+    _ = credential.not_after  # raises ValueError when the certificate cannot be read
+    return credential
+
+
+def _last_attestation(fields: dict[str, Any]) -> LastAttestation:
+    until = fields["certificate_until"]
+    last = LastAttestation(
+        at=datetime.fromisoformat(fields["at"]),
+        status=str(fields["status"]),
+        substatus=tuple(fields["substatus"]),
+        findings=tuple(Finding(**finding) for finding in fields["findings"]),
+        next_attestation_at=datetime.fromisoformat(fields["next_attestation_at"]),
+        certificate_until=until and datetime.fromisoformat(until),
+    )
+    return replace(last, findings=tuple(replace(f, pcrs=tuple(f.pcrs)) for f in last.findings))

@@ -1,0 +1,149 @@
+"""The shapes of what the portal answers. The portal is authenticated by TLS; its answers are still read strictly."""
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from guardedhost.errors import Unreachable
+
+_B64U = re.compile(r"[A-Za-z0-9_-]*")
+# Shorter and the quote may not be fresh; longer and it is no nonce but something the portal wants signed.
+_NONCE_SIZES = range(16, 65)
+_PCRS = range(24)
+
+
+def to_b64u(data: bytes) -> str:
+    """Base64url without padding (RFC 7515, section 2)."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def from_b64u(text: str) -> bytes:
+    """The inverse, strict: any other character is a ValueError."""
+    if not _B64U.fullmatch(text):
+        raise ValueError("not base64url")
+    try:
+        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except binascii.Error as error:
+        raise ValueError("not base64url") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong with this host: what, why it matters, and what to do."""
+
+    code: str
+    substatus: str
+    what: str
+    why: str
+    remedy: str
+    pcrs: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    id: str
+    credential_blob: bytes
+    secret: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    attester: str
+    state: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    id: str
+    nonce: bytes
+    pcrs: tuple[int, ...]
+    boot_pcrs: tuple[int, ...]
+    send_event_log: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the portal made of the evidence; `certificate` is there only when the host passed."""
+
+    status: str
+    substatus: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    certificate: bytes | None
+    release_secret: str | None
+    next_attestation_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Keys wrapped to the transport key, and the protector rolled for the next start."""
+
+    wrapped_keys: str
+    key_protector: dict[str, Any]
+
+
+def read_enrolment(body: Mapping[str, Any]) -> Enrolment:
+    return Enrolment(str(body["id"]), from_b64u(body["credential_blob"]), from_b64u(body["secret"]))
+
+
+def read_activation(body: Mapping[str, Any]) -> Activation:
+    return Activation(str(body["attester"]), str(body["state"]), str(body.get("detail", "")))
+
+
+def read_challenge(body: Mapping[str, Any]) -> Challenge:
+    """A challenge that this agent is willing to sign: a nonce of sane size, sha256, known PCRs."""
+    challenge = Challenge(
+        id=str(body["id"]),
+        nonce=from_b64u(body["nonce"]),
+        pcrs=_read_pcrs(body["pcrs"]),
+        boot_pcrs=_read_pcrs(body["boot_pcrs"]),
+        send_event_log=body["send_event_log"] is True,
+    )
+    if body["bank"] != "sha256" or len(challenge.nonce) not in _NONCE_SIZES:
+        raise ValueError("a bank or nonce that this agent does not sign")
+    return challenge
+
+
+def read_verdict(body: Mapping[str, Any]) -> Verdict:
+    certificate, secret = body.get("certificate"), body.get("release_secret")
+    return Verdict(
+        status=str(body["status"]),
+        substatus=tuple(str(word) for word in body["substatus"]),
+        findings=tuple(_read_finding(finding) for finding in body["findings"]),
+        certificate=from_b64u(certificate) if certificate else None,
+        release_secret=str(secret) if secret else None,
+        next_attestation_at=_read_moment(body["next_attestation_at"]),
+    )
+
+
+def read_release(body: Mapping[str, Any]) -> Release:
+    protector = body["key_protector"]
+    if not isinstance(protector, dict):
+        raise ValueError("the key protector is not an object")
+    return Release(str(body["wrapped_keys"]), protector)
+
+
+def malformed(what: str) -> Unreachable:
+    """An answer that is not in the agreed form: some proxy's page, or a portal of another version."""
+    return Unreachable(f"The portal's answer ({what}) is not in the agreed form; is this the right URL and version?")
+
+
+def _read_pcrs(value: Any) -> tuple[int, ...]:
+    pcrs = tuple(sorted({int(pcr) for pcr in value}))
+    if not pcrs or not all(pcr in _PCRS for pcr in pcrs):
+        raise ValueError("not a PCR selection")
+    return pcrs
+
+
+def _read_finding(body: Mapping[str, Any]) -> Finding:
+    texts = {name: str(body.get(name, "")) for name in ("code", "substatus", "what", "why", "remedy")}
+    return Finding(**texts, pcrs=tuple(int(pcr) for pcr in body.get("pcrs", ())))
+
+
+def _read_moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
