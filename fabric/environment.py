@@ -69,6 +69,8 @@ def database(default_path: Path) -> dict[str, object]:
         return {
             "ENGINE": "django.db.backends.sqlite3",
             "NAME": str(default_path),
+            # Tests use a file too: a database in memory has no write-ahead log and other rules for two writers.
+            "TEST": {"NAME": str(default_path.with_name("test.sqlite3"))},
             "OPTIONS": {
                 "timeout": 20,
                 "transaction_mode": "IMMEDIATE",

@@ -1,0 +1,36 @@
+# Guardhouse: what one does with this tree. Every target first sets the machine up (deploy/setup.sh), once.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo demo-check test check bench lock clean
+PYTHON := .venv/bin/python
+SHELL := /bin/bash
+
+help: ## List the targets
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+setup: ## Install what is missing: Debian packages, .venv, browser assets
+	@deploy/setup.sh
+demo: setup ## Run the portal, three lab hosts and a shielded VM on this machine
+	@$(PYTHON) deploy/demo.py
+demo-check: setup ## Walk through the demo without a person; one line per step
+	@$(PYTHON) deploy/demo.py --check
+test: setup ## Run every test on SQLite, then services and APIs on PostgreSQL and Redis
+	$(PYTHON) -m pytest
+	GUARDHOUSE_TEST_SERVICES=1 $(PYTHON) -m pytest --ignore-glob='tests/*/core' tests/attestation tests/kps tests/ledger tests/fabric
+check: export GUARDHOUSE_SECRET_KEY := $(shell head -c 48 /dev/urandom | base64 -w0)
+check: export GUARDHOUSE_STATE_DIR := $(CURDIR)/.setup
+check: setup ## Lint, types, import contracts, templates, settings, migrations, API schema, spelling
+	$(PYTHON) -m ruff check
+	$(PYTHON) -m ruff format --check
+	$(PYTHON) -m mypy
+	.venv/bin/lint-imports
+	.venv/bin/djlint --quiet --check templates
+	.venv/bin/djlint --quiet --lint templates
+	$(PYTHON) manage.py check --deploy --fail-level WARNING
+	$(PYTHON) manage.py makemigrations --check --dry-run
+	$(PYTHON) manage.py spectacular --validate --fail-on-warn --file /dev/null
+	.venv/bin/typos
+bench: setup ## Measure what an attestation and a release cost
+	@$(PYTHON) bench/run.py
+lock: setup ## Pin requirements/*.txt anew from pyproject.toml
+	@deploy/lock.sh
+clean: ## Remove everything that make made
+	rm -rf .venv .setup node_modules static/vendor staticfiles var .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,1 @@
+"""Tests of Guardhouse; `tests.services` sets the environment that they all run in."""
