@@ -104,6 +104,12 @@ class EndorsementMismatch(EndorsementRefused):
     code = "ek_certificate_mismatch"
 
 
+class EndorsementUntrusted(EndorsementRefused):
+    """No chain leads to a maker that this fabric trusts: the host may enrol, and waits until somebody decides."""
+
+    code = "ek_issuer_untrusted"
+
+
 class EventLogNeeded(VerificationError):
     """The challenge asked for the event log and none came, or the stored one is not the one announced."""
 
@@ -114,6 +120,20 @@ class ChallengeSpent(Refusal):
     """Unknown, expired or used: the caller is not told which."""
 
     code = "challenge_spent"
+    status = 409
+
+
+class NotFound(Refusal):
+    """There is no such thing, or it is not for this caller to know."""
+
+    code = "not_found"
+    status = 404
+
+
+class IdentityKnown(Refusal):
+    """This TPM is enrolled already, under another name."""
+
+    code = "identity_known"
     status = 409
 
 
@@ -170,6 +190,18 @@ class CertificateRevoked(CertificateRefused):
 
 class HostNotApproved(CertificateRefused):
     code = "host_not_approved"
+
+
+class HostFailing(CertificateRefused):
+    """The host's newest attestation failed, so an older certificate of it counts no more."""
+
+    code = "host_failing"
+
+
+class DeniedBefore(CertificateRefused):
+    """The fabric denies every certificate that was issued before a moment, and this one was."""
+
+    code = "certificate_denied_before"
 
 
 class PolicyChanged(CertificateRefused):

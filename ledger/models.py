@@ -10,12 +10,12 @@ from ledger.core.leaf import Act
 class Leaf(models.Model):
     """One act, written in the transaction of the act itself; the database refuses to change or delete it."""
 
-    id: models.BigAutoField[int, int] = models.BigAutoField(primary_key=True)
+    id = models.BigAutoField(primary_key=True)
     at = models.DateTimeField(db_index=True)
     actor = models.CharField(max_length=200, db_index=True)
     act = models.CharField(max_length=100, db_index=True)
     subject = models.CharField(max_length=200, db_index=True)
-    detail = models.JSONField[dict[str, object], dict[str, object]](default=dict)
+    detail = models.JSONField(default=dict)
     hash = models.CharField(max_length=64)
 
     class Meta:

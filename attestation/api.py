@@ -1,0 +1,131 @@
+"""What guarded hosts talk to. Their messages prove themselves, so no session and no token is asked for."""
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import ClassVar
+from uuid import UUID
+
+from django.conf import settings
+from django.http import HttpResponse
+from django.utils import timezone
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema
+from rest_framework.permissions import AllowAny, BasePermission
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.serializers import Serializer
+from rest_framework.views import APIView
+
+from attestation import service
+from attestation.core.claims import BANK
+from attestation.core.quote import BOOT_PCRS, QUOTED_PCRS
+from attestation.serializers import (
+    ActivationSerializer,
+    ChallengeRequestSerializer,
+    ChallengeSerializer,
+    CredentialSerializer,
+    EnrolledSerializer,
+    EnrolmentSerializer,
+    EvidenceSerializer,
+    InfoSerializer,
+    OutcomeSerializer,
+    SigningCertificatesSerializer,
+)
+
+
+class MachineView(APIView):
+    """Open to anyone who can send a message; what the message proves decides."""
+
+    authentication_classes: ClassVar = []
+    permission_classes: ClassVar[list[type[BasePermission]]] = [AllowAny]
+
+
+def checked(serializer: Serializer[object]) -> dict[str, object]:
+    """Return the validated fields of a message, or raise what becomes `malformed_request`."""
+    serializer.is_valid(raise_exception=True)
+    return dict(serializer.validated_data)
+
+
+class EnrolmentsView(MachineView):
+    @extend_schema(request=EnrolmentSerializer, responses={201: CredentialSerializer})
+    def post(self, request: Request) -> Response:
+        """Name the host's keys; the answer opens only in the TPM that holds both."""
+        body = checked(EnrolmentSerializer(data=request.data))
+        wanted = service.EnrolmentRequest(**{"ek_certificate": None, **body})  # type: ignore[arg-type]  # the serializer's
+        return Response(CredentialSerializer(service.enrol(wanted, now=timezone.now())).data, status=201)
+
+
+class ActivationView(MachineView):
+    @extend_schema(request=ActivationSerializer, responses=EnrolledSerializer)
+    def post(self, request: Request, enrolment_id: UUID) -> Response:
+        """Prove that the enrolled keys live in one TPM."""
+        body = ActivationSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        attester = service.activate(enrolment_id, body.validated_data["secret"], now=timezone.now())
+        return Response(EnrolledSerializer(attester).data)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A challenge as the wire shows it."""
+
+    id: UUID
+    nonce: bytes
+    send_event_log: bool
+    expires: object
+    pcrs: tuple[int, ...] = QUOTED_PCRS
+    boot_pcrs: tuple[int, ...] = BOOT_PCRS
+    bank: str = BANK
+    ima_from: int = 0
+
+
+class ChallengesView(MachineView):
+    @extend_schema(request=ChallengeRequestSerializer, responses={201: ChallengeSerializer})
+    def post(self, request: Request) -> Response:
+        """Ask for a nonce; it lives 60 seconds and answers once."""
+        body = ChallengeRequestSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        wanted = body.validated_data
+        challenge = service.new_challenge(wanted["attester"], wanted["event_log_sha256"], now=timezone.now())
+        asked = _Asked(challenge.id, bytes(challenge.nonce), challenge.send_event_log, challenge.expires_at)
+        return Response(ChallengeSerializer(asked).data, status=201)
+
+
+class EvidenceView(MachineView):
+    @extend_schema(request=EvidenceSerializer, responses=OutcomeSerializer)
+    def post(self, request: Request, challenge_id: UUID) -> Response:
+        """Answer a challenge with Evidence; a passing host gets its health certificate."""
+        body = checked(EvidenceSerializer(data=request.data))
+        received = service.ReceivedEvidence(**{"event_log": None, "ima_log": None, **body})  # type: ignore[arg-type]  # the serializer's
+        return Response(OutcomeSerializer(service.appraise_evidence(challenge_id, received, now=timezone.now())).data)
+
+
+class InfoView(MachineView):
+    @extend_schema(responses=InfoSerializer)
+    def get(self, request: Request) -> Response:
+        """Say which fabric this is and how hosts attest to it."""
+        info = {
+            "fabric": settings.FABRIC_NAME,
+            "mode": service.mode_in_force(),
+            "certificate_lifetime_seconds": int(settings.CERTIFICATE_LIFETIME.total_seconds()),
+            "version": version("guardhouse"),
+        }
+        return Response(InfoSerializer(info).data)
+
+
+class SigningCertificatesView(MachineView):
+    @extend_schema(responses=SigningCertificatesSerializer)
+    def get(self, request: Request) -> Response:
+        """List the certificates that sign health certificates, the successor included."""
+        found = [
+            {"der": bytes(signer.certificate), "active": active, "not_after": signer.not_after}
+            for signer, active in service.signing_certificates(now=timezone.now())
+        ]
+        return Response(SigningCertificatesSerializer({"certificates": found}).data)
+
+
+class RevocationListView(MachineView):
+    @extend_schema(responses={(200, "application/pkix-crl"): OpenApiTypes.BINARY})
+    def get(self, request: Request) -> HttpResponse:
+        """Return the CRL (RFC 5280), DER."""
+        return HttpResponse(service.revocation_list(now=timezone.now()), content_type="application/pkix-crl")

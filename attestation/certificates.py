@@ -1,0 +1,204 @@
+"""Health certificates: their signers, their issue, what makes one void, and the list of revoked ones."""
+
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from cryptography import x509
+from django.conf import settings
+from django.db import IntegrityError, transaction
+
+from attestation.core.appraise import appraise
+from attestation.core.certificate import (
+    HealthClaims,
+    build_crl,
+    build_health_certificate,
+    build_signer,
+    verify_health_certificate,
+)
+from attestation.core.transport import TransportKey
+from attestation.errors import (
+    CertificateRevoked,
+    CertificateUnknown,
+    DeniedBefore,
+    HostFailing,
+    HostNotApproved,
+    ModeChanged,
+    PolicyChanged,
+)
+from attestation.models import Attestation, Attester, DenyBefore, HealthCertificate, ModeSwitch, SignerKey
+from attestation.policy import policy_in_force
+from ledger.custody import custody
+
+SIGNER_SOFT_LIFETIME = timedelta(days=30)
+SIGNER_GRACE = timedelta(days=1)  # longer than any certificate, so that none outlives its signer
+SERIAL_BITS = 127
+CRL_LIFETIME = timedelta(hours=1)
+# With these, a host's newest authentic Evidence spoke against it; `Passed` and `Expired` do not.
+FAILING = {"InsecureHostConfiguration", "TpmError", "UnauthorizedHost"}
+
+
+@dataclass(frozen=True, slots=True)
+class HealthStatement:
+    """The Attestation Result that the Relying Party sees: which host, proved what, until when (RFC 9334 section 5.1)."""
+
+    attester_id: UUID
+    host: str
+    serial: str
+    mode: str
+    transport_spki: bytes
+    policy_version: int
+    attestation_id: int
+    not_after: datetime
+
+
+def mode_in_force() -> str:
+    return ModeSwitch.objects.values_list("mode", flat=True)[0]
+
+
+def active_signer(*, now: datetime) -> SignerKey:
+    """Return the signer in use, after making sure that its successor is published. Nodes may race: the first wins."""
+    current = _first_usable(now) or _create_signer(now)
+    if not SignerKey.objects.filter(number=current.number + 1).exists():
+        _create_signer(now)
+    return current
+
+
+def _first_usable(now: datetime) -> SignerKey | None:
+    return SignerKey.objects.filter(soft_expires_at__gt=now).order_by("number").first()
+
+
+def _create_signer(now: datetime) -> SignerKey:
+    newest = SignerKey.objects.order_by("-number").first()
+    number = 1 if newest is None else newest.number + 1
+    # A successor's soft life begins where its predecessor's ends, so that it is in use for a full term.
+    starts = now if newest is None else max(now, newest.soft_expires_at)
+    soft = starts + SIGNER_SOFT_LIFETIME
+    sealed, _ = custody().generate(_purpose(number))
+    key = custody().open(sealed, _purpose(number))
+    certificate = build_signer(
+        key, number=number, fabric=settings.FABRIC_NAME, not_before=now, not_after=soft + SIGNER_GRACE
+    )
+    try:
+        with transaction.atomic():
+            return SignerKey.objects.create(
+                number=number,
+                sealed=sealed,
+                certificate=certificate,
+                soft_expires_at=soft,
+                not_after=soft + SIGNER_GRACE,
+            )
+    except IntegrityError:  # another node made this number first
+        return SignerKey.objects.get(number=number)
+
+
+def _purpose(number: int) -> str:
+    return f"health signer {number}"
+
+
+def issue(attestation: Attestation, transport: TransportKey, *, now: datetime) -> HealthCertificate:
+    """Certify a transport key for the host whose attestation passed; in the caller's transaction."""
+    signer = active_signer(now=now)
+    attester = attestation.attester
+    serial = secrets.randbits(SERIAL_BITS) | 1 << (SERIAL_BITS - 1)
+    not_after = now + settings.CERTIFICATE_LIFETIME
+    der = build_health_certificate(
+        claims=HealthClaims(attester_id=str(attester.id), name=attester.name, mode=attestation.mode),
+        transport_spki=transport.spki,
+        serial=serial,
+        not_before=now,
+        not_after=not_after,
+        signer_key=custody().open(bytes(signer.sealed), _purpose(signer.number)),
+        signer_certificate=x509.load_der_x509_certificate(bytes(signer.certificate)),
+    )
+    return HealthCertificate.objects.create(
+        serial=f"{serial:032x}",
+        attester=attester,
+        attestation=attestation,
+        signer=signer,
+        der=der,
+        issued_at=now,
+        not_after=not_after,
+    )
+
+
+def release_secret(serial: str) -> bytes:
+    """Return the 32 bytes that authenticate release requests under this certificate; derived, never stored."""
+    return custody().derive("release request", serial.encode())
+
+
+def signing_certificates(*, now: datetime) -> list[tuple[SignerKey, bool]]:
+    """Return every signer that may have signed a certificate still alive, and whether it is the one in use."""
+    active = active_signer(now=now)
+    return [(signer, signer == active) for signer in SignerKey.objects.filter(not_after__gt=now)]
+
+
+def verify_certificate(certificate: bytes, *, now: datetime) -> HealthStatement:
+    """Return what this health certificate entitles its holder to, as things stand now, or raise `CertificateRefused`.
+
+    Everything is checked again at the time of use: signature, time, revocation, the host's approval and newest
+    status, the fabric's deny-before moment, and that mode and policy are still the ones that the host had satisfied.
+    """
+    signers = [
+        x509.load_der_x509_certificate(bytes(signer.certificate)) for signer, _ in signing_certificates(now=now)
+    ]
+    health = verify_health_certificate(certificate, signers=signers, now=now)
+    row = (
+        HealthCertificate.objects.select_related("attester", "attestation__baseline")
+        .filter(serial=health.serial, der=certificate)
+        .first()
+    )
+    if row is None:
+        raise CertificateUnknown("This service has no record of that certificate.")
+    if row.revoked_at is not None:
+        raise CertificateRevoked(f"Certificate {row.serial} was revoked: {row.revoked_reason}")
+    _require_standing(row.attester)
+    _require_in_force(row)
+    return HealthStatement(
+        attester_id=row.attester.id,
+        host=row.attester.name,
+        serial=row.serial,
+        mode=row.attestation.mode,
+        transport_spki=health.transport_spki,
+        policy_version=row.attestation.policy_version,
+        attestation_id=row.attestation.id,
+        not_after=row.not_after,
+    )
+
+
+def _require_standing(attester: Attester) -> None:
+    if attester.state != Attester.State.APPROVED:
+        raise HostNotApproved(f"Host {attester.name} is {attester.get_state_display().lower()}; it gets no keys.")
+    if attester.status in FAILING:
+        raise HostFailing(f"The newest attestation of {attester.name} ended with {attester.status}; it gets no keys.")
+
+
+def _require_in_force(row: HealthCertificate) -> None:
+    deny = DenyBefore.objects.first()
+    if deny is not None and row.issued_at < deny.moment:
+        raise DeniedBefore(f"This fabric denies certificates issued before {deny.moment:%Y-%m-%d %H:%M:%S} UTC.")
+    if row.attestation.mode != (mode := mode_in_force()):
+        raise ModeChanged(f"The certificate was issued in {row.attestation.mode} mode; the fabric is in {mode} mode.")
+    policy = policy_in_force()
+    if row.attestation.policy_version == policy.version:
+        return
+    if not appraise(row.attestation.pcr_bytes(), (), policy).affirming:
+        raise PolicyChanged(
+            f"Policy v{policy.version} no longer accepts what {row.attester.name} had proved under"
+            f" v{row.attestation.policy_version}. The host has to attest again."
+        )
+
+
+def revocation_list(*, now: datetime) -> bytes:
+    """Return the CRL (RFC 5280) of every revoked certificate that has not lapsed yet, as DER."""
+    signer = active_signer(now=now)
+    revoked = HealthCertificate.objects.filter(revoked_at__isnull=False, not_after__gt=now)
+    return build_crl(
+        revoked=[(int(row.serial, 16), row.revoked_at) for row in revoked if row.revoked_at is not None],
+        signer_key=custody().open(bytes(signer.sealed), _purpose(signer.number)),
+        signer_certificate=x509.load_der_x509_certificate(bytes(signer.certificate)),
+        number=int(now.timestamp()),
+        now=now,
+        next_update=now + CRL_LIFETIME,
+    )

@@ -1,0 +1,170 @@
+"""Enrolment: a host names its keys, proves that they live in one TPM, and waits for a person."""
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from django.db import transaction
+
+from attestation.core.credential import make_credential
+from attestation.core.endorsement import require_ek, verify_endorsement
+from attestation.core.tpm import TpmPublic, parse_public, require_ak
+from attestation.errors import ActivationRefused, EndorsementUntrusted, IdentityKnown, Refusal
+from attestation.models import Attester, EndorsementAuthority, Enrolment
+from ledger import service as ledger
+
+SECRET_SIZE = 32
+ACTIVATION_LIFETIME = timedelta(minutes=5)
+KEPT_AFTER_EXPIRY = timedelta(days=1)
+SEED_SIZE = 32  # the size of SHA-256, the name algorithm of every EK template we accept
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolmentRequest:
+    """What a host says of itself: a name, and TPM2B_PUBLIC and certificate bytes."""
+
+    name: str
+    ek_public: bytes
+    ek_certificate: bytes | None
+    ak_public: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """TPM2_MakeCredential's answer; only the TPM that holds both the EK and the AK can open it."""
+
+    enrolment: UUID
+    credential_blob: bytes
+    secret: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the EK certificate proves, and the certificate's own words when it proves something."""
+
+    verdict: str
+    detail: str
+    endorsement: dict[str, object]
+
+
+def enrol(request: EnrolmentRequest, *, now: datetime) -> Credential:
+    """Check the keys and return a credential for them. Raises `ParseError` or `VerificationError`, and records that."""
+    try:
+        ek, ak = parse_public(request.ek_public), parse_public(request.ak_public)
+        require_ek(ek)
+        require_ak(ak)
+        judge_endorsement(ek, request.ek_certificate, now=now)
+    except Refusal as refusal:
+        _record_refusal("host.enrolment_refused", f"name:{request.name}", refusal, now=now)
+        raise
+    secret = secrets.token_bytes(SECRET_SIZE)
+    blob, encrypted = make_credential(
+        ek, ak.name, secret, seed=secrets.token_bytes(SEED_SIZE), ephemeral=_ephemeral_for(ek)
+    )
+    Enrolment.objects.filter(expires_at__lt=now - KEPT_AFTER_EXPIRY).delete()
+    enrolment = Enrolment.objects.create(
+        name=request.name,
+        ek_public=request.ek_public,
+        ek_certificate=request.ek_certificate,
+        ak_public=request.ak_public,
+        secret_sha256=hashlib.sha256(secret).digest(),
+        created_at=now,
+        expires_at=now + ACTIVATION_LIFETIME,
+    )
+    return Credential(enrolment=enrolment.id, credential_blob=blob, secret=encrypted)
+
+
+def activate(enrolment_id: UUID, secret: bytes, *, now: datetime) -> Attester:
+    """Spend an enrolment with the secret that only its TPM could read, and return the host it stands for.
+
+    A TPM that is enrolled already under this name gets its old row back. A name that another approved TPM holds
+    stays with that TPM: the new one waits for a person, and says which host it would replace.
+    """
+    live = Enrolment.objects.filter(pk=enrolment_id, spent_at=None, expires_at__gt=now)
+    enrolment = Enrolment.objects.get(pk=enrolment_id) if live.update(spent_at=now) == 1 else None
+    digest = hashlib.sha256(secret).digest()
+    if enrolment is None or not hmac.compare_digest(bytes(enrolment.secret_sha256), digest):
+        refusal = ActivationRefused("The secret is not the one that was sealed to this TPM, or it came too late.")
+        _record_refusal("host.activation_refused", f"enrolment:{enrolment_id}", refusal, now=now)
+        raise refusal
+    with transaction.atomic():
+        return _attester_of(enrolment, now=now)
+
+
+def _attester_of(enrolment: Enrolment, *, now: datetime) -> Attester:
+    ek, ak = parse_public(bytes(enrolment.ek_public)), parse_public(bytes(enrolment.ak_public))
+    fingerprint = hashlib.sha256(ek.spki).hexdigest()
+    known = Attester.objects.filter(ek_fingerprint=fingerprint, ak_name=ak.name.hex()).first()
+    if known is not None:
+        if known.name != enrolment.name:
+            raise IdentityKnown(f"This TPM is enrolled as {known.name}. Enrol it under that name, or revoke it first.")
+        return known
+    certificate = None if enrolment.ek_certificate is None else bytes(enrolment.ek_certificate)
+    verdict = judge_endorsement(ek, certificate, now=now)
+    attester = Attester.objects.create(
+        name=enrolment.name,
+        replaces=Attester.objects.filter(name=enrolment.name, state=Attester.State.APPROVED).first(),
+        ek_fingerprint=fingerprint,
+        ek_public=enrolment.ek_public,
+        ek_certificate=certificate,
+        ek_verdict=verdict.verdict,
+        ek_detail=verdict.detail,
+        endorsement=verdict.endorsement,
+        ak_name=ak.name.hex(),
+        ak_public=enrolment.ak_public,
+        enrolled_at=now,
+        status="UnauthorizedHost",
+        status_at=now,
+    )
+    replaces = "" if attester.replaces is None else str(attester.replaces.id)
+    ledger.record(
+        actor=attester.subject,
+        act="host.identity_changed" if replaces else "host.enrolled",
+        subject=attester.subject,
+        detail={"name": attester.name, "ek": fingerprint, "ek_verdict": verdict.verdict, "replaces": replaces},
+        now=now,
+    )
+    return attester
+
+
+def judge_endorsement(ek: TpmPublic, certificate: bytes | None, *, now: datetime) -> Verdict:
+    """Say what the EK certificate proves today. A certificate that is wrong in itself is refused: `EndorsementRefused`."""
+    if certificate is None:
+        return Verdict(
+            Attester.Endorsement.ABSENT,
+            "This TPM brought no EK certificate: nothing says who made it. An approver has to accept it by name.",
+            {},
+        )
+    trusted = EndorsementAuthority.objects.filter(enabled=True).values_list("certificate", flat=True)
+    authorities = [x509.load_der_x509_certificate(bytes(der)) for der in trusted]
+    try:
+        endorsement = verify_endorsement(certificate, ek, authorities=authorities, now=now)
+    except EndorsementUntrusted as untrusted:
+        return Verdict(Attester.Endorsement.UNTRUSTED, str(untrusted), {})
+    facts = {key: str(value) for key, value in asdict(endorsement).items()}
+    return Verdict(Attester.Endorsement.TRUSTED, f"Issued by {endorsement.issuer}, chain verified.", facts)
+
+
+def refresh_endorsement(attester: Attester, *, now: datetime) -> None:
+    """Judge a host's EK certificate again, since the trusted makers may have changed; saves what came out."""
+    certificate = None if attester.ek_certificate is None else bytes(attester.ek_certificate)
+    verdict = judge_endorsement(parse_public(bytes(attester.ek_public)), certificate, now=now)
+    attester.ek_verdict, attester.ek_detail = verdict.verdict, verdict.detail
+    attester.endorsement = verdict.endorsement
+    attester.save(update_fields=["ek_verdict", "ek_detail", "endorsement"])
+
+
+def _ephemeral_for(ek: TpmPublic) -> ec.EllipticCurvePrivateKey | None:
+    return ec.generate_private_key(ek.key.curve) if isinstance(ek.key, ec.EllipticCurvePublicKey) else None
+
+
+def _record_refusal(act: str, subject: str, refusal: Refusal, *, now: datetime) -> None:
+    with transaction.atomic():
+        ledger.record(
+            actor="stranger", act=act, subject=subject, detail={"code": refusal.code, "why": str(refusal)}, now=now
+        )

@@ -1,0 +1,233 @@
+"""The reading half of this app's door: what pages show. Nothing here changes anything or opens a transaction."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from django.db.models import Q, QuerySet
+from django.utils import timezone
+
+from attestation.certificates import mode_in_force
+from attestation.errors import NotFound
+from attestation.models import Attestation, Attester, Baseline, HealthCertificate, PolicyVersion, Proposal
+
+HOURS = 24
+# In the order in which a person should look at them.
+SHOWN = ("Passed", "Expired", "InsecureHostConfiguration", "TpmError", "UnauthorizedHost", "Unknown", "pending", "revoked")
+GONE = (Attester.State.REJECTED, Attester.State.REVOKED)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    hosts: int
+    baselines: int
+    open_proposals: int
+
+
+@dataclass(slots=True)
+class Cause:
+    """Hosts that fail for one and the same reason, since the first of them did."""
+
+    finding: dict[str, object]
+    status: str
+    since: datetime
+    hosts: list[Attester] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Hour:
+    start: datetime
+    passed: int
+    failed: int
+
+
+def mode() -> str:
+    return mode_in_force()
+
+
+def policy_version() -> int:
+    newest = PolicyVersion.objects.first()
+    return 0 if newest is None else newest.version
+
+
+def counts() -> Counts:
+    return Counts(
+        hosts=Attester.objects.exclude(state__in=GONE).count(),
+        baselines=Baseline.objects.filter(state=Baseline.State.APPROVED).count(),
+        open_proposals=Proposal.objects.filter(state=Proposal.State.OPEN).count(),
+    )
+
+
+# --- hosts -------------------------------------------------------------------------------------------------------
+
+
+def shown_status(attester: Attester, *, now: datetime) -> str:
+    """Return the one word for a host: what a person decided about it comes before what it last proved."""
+    if attester.state != Attester.State.APPROVED:
+        return str(attester.state)
+    if attester.latest_id is None:
+        return "Unknown"
+    if attester.status == "Passed" and (attester.certified_until is None or attester.certified_until <= now):
+        return "Expired"
+    return attester.status
+
+
+def attesters(*, query: str = "", status: str = "", now: datetime) -> list[Attester]:
+    """Return the hosts, with `shown` set on each; searched by name, id, digest or certificate serial."""
+    found = Attester.objects.select_related("latest")
+    if query:
+        found = found.filter(_matching(query))
+    rows = []
+    for attester in found:
+        attester.shown = shown_status(attester, now=now)  # type: ignore[attr-defined]  # for the page alone
+        if not status or attester.shown == status:  # type: ignore[attr-defined]  # set above
+            rows.append(attester)
+    return rows
+
+
+def _matching(query: str) -> Q:
+    wanted = query.strip()
+    lowered = wanted.lower().replace(":", "")
+    return (
+        Q(name__icontains=wanted)
+        | Q(ek_fingerprint__startswith=lowered)
+        | Q(ak_name__startswith=lowered)
+        | Q(pk__in=HealthCertificate.objects.filter(serial__startswith=lowered).values("attester_id"))
+    )
+
+
+def status_counts(*, now: datetime) -> dict[str, int]:
+    """Return how many hosts show each status."""
+    return dict(Counter(shown_status(attester, now=now) for attester in Attester.objects.all()))
+
+
+def attester(attester_id: UUID) -> Attester:
+    found = Attester.objects.select_related("latest__baseline", "replaces").filter(pk=attester_id).first()
+    if found is None:
+        raise NotFound("There is no such host.")
+    return found
+
+
+def failing(*, now: datetime) -> list[Cause]:
+    """Group the approved hosts that fail by what is wrong, the widest cause first."""
+    causes: dict[str, Cause] = {}
+    rows = Attester.objects.filter(state=Attester.State.APPROVED, latest__isnull=False).select_related("latest")
+    for row in rows.exclude(status="Passed"):
+        for finding in row.latest.findings if row.latest else []:
+            since = row.status_at or now
+            cause = causes.setdefault(str(finding.get("what")), Cause(finding=finding, status=row.status, since=since))
+            cause.hosts.append(row)
+            cause.since = min(cause.since, since)
+    return sorted(causes.values(), key=lambda cause: (-len(cause.hosts), cause.since))
+
+
+def last_failure() -> Attestation | None:
+    return Attestation.objects.exclude(status="Passed").select_related("attester").first()
+
+
+def waiting() -> QuerySet[Attester]:
+    """Return the hosts that wait for a person, oldest first."""
+    return Attester.objects.filter(state=Attester.State.PENDING).order_by("enrolled_at")
+
+
+def lapsing(*, now: datetime, limit: int) -> list[Attester]:
+    """Return the certified hosts whose certificates end soonest."""
+    alive = Attester.objects.filter(state=Attester.State.APPROVED, certified_until__gt=now)
+    return list(alive.order_by("certified_until")[:limit])
+
+
+def certificates(attester_id: UUID) -> QuerySet[HealthCertificate]:
+    return HealthCertificate.objects.filter(attester_id=attester_id).select_related("attestation", "signer", "attester")
+
+
+def live_certificate(attester_id: UUID, *, now: datetime) -> HealthCertificate | None:
+    return certificates(attester_id).filter(revoked_at=None, not_after__gt=now).first()
+
+
+def certificate(serial: str) -> HealthCertificate:
+    found = HealthCertificate.objects.select_related("attester", "attestation").filter(serial=serial).first()
+    if found is None:
+        raise NotFound("There is no such certificate.")
+    return found
+
+
+# --- attestations ------------------------------------------------------------------------------------------------
+
+
+def attestations(
+    *, attester_id: UUID | None = None, query: str = "", status: str = "", substatus: str = ""
+) -> QuerySet[Attestation]:
+    """Return verdicts, newest first."""
+    found = Attestation.objects.select_related("attester", "baseline", "certificate")
+    if attester_id is not None:
+        found = found.filter(attester_id=attester_id)
+    if query:
+        serial = query.strip().lower().replace(":", "")
+        found = found.filter(Q(attester__name__icontains=query.strip()) | Q(certificate__serial__startswith=serial))
+    if status:
+        found = found.filter(status=status)
+    if substatus:
+        found = found.filter(findings__icontains=substatus)
+    return found
+
+
+def attestation(attestation_id: int) -> Attestation:
+    found = attestations().select_related("event_log", "ima_log").filter(pk=attestation_id).first()
+    if found is None:
+        raise NotFound("There is no such attestation.")
+    return found
+
+
+def per_hour(*, now: datetime) -> list[Hour]:
+    """Return passed and failed attestations of the last 24 hours, oldest hour first."""
+    first = timezone.localtime(now).replace(minute=0, second=0, microsecond=0) - timedelta(hours=HOURS - 1)
+    passed: Counter[int] = Counter()
+    failed: Counter[int] = Counter()
+    for at, status in Attestation.objects.filter(at__gte=first).values_list("at", "status"):
+        (passed if status == "Passed" else failed)[int((at - first).total_seconds() // 3600)] += 1
+    return [Hour(start=first + timedelta(hours=n), passed=passed[n], failed=failed[n]) for n in range(HOURS)]
+
+
+# --- proposals and baselines -------------------------------------------------------------------------------------
+
+
+def proposals(*, state: str = "") -> QuerySet[Proposal]:
+    found = Proposal.objects.select_related("attester", "baseline__captured_from__attester", "proposed_by", "decided_by")
+    return found.filter(state=state) if state else found
+
+
+def proposal(proposal_id: int) -> Proposal:
+    found = proposals().filter(pk=proposal_id).first()
+    if found is None:
+        raise NotFound("There is no such proposal.")
+    return found
+
+
+def open_proposal_for(attester_id: UUID) -> Proposal | None:
+    return proposals(state=Proposal.State.OPEN).filter(attester_id=attester_id).first()
+
+
+def baselines() -> QuerySet[Baseline]:
+    return Baseline.objects.select_related("captured_from__attester", "event_log")
+
+
+def baseline(baseline_id: UUID) -> Baseline:
+    found = baselines().filter(pk=baseline_id).first()
+    if found is None:
+        raise NotFound("There is no such baseline.")
+    return found
+
+
+def matching(candidate: Baseline) -> tuple[list[Attester], list[Attester]]:
+    """Split the hosts by whether their newest verified Evidence has every PCR value of this baseline."""
+    hosts = Attester.objects.exclude(state__in=GONE).filter(latest__isnull=False).select_related("latest")
+    fits, differs = [], []
+    for host in hosts:
+        (fits if _fits(host, candidate.pcrs.items()) else differs).append(host)
+    return fits, differs
+
+
+def _fits(host: Attester, values: Iterable[tuple[str, str]]) -> bool:
+    return host.latest is not None and all(host.latest.pcrs.get(pcr) == value for pcr, value in values)

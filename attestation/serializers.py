@@ -1,0 +1,147 @@
+"""Shape and size of what machines send: text to bytes, bounded before anything is parsed. Nothing here is saved."""
+
+import base64
+import binascii
+import re
+
+from rest_framework import serializers
+
+from attestation.core.eventlog import EVENT_LOG_LIMIT
+from attestation.core.ima import IMA_LIMIT
+
+QUOTE_LIMIT = 4 * 1024
+PUBLIC_LIMIT = 2 * 1024
+SIGNATURE_LIMIT = 2 * 1024
+CERTIFICATE_LIMIT = 8 * 1024
+SECRET_LIMIT = 64
+PCR_VALUE_LIMIT = 64
+NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,62}[a-z0-9])?")
+
+
+class Base64Bytes(serializers.Field[bytes, str, str, bytes]):
+    """base64url without padding (RFC 4648 section 5) of at most `limit` bytes."""
+
+    default_error_messages = {  # noqa: RUF012  (the base class declares it so)
+        "too_large": "This is larger than {limit} bytes.",
+        "malformed": "This is not base64url without padding.",
+    }
+
+    def __init__(self, *, limit: int, required: bool = True, allow_null: bool = False) -> None:
+        super().__init__(required=required, allow_null=allow_null)
+        self.limit = limit
+
+    def to_internal_value(self, data: object) -> bytes:
+        if not isinstance(data, str):
+            self.fail("malformed")
+        if len(data) > (self.limit * 4 + 2) // 3:
+            self.fail("too_large", limit=self.limit)
+        return self._decode(data)
+
+    def _decode(self, data: str) -> bytes:
+        try:
+            return base64.b64decode(data.encode("ascii") + b"=" * (-len(data) % 4), altchars=b"-_", validate=True)
+        except (binascii.Error, UnicodeEncodeError):
+            self.fail("malformed")
+
+    def to_representation(self, value: bytes) -> str:
+        return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
+
+
+class PcrValues(serializers.DictField):
+    """PCR index (0 to 23, decimal) to its value."""
+
+    child = Base64Bytes(limit=PCR_VALUE_LIMIT)
+
+    def to_internal_value(self, data: object) -> dict[int, bytes]:
+        if not isinstance(data, dict) or len(data) > 24 or not all(_is_pcr(key) for key in data):
+            raise serializers.ValidationError("This is not an object of at most 24 PCR indices.", code="malformed")
+        return {int(key): value for key, value in super().to_internal_value(data).items()}
+
+
+def _is_pcr(key: object) -> bool:
+    return isinstance(key, str) and key.isascii() and key.isdigit() and key == str(int(key)) and int(key) < 24
+
+
+class EnrolmentSerializer(serializers.Serializer[object]):
+    name = serializers.RegexField(NAME.pattern.join(("^", r"\Z")), max_length=64)
+    ek_certificate = Base64Bytes(limit=CERTIFICATE_LIMIT, required=False, allow_null=True)
+    ek_public = Base64Bytes(limit=PUBLIC_LIMIT)
+    ak_public = Base64Bytes(limit=PUBLIC_LIMIT)
+
+
+class CredentialSerializer(serializers.Serializer[object]):
+    id = serializers.UUIDField(source="enrolment")
+    credential_blob = Base64Bytes(limit=PUBLIC_LIMIT)
+    secret = Base64Bytes(limit=PUBLIC_LIMIT)
+
+
+class ActivationSerializer(serializers.Serializer[object]):
+    secret = Base64Bytes(limit=SECRET_LIMIT)
+
+
+class EnrolledSerializer(serializers.Serializer[object]):
+    attester = serializers.UUIDField(source="id")
+    state = serializers.CharField()
+    detail = serializers.CharField(source="standing")
+
+
+class ChallengeRequestSerializer(serializers.Serializer[object]):
+    attester = serializers.UUIDField()
+    event_log_sha256 = serializers.RegexField(r"^[0-9a-f]{64}\Z", required=False, default="")
+
+
+class ChallengeSerializer(serializers.Serializer[object]):
+    id = serializers.UUIDField()
+    nonce = Base64Bytes(limit=32)
+    pcrs = serializers.ListField(child=serializers.IntegerField())
+    boot_pcrs = serializers.ListField(child=serializers.IntegerField())
+    bank = serializers.CharField()
+    send_event_log = serializers.BooleanField()
+    ima_from = serializers.IntegerField()
+    expires = serializers.DateTimeField()
+
+
+class EvidenceSerializer(serializers.Serializer[object]):
+    quote = Base64Bytes(limit=QUOTE_LIMIT)
+    signature = Base64Bytes(limit=SIGNATURE_LIMIT)
+    pcr_values = PcrValues()
+    event_log = Base64Bytes(limit=EVENT_LOG_LIMIT, required=False, allow_null=True)
+    ima_log = Base64Bytes(limit=IMA_LIMIT, required=False, allow_null=True)
+    transport_public = Base64Bytes(limit=PUBLIC_LIMIT)
+    transport_certify = Base64Bytes(limit=QUOTE_LIMIT)
+    transport_signature = Base64Bytes(limit=SIGNATURE_LIMIT)
+
+
+class FindingSerializer(serializers.Serializer[object]):
+    code = serializers.CharField()
+    substatus = serializers.CharField()
+    what = serializers.CharField()
+    why = serializers.CharField()
+    remedy = serializers.CharField()
+    pcrs = serializers.ListField(child=serializers.IntegerField())
+
+
+class OutcomeSerializer(serializers.Serializer[object]):
+    status = serializers.CharField()
+    substatus = serializers.ListField(child=serializers.CharField())
+    findings = FindingSerializer(many=True)
+    certificate = Base64Bytes(limit=CERTIFICATE_LIMIT, allow_null=True)
+    release_secret = serializers.CharField(allow_null=True)
+    next_attestation_at = serializers.DateTimeField()
+
+
+class InfoSerializer(serializers.Serializer[object]):
+    fabric = serializers.CharField()
+    mode = serializers.CharField()
+    certificate_lifetime_seconds = serializers.IntegerField()
+    version = serializers.CharField()
+
+
+class SigningCertificateSerializer(serializers.Serializer[object]):
+    der = Base64Bytes(limit=CERTIFICATE_LIMIT)
+    active = serializers.BooleanField()
+    not_after = serializers.DateTimeField()
+
+
+class SigningCertificatesSerializer(serializers.Serializer[object]):
+    certificates = SigningCertificateSerializer(many=True)

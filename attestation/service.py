@@ -1,0 +1,81 @@
+"""The door of attestation: everything that other apps may ask of it. The rooms behind it are private."""
+
+from attestation.appraisal import Outcome, ReceivedEvidence, appraise_evidence, new_challenge
+from attestation.authorities import trust_authority
+from attestation.certificates import (
+    HealthStatement,
+    mode_in_force,
+    release_secret,
+    revocation_list,
+    signing_certificates,
+    verify_certificate,
+)
+from attestation.decisions import (
+    capture_baseline,
+    decide,
+    deny_issued_before,
+    propose_host,
+    retire_baseline,
+    revoke_certificate,
+    revoke_host,
+)
+from attestation.enrolment import Credential, EnrolmentRequest, activate, enrol
+from attestation.policy import policy_in_force
+from attestation.reads import (
+    Comparison,
+    Effect,
+    Hour,
+    attestations,
+    attesters,
+    authorities,
+    baseline_events,
+    baselines,
+    certificates,
+    compare,
+    counts,
+    effect_of,
+    events,
+    per_hour,
+    proposals,
+)
+
+__all__ = [
+    "Comparison",
+    "Credential",
+    "Effect",
+    "EnrolmentRequest",
+    "HealthStatement",
+    "Hour",
+    "Outcome",
+    "ReceivedEvidence",
+    "activate",
+    "appraise_evidence",
+    "attestations",
+    "attesters",
+    "authorities",
+    "baseline_events",
+    "baselines",
+    "capture_baseline",
+    "certificates",
+    "compare",
+    "counts",
+    "decide",
+    "deny_issued_before",
+    "effect_of",
+    "enrol",
+    "events",
+    "mode_in_force",
+    "new_challenge",
+    "per_hour",
+    "policy_in_force",
+    "propose_host",
+    "proposals",
+    "release_secret",
+    "retire_baseline",
+    "revocation_list",
+    "revoke_certificate",
+    "revoke_host",
+    "signing_certificates",
+    "trust_authority",
+    "verify_certificate",
+]
