@@ -41,9 +41,9 @@ python_packages() {
   done_from python "$from" && return
   say "installing Python packages into .venv"
   .venv/bin/python -c '' 2>/dev/null || python3 -m venv --clear .venv
-  export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
-  .venv/bin/python -m pip install --quiet --require-hashes -r requirements/dev.txt
-  .venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --no-index -e .
+  export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore
+  .venv/bin/python -m pip install -qq --require-hashes -r requirements/dev.txt
+  .venv/bin/python -m pip install -qq --no-deps --no-build-isolation --no-index -e .
   echo "$from" >.setup/python
 }
 

@@ -50,24 +50,25 @@ def program(name: str, package: str) -> str:
     return found
 
 
-def server_user() -> str | None:
-    """Return the user that PostgreSQL runs as: it refuses root, so Debian's `postgres` stands in."""
+def server_user() -> pwd.struct_passwd | None:
+    """Return whom PostgreSQL runs as when it is not us: it refuses root, so Debian's `postgres` stands in."""
     if os.geteuid() != 0:
         return None
     try:
-        return pwd.getpwnam("postgres").pw_name
+        return pwd.getpwnam("postgres")
     except KeyError:
         raise pytest.UsageError("PostgreSQL does not run as root and there is no user `postgres`.") from None
 
 
-def start(command: list[str], folder: Path, *, user: str | None, stop: signal.Signals) -> "subprocess.Popen[bytes]":
+def start(
+    command: list[str], folder: Path, *, user: pwd.struct_passwd | None, stop: signal.Signals
+) -> "subprocess.Popen[bytes]":
     """Start a server that gets the signal `stop` when this process ends or is killed."""
     libc = ctypes.CDLL(None)
 
     def die_with_parent() -> None:
         libc.prctl(PR_SET_PDEATHSIG, stop)
 
-    group = pwd.getpwnam(user).pw_gid if user else None
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(
             command,
@@ -77,8 +78,8 @@ def start(command: list[str], folder: Path, *, user: str | None, stop: signal.Si
             stderr=log,
             start_new_session=True,  # Ctrl-C is pytest's to handle: the tests clean up while the servers still run
             preexec_fn=die_with_parent,
-            user=user,
-            group=group,
+            user=user.pw_uid if user else None,
+            group=user.pw_gid if user else None,
             extra_groups=[] if user else None,
         )
 
@@ -99,31 +100,26 @@ def wait_until(ready: Callable[[], bool], server: "subprocess.Popen[bytes]", fol
         time.sleep(0.05)
 
 
-def state_folder(owner: str | None = None) -> Path:
+def state_folder() -> Path:
     """Make a folder that goes away with this process."""
     folder = Path(tempfile.mkdtemp(prefix="guardhouse-tests-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    if owner:
-        shutil.chown(folder, owner)
     return folder
 
 
-def start_postgresql() -> str:
-    """Start a cluster with Debian's defaults (fsync and synchronous_commit stay on) and return its URL."""
-    user, password, port = server_user(), secrets.token_hex(16), free_port()
-    folder = state_folder(user)
-    word = folder / "password"
+def make_cluster(folder: Path, password: str, *, user: pwd.struct_passwd | None) -> Path:
+    """Run `initdb` as `user` and return the data folder."""
+    data, word = folder / "data", folder / "password"
     word.write_text(password, encoding="ascii")
     if user:
-        shutil.chown(word, user)
-    data = str(folder / "data")
-    group = pwd.getpwnam(user).pw_gid if user else None
+        for path in (folder, word):
+            os.chown(path, user.pw_uid, user.pw_gid)
+    command = [program("initdb", "postgresql"), "--pgdata", str(data), "--username=guardhouse", "--pwfile", str(word)]
     made = subprocess.run(
-        [program("initdb", "postgresql"), "-D", data, "-U", "guardhouse", "-A", "scram-sha-256", "--pwfile", str(word)]
-        + ["-E", "UTF8", "--locale=C", "--no-sync"],
+        [*command, "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"],
         cwd=folder,
-        user=user,
-        group=group,
+        user=user.pw_uid if user else None,
+        group=user.pw_gid if user else None,
         extra_groups=[] if user else None,
         capture_output=True,
         text=True,
@@ -131,22 +127,28 @@ def start_postgresql() -> str:
     )
     if made.returncode != 0:
         raise pytest.UsageError(f"initdb failed:\n{made.stderr}")
+    return data
+
+
+def start_postgresql() -> str:
+    """Start a cluster as Debian sets it up (fsync and synchronous_commit stay on) and return its URL."""
+    user, password, port, folder = server_user(), secrets.token_hex(16), free_port(), state_folder()
+    data = make_cluster(folder, password, user=user)
     options = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": ""}
-    settings = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-    server = start(
-        [program("postgres", "postgresql"), "-D", data, *settings], folder, user=user, stop=signal.SIGINT
-    )  # SIGINT is PostgreSQL's fast shutdown
-    address = f"guardhouse:{password}@127.0.0.1:{port}"
+    command = [program("postgres", "postgresql"), "-D", str(data)]
+    command += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
+    server = start(command, folder, user=user, stop=signal.SIGINT)  # SIGINT is PostgreSQL's fast shutdown
+    address = f"postgresql://guardhouse:{password}@127.0.0.1:{port}"
 
     def answers() -> bool:
         try:
-            psycopg.connect(f"postgresql://{address}/postgres").close()
+            psycopg.connect(f"{address}/postgres").close()
         except psycopg.OperationalError:
             return False
         return True
 
     wait_until(answers, server, folder)
-    return f"postgresql://{address}/guardhouse"
+    return f"{address}/guardhouse"
 
 
 def start_redis() -> str:
