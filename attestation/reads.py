@@ -9,13 +9,29 @@ from uuid import UUID
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from attestation.certificates import mode_in_force
 from attestation.errors import NotFound
-from attestation.models import Attestation, Attester, Baseline, HealthCertificate, PolicyVersion, Proposal
+from attestation.models import (
+    Attestation,
+    Attester,
+    Baseline,
+    EndorsementAuthority,
+    HealthCertificate,
+    PolicyVersion,
+    Proposal,
+)
 
 HOURS = 24
 # In the order in which a person should look at them.
-SHOWN = ("Passed", "Expired", "InsecureHostConfiguration", "TpmError", "UnauthorizedHost", "Unknown", "pending", "revoked")
+SHOWN = (
+    "Passed",
+    "Expired",
+    "InsecureHostConfiguration",
+    "TpmError",
+    "UnauthorizedHost",
+    "Unknown",
+    "pending",
+    "revoked",
+)
 GONE = (Attester.State.REJECTED, Attester.State.REVOKED)
 
 
@@ -43,8 +59,14 @@ class Hour:
     failed: int
 
 
-def mode() -> str:
-    return mode_in_force()
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What approving a proposal would do, over the newest Evidence of every host."""
+
+    fits: tuple[Attester, ...]
+    differs: tuple[Attester, ...]
+    retires: Baseline | None
+    replaces: Attester | None
 
 
 def policy_version() -> int:
@@ -194,7 +216,9 @@ def per_hour(*, now: datetime) -> list[Hour]:
 
 
 def proposals(*, state: str = "") -> QuerySet[Proposal]:
-    found = Proposal.objects.select_related("attester", "baseline__captured_from__attester", "proposed_by", "decided_by")
+    found = Proposal.objects.select_related(
+        "attester", "baseline__captured_from__attester", "proposed_by", "decided_by"
+    )
     return found.filter(state=state) if state else found
 
 
@@ -220,14 +244,29 @@ def baseline(baseline_id: UUID) -> Baseline:
     return found
 
 
-def matching(candidate: Baseline) -> tuple[list[Attester], list[Attester]]:
+def effect_of(proposal: Proposal) -> Effect:
+    """Say what would change: which hosts have the proposed values, which baseline or host would go."""
+    if proposal.baseline is None:
+        return Effect(fits=(), differs=(), retires=None, replaces=proposal.attester and proposal.attester.replaces)
+    candidate = proposal.baseline
+    fits, differs = matching(candidate)
+    same_name = Baseline.objects.filter(name=candidate.name, state=Baseline.State.APPROVED).exclude(pk=candidate.pk)
+    return Effect(fits=fits, differs=differs, retires=same_name.first(), replaces=None)
+
+
+def matching(candidate: Baseline) -> tuple[tuple[Attester, ...], tuple[Attester, ...]]:
     """Split the hosts by whether their newest verified Evidence has every PCR value of this baseline."""
     hosts = Attester.objects.exclude(state__in=GONE).filter(latest__isnull=False).select_related("latest")
     fits, differs = [], []
     for host in hosts:
         (fits if _fits(host, candidate.pcrs.items()) else differs).append(host)
-    return fits, differs
+    return tuple(fits), tuple(differs)
 
 
 def _fits(host: Attester, values: Iterable[tuple[str, str]]) -> bool:
     return host.latest is not None and all(host.latest.pcrs.get(pcr) == value for pcr, value in values)
+
+
+def authorities() -> QuerySet[EndorsementAuthority]:
+    """Return the TPM makers' CA certificates that this fabric trusts."""
+    return EndorsementAuthority.objects.filter(enabled=True)
