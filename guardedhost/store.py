@@ -26,7 +26,7 @@ DEFAULT_FOLDER = Path("/var/lib/guardhouse")
 EVENT_LOG = "/sys/kernel/security/tpm0/binary_bios_measurements"
 IMA_LOG = "/sys/kernel/security/ima/binary_runtime_measurements"
 # A certificate this close to its end may lapse between the request for a key and the portal's check.
-_SPARE = timedelta(seconds=30)
+_SPARE = timedelta(seconds=5)
 
 T = TypeVar("T")
 

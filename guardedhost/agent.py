@@ -1,0 +1,179 @@
+"""What the agent does: enrol the host, prove its state, and use the certificate that the proof earns."""
+
+import logging
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from guardedhost.client import Client
+from guardedhost.errors import AgentError, Unreachable
+from guardedhost.jwe import open_jwe
+from guardedhost.store import Config, Credential, LastAttestation, Store
+from guardedhost.tpm import Quoted, SavedKey, Tpm
+from guardedhost.wire import Activation, Challenge, Verdict, to_b64u
+
+EVENT_LOG_LIMIT = 1 << 20
+IMA_LIMIT = 64 << 20
+
+log = logging.getLogger(__name__)
+
+
+class NotAttested(AgentError):
+    """The portal did not accept the host; `verdict` says why."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(f"The portal gave this host no certificate: {verdict.status}.")
+        self.verdict = verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A host with its TPM open and its state folder locked."""
+
+    store: Store
+    config: Config
+    tpm: Tpm
+    client: Client
+
+
+@contextmanager
+def opened(store: Store, config: Config | None = None) -> Iterator[Host]:
+    """Lock the state folder and open the TPM; without `config`, the host must be enrolled."""
+    config = config or store.enrolled()
+    client = Client(config.server, config.ca)
+    with store.locked(), Tpm(config.tcti) as tpm:
+        yield Host(store, config, tpm, client)
+
+
+def enrol(host: Host) -> Activation:
+    """Make the host known to the portal, and prove that its AK lives beside its endorsement key.
+
+    The identity is in the TPM, so enrolling again is harmless: the portal recognises the same keys.
+    """
+    endorsement = host.tpm.endorsement()
+    enrolment = host.client.enrol(
+        host.config.name or socket.gethostname(),
+        ek_public=endorsement.public,
+        ek_certificate=endorsement.certificate,
+        ak_public=host.tpm.ak_public(),
+    )
+    secret = host.tpm.activate(enrolment.credential_blob, enrolment.secret)
+    activation = host.client.activate(enrolment.id, secret)
+    host.store.save_config(replace(host.config, attester=activation.attester))
+    log.info("enrolled: attester=%s state=%s", activation.attester, activation.state)
+    return activation
+
+
+def attest(host: Host) -> Verdict:
+    """Prove the host's state once, and keep the outcome: the certificate when it passed, the findings in any case."""
+    event_log = _read_log(host.config.event_log, EVENT_LOG_LIMIT)
+    if event_log is None:
+        raise AgentError(f"There is no boot log at {host.config.event_log}; the host cannot show what it booted.")
+    challenge = host.client.challenge(host.config.attester, sha256(event_log).hexdigest())
+    key, reset_count = _transport_key(host, challenge.boot_pcrs)
+    quoted = host.tpm.quote(challenge.pcrs, challenge.nonce)
+    evidence = _evidence(host, challenge, quoted, key)
+    if challenge.send_event_log:
+        evidence["event_log"] = to_b64u(event_log)
+    verdict = host.client.evidence(challenge.id, evidence)
+    _keep(host, verdict, challenge, key, reset_count)
+    return verdict
+
+
+def certificate_valid(host: Host) -> Credential | None:
+    """The credential in hand, if it is still worth sending."""
+    credential = host.store.credential()
+    if credential and credential.valid(now=datetime.now(UTC), reset_count=host.tpm.reset_count()):
+        return credential
+    return None
+
+
+def ensure_certificate(host: Host) -> Credential:
+    """A credential that is worth sending; attests when there is none."""
+    if credential := certificate_valid(host):
+        return credential
+    verdict = attest(host)
+    credential = certificate_valid(host)
+    if credential is None:
+        raise NotAttested(verdict)
+    return credential
+
+
+def open_token(host: Host, credential: Credential, token: str) -> bytes:
+    """Open what the portal wrapped to this host's transport key."""
+    return open_jwe(token, lambda wrapped: host.tpm.decrypt(credential.key, credential.boot_pcrs, wrapped))
+
+
+def _transport_key(host: Host, boot_pcrs: tuple[int, ...]) -> tuple[SavedKey, int]:
+    """The key of this boot: made once, because making an RSA key takes a hardware TPM seconds."""
+    reset_count = host.tpm.reset_count()
+    saved = host.store.transport_key()
+    if saved and saved[1] == reset_count and host.tpm.bound_to_now(saved[0], boot_pcrs):
+        return saved
+    key = host.tpm.create_transport_key(boot_pcrs)
+    host.store.save_transport_key(key, reset_count)
+    return key, reset_count
+
+
+def _evidence(host: Host, challenge: Challenge, quoted: Quoted, key: SavedKey) -> dict[str, Any]:
+    certified = host.tpm.certify(key, challenge.nonce)
+    evidence: dict[str, Any] = {
+        "quote": to_b64u(quoted.signed.attest),
+        "signature": to_b64u(quoted.signed.signature),
+        "pcr_values": {str(pcr): to_b64u(value) for pcr, value in quoted.values.items()},
+        "transport_public": to_b64u(key.public),
+        "transport_certify": to_b64u(certified.attest),
+        "transport_signature": to_b64u(certified.signature),
+    }
+    # After the quote: the list may have grown past the quoted PCR 10, and a longer list still has the quoted prefix.
+    if (ima_log := _read_log(host.config.ima_log, IMA_LIMIT)) is not None:
+        evidence["ima_log"] = to_b64u(ima_log)
+    return evidence
+
+
+def _keep(host: Host, verdict: Verdict, challenge: Challenge, key: SavedKey, reset_count: int) -> None:
+    credential = None
+    if verdict.certificate and verdict.release_secret:
+        credential = Credential(verdict.certificate, verdict.release_secret, key, challenge.boot_pcrs, reset_count)
+        try:
+            until = credential.not_after
+        except ValueError as error:
+            raise Unreachable("The portal sent a certificate that cannot be read.") from error
+        host.store.save_credential(credential)
+    else:
+        until = None
+        host.store.drop_credential()
+    host.store.save_last_attestation(
+        LastAttestation(
+            at=datetime.now(UTC),
+            status=verdict.status,
+            substatus=verdict.substatus,
+            findings=verdict.findings,
+            next_attestation_at=verdict.next_attestation_at,
+            certificate_until=until,
+        )
+    )
+    codes = ",".join(finding.code for finding in verdict.findings)
+    serial = credential.serial if credential else "-"
+    log.info("attested: status=%s certificate=%s findings=%s", verdict.status, serial, codes or "-")
+
+
+def _read_log(path: str, limit: int) -> bytes | None:
+    """A log of the kernel, or None when this host keeps none there."""
+    if not path:
+        return None
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(limit + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise AgentError(f"{path} cannot be read: {error.strerror}.") from error
+    if len(content) > limit:
+        raise AgentError(f"{path} is larger than {limit} bytes; the portal would refuse it.")
+    return content

@@ -1,0 +1,27 @@
+"""Keeps secrets inside the processes that need them: no core dumps, no debuggers, keys by pipe only."""
+
+import ctypes
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_PR_SET_DUMPABLE = 4
+
+
+def keep_secrets_in() -> None:
+    """No core file of this process or its children; no ptrace of this process by others of the same user."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+@contextmanager
+def by_pipe(secret: bytes) -> Iterator[int]:
+    """A descriptor to read `secret` from, once. A key of this size fits in the pipe, so writing does not block."""
+    reader, writer = os.pipe()
+    try:
+        os.write(writer, secret)
+        os.close(writer)
+        yield reader
+    finally:
+        os.close(reader)
