@@ -1,0 +1,110 @@
+"""Decides which records of an event log the quoted PCRs vouch for, and how much of each.
+
+TPM 2.0 Library part 1, "Extend": new = H(old || digest). PFP: EV_NO_ACTION is not extended, and PCR 0 starts at the
+startup locality.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from attestation.core.eventlog import EV_NO_ACTION, EventLog
+from attestation.errors import ReplayMismatch
+
+# What firmware and boot loaders extend before Linux runs, and nobody after: the log must account for all of it.
+# PCR 10 is IMA's; 11 to 13 and 15 are extended by systemd, 16 to 23 by whoever likes, after the log was closed.
+LOG_PCRS: Final = frozenset((*range(10), 14))
+
+# GRUB hashes the command without its label: upstream "label: text", older distributions "label text". The label itself
+# is not in any digest.
+GRUB_LABELS: Final = (
+    b"kernel_cmdline: ",
+    b"module_cmdline: ",
+    b"grub_cmd: ",
+    b"grub_kernel_cmdline ",
+    b"grub_module_cmdline ",
+    b"grub_cmd ",
+    b"kernel_cmdline ",
+    b"module_cmdline ",
+)
+
+EV_IPL: Final = 0xD
+
+_BANKS: Final = frozenset({"sha1", "sha256", "sha384", "sha512", "sha3_256", "sha3_384", "sha3_512"})
+
+
+class Hash(Protocol):
+    """The little of a hashlib object that replay needs."""
+
+    def digest(self) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedEvent:
+    """A measurement that was really made, at this place in its PCR.
+
+    `digest` is proved. `data` is the part of the record whose hash is the digest, or None when there is none; it is
+    proved too. `untrusted_type` and `untrusted_data` are the record's own words: hints for people, never evidence.
+    """
+
+    index: int
+    pcr: int
+    untrusted_type: int
+    digest: bytes
+    data: bytes | None
+    untrusted_data: bytes = b""
+
+
+def replay_values(log: EventLog, bank: str) -> dict[int, bytes]:
+    """Return the value of every PCR that the log extends, as a TPM would hold it that was extended by nobody else."""
+    if bank not in _BANKS:
+        raise ReplayMismatch(f"The bank {bank} cannot be replayed.")
+    new = getattr(hashlib, bank)
+    blank = bytes(new().digest_size)
+    values = {0: blank[1:] + bytes((log.startup_locality,))}
+    touched = set()
+    for event in log.events:
+        if event.untrusted_type == EV_NO_ACTION:
+            continue
+        digest = event.digests.get(bank)
+        if digest is None:
+            raise ReplayMismatch(f"PCR {event.pcr}: the event log has a record without a {bank} digest.")
+        touched.add(event.pcr)
+        values[event.pcr] = new(values.get(event.pcr, blank) + digest).digest()
+    return {pcr: values[pcr] for pcr in sorted(touched)}
+
+
+def replay(log: EventLog, *, quoted: Mapping[int, bytes], bank: str) -> tuple[VerifiedEvent, ...]:
+    """Return the events that the quoted PCRs vouch for, or raise ReplayMismatch.
+
+    Walks the quote, not the log: a log with every PCR 7 event left out must fail, and events for a PCR that nobody
+    quoted prove nothing.
+    """
+    values = replay_values(log, bank)
+    blank = bytes(getattr(hashlib, bank)().digest_size)
+    vouched = set()
+    for pcr, value in sorted(quoted.items()):
+        start = blank[1:] + bytes((log.startup_locality,)) if pcr == 0 else blank
+        if values.get(pcr, start) == value:
+            vouched.add(pcr)
+        elif pcr in LOG_PCRS:
+            raise ReplayMismatch(f"PCR {pcr}: the event log does not lead to the value that the TPM signed.")
+    new = getattr(hashlib, bank)
+    verified = []
+    for index, event in enumerate(log.events):
+        kind, untrusted = event.untrusted_type, event.untrusted_data
+        if event.pcr in vouched and kind != EV_NO_ACTION:
+            digest = event.digests[bank]
+            data = untrusted if new(untrusted).digest() == digest else None
+            if data is None and kind == EV_IPL:
+                data = _hashed_part(untrusted, digest, new)
+            verified.append(VerifiedEvent(index, event.pcr, kind, digest, data, untrusted))
+    return tuple(verified)
+
+
+def _hashed_part(untrusted: bytes, digest: bytes, new: Callable[[bytes], Hash]) -> bytes | None:
+    """What a boot loader's digest covers: the data without its final NUL, or a GRUB line without its label."""
+    label = next((label for label in GRUB_LABELS if untrusted.startswith(label)), b"")
+    line = untrusted[len(label) :]
+    return next((form for form in (line.removesuffix(b"\0"), line) if new(form).digest() == digest), None)

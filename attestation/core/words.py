@@ -1,0 +1,264 @@
+"""Says in words what a verified event is.
+
+The digest of an event is proved; its type is not in any digest and much of its data is only a hint. So the name is
+what the record calls itself, and `proved` says whether the text was hashed into the PCR. Words are for people: no
+decision may rest on them. Whatever the bytes are, the answer is short, printable words.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from struct import Struct
+from typing import Final
+
+from attestation.core.replay import EV_IPL, GRUB_LABELS, VerifiedEvent
+
+LONGEST_TEXT: Final = 2048
+
+# TCG PC Client Platform Firmware Profile, "Event Types".
+TYPE_NAMES: Final[Mapping[int, str]] = {
+    0x0: "EV_PREBOOT_CERT",
+    0x1: "EV_POST_CODE",
+    0x2: "EV_UNUSED",
+    0x3: "EV_NO_ACTION",
+    0x4: "EV_SEPARATOR",
+    0x5: "EV_ACTION",
+    0x6: "EV_EVENT_TAG",
+    0x7: "EV_S_CRTM_CONTENTS",
+    0x8: "EV_S_CRTM_VERSION",
+    0x9: "EV_CPU_MICROCODE",
+    0xA: "EV_PLATFORM_CONFIG_FLAGS",
+    0xB: "EV_TABLE_OF_DEVICES",
+    0xC: "EV_COMPACT_HASH",
+    0xD: "EV_IPL",
+    0xE: "EV_IPL_PARTITION_DATA",
+    0xF: "EV_NONHOST_CODE",
+    0x10: "EV_NONHOST_CONFIG",
+    0x11: "EV_NONHOST_INFO",
+    0x12: "EV_OMIT_BOOT_DEVICE_EVENTS",
+    0x13: "EV_POST_CODE2",
+    0x80000001: "EV_EFI_VARIABLE_DRIVER_CONFIG",
+    0x80000002: "EV_EFI_VARIABLE_BOOT",
+    0x80000003: "EV_EFI_BOOT_SERVICES_APPLICATION",
+    0x80000004: "EV_EFI_BOOT_SERVICES_DRIVER",
+    0x80000005: "EV_EFI_RUNTIME_SERVICES_DRIVER",
+    0x80000006: "EV_EFI_GPT_EVENT",
+    0x80000007: "EV_EFI_ACTION",
+    0x80000008: "EV_EFI_PLATFORM_FIRMWARE_BLOB",
+    0x80000009: "EV_EFI_HANDOFF_TABLES",
+    0x8000000A: "EV_EFI_PLATFORM_FIRMWARE_BLOB2",
+    0x8000000B: "EV_EFI_HANDOFF_TABLES2",
+    0x8000000C: "EV_EFI_VARIABLE_BOOT2",
+    0x8000000D: "EV_EFI_GPT_EVENT2",
+    0x80000010: "EV_EFI_HCRTM_EVENT",
+    0x800000E0: "EV_EFI_VARIABLE_AUTHORITY",
+    0x800000E1: "EV_EFI_SPDM_FIRMWARE_BLOB",
+    0x800000E2: "EV_EFI_SPDM_FIRMWARE_CONFIG",
+    0x800000E3: "EV_EFI_SPDM_DEVICE_POLICY",
+    0x800000E4: "EV_EFI_SPDM_DEVICE_AUTHORITY",
+}
+
+COMMAND_LINE: Final = "Kernel command line"
+LOAD_OPTIONS: Final = "Kernel load options"
+GRUB_COMMAND: Final = "GRUB command"
+FILE_READ: Final = "File read by the boot loader"
+BOOT_PROGRAM: Final = "Boot program"
+
+_EFI_GLOBAL_VARIABLE: Final = bytes.fromhex("61dfe48bca93d211aa0d00e098032b8c")
+_VARIABLE_HEAD: Final = Struct("<16sQQ")
+_IMAGE_HEAD: Final = Struct("<QQQQ")
+_BLOB: Final = Struct("<QQ")
+_TAG: Final = Struct("<II")
+_NODE: Final = Struct("<BBH")
+_MOST_NODES: Final = 64
+_TAGS: Final = {0x8F3B22ED: LOAD_OPTIONS, 0x8F3B22EC: "Initial ramdisk", 0xF5BC582A: "Boot loader configuration"}
+_SEPARATORS: Final = {
+    bytes(4): "the firmware hands over",
+    b"\xff" * 4: "the firmware hands over",
+    b"\1\0\0\0": "the firmware reports an error",
+    b"WBCL": "end of a Windows boot phase",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EventWords:
+    """`proved` is about the text: it was hashed into the PCR. The name follows the record's own, unproved, type."""
+
+    name: str
+    text: str
+    proved: bool
+
+
+def describe(event: VerifiedEvent) -> EventWords:
+    """Return what this event is, for people. Total: any bytes give words."""
+    describer = _DESCRIBERS.get(event.untrusted_type, _other)
+    return describer(event, event.untrusted_data if event.data is None else event.data, event.data is not None)
+
+
+def type_name(number: int) -> str:
+    """The name that the PFP gives an event type, or its number."""
+    return TYPE_NAMES.get(number, f"event type {number:#x}")
+
+
+def uefi_variable(data: bytes) -> tuple[bytes, str, bytes] | None:
+    """Split UEFI_VARIABLE_DATA (PFP) into GUID, name and value; None unless the lengths fit exactly."""
+    if len(data) < _VARIABLE_HEAD.size:
+        return None
+    guid, letters, size = _VARIABLE_HEAD.unpack_from(data)
+    value = _VARIABLE_HEAD.size + 2 * letters
+    if value + size != len(data):
+        return None
+    return guid, data[_VARIABLE_HEAD.size : value].decode("utf-16-le", "replace"), data[value:]
+
+
+def secure_boot(events: Iterable[VerifiedEvent]) -> bool | None:
+    """Whether the firmware measured Secure Boot as on into PCR 7; None when the proved data do not say.
+
+    Goes by the proved bytes alone, whatever type the record claims (UEFI, "Globally Defined Variables": 1 is on).
+    """
+    for event in events:
+        variable = uefi_variable(event.data) if event.pcr == 7 and event.data is not None else None
+        if variable is not None and variable[:2] == (_EFI_GLOBAL_VARIABLE, "SecureBoot"):
+            return variable[2] == b"\1"
+    return None
+
+
+def printable(text: str) -> str:
+    """The text on one line, bounded, with everything that could move or hide letters spelt out."""
+    shown = text[: LONGEST_TEXT + 1].rstrip("\0")
+    shown = "".join(letter if letter.isprintable() else f"\\u{ord(letter):04x}" for letter in shown)
+    return shown if len(shown) <= LONGEST_TEXT else shown[: LONGEST_TEXT - 1] + "…"
+
+
+def _text(data: bytes) -> str:
+    """Bytes as text: UTF-16 when every second byte of the start is zero, as UEFI writes it; else UTF-8."""
+    bounded = data[: 4 * LONGEST_TEXT]
+    wide = len(bounded) >= 4 and len(bounded) % 2 == 0 and not any(bounded[1:64:2]) and bounded[0] != 0
+    return printable(bounded.decode("utf-16-le" if wide else "utf-8", "replace"))
+
+
+def _blob(data: bytes) -> str:
+    """Readable data as text, anything else as its size."""
+    if not data:
+        return "nothing"
+    body = data[:LONGEST_TEXT].rstrip(b"\0\n")
+    if body and body.isascii() and all(letter >= 0x20 or letter in b"\t\n" for letter in body):
+        return printable(body.decode("ascii").replace("\n", " "))
+    return f"{len(data)} bytes"
+
+
+def _other(event: VerifiedEvent, data: bytes, proved: bool) -> EventWords:
+    return EventWords(type_name(event.untrusted_type), _blob(data), proved)
+
+
+def _named(name: str) -> Callable[[VerifiedEvent, bytes, bool], EventWords]:
+    return lambda event, data, proved: EventWords(name, _text(data) or "nothing", proved)
+
+
+def _separator(event: VerifiedEvent, data: bytes, proved: bool) -> EventWords:
+    return EventWords("Separator", _SEPARATORS.get(data, "an unexpected separator"), proved)
+
+
+def _variable(event: VerifiedEvent, data: bytes, proved: bool) -> EventWords:
+    variable = uefi_variable(data)
+    if variable is None:
+        # Some firmware hashes the value alone; then the name in the record proves nothing.
+        variable = uefi_variable(event.untrusted_data)
+        proved = False
+    if variable is None:
+        return EventWords("UEFI variable", _blob(data), False)
+    guid, name, value = variable
+    kind = "Secure Boot authority" if event.untrusted_type == 0x800000E0 else "UEFI variable"
+    return EventWords(printable(f"{kind} {name}")[:120], _variable_text(guid, name, value), proved)
+
+
+def _variable_text(guid: bytes, name: str, value: bytes) -> str:
+    if guid == _EFI_GLOBAL_VARIABLE and name == "SecureBoot":
+        return "on" if value == b"\1" else "off"
+    if guid == _EFI_GLOBAL_VARIABLE and name == "BootOrder":
+        return " ".join(f"{value[at + 1]:02X}{value[at]:02X}" for at in range(0, min(len(value) - 1, 128), 2))
+    if guid == _EFI_GLOBAL_VARIABLE and name.startswith("Boot") and len(name) == 8:
+        # EFI_LOAD_OPTION: attributes, length of the device paths, then the description.
+        description = value[6 : 2 * LONGEST_TEXT].decode("utf-16-le", "replace").partition("\0")[0]
+        return printable(description) or _blob(value)
+    return _blob(value)
+
+
+def _ipl(event: VerifiedEvent, data: bytes, proved: bool) -> EventWords:
+    label = next((label for label in GRUB_LABELS if event.untrusted_data.startswith(label)), None)
+    if label is not None:
+        # Proved data are shown whole: a label that was hashed too is part of what was measured.
+        return EventWords(_GRUB_NAMES[label.strip(b": ")], _text(data if proved else data[len(label) :]), proved)
+    if event.pcr == 12 and proved:
+        return EventWords(COMMAND_LINE, _text(data), True)
+    return EventWords(_IPL_NAMES.get(event.pcr, "Boot loader event"), _text(data), proved)
+
+
+def _tag(event: VerifiedEvent, data: bytes, proved: bool) -> EventWords:
+    # The data of a tagged event is only a label; its digest is over what the label names (Linux, EFI stub).
+    if len(data) < _TAG.size:
+        return _other(event, data, proved)
+    number, size = _TAG.unpack_from(data)
+    name = _TAGS.get(number)
+    if name is None:
+        return EventWords(f"Tagged event {number:#010x}", f"{size} bytes", proved)
+    return EventWords(name, _text(data[_TAG.size : _TAG.size + size]), proved)
+
+
+def _image(event: VerifiedEvent, data: bytes, proved: bool) -> EventWords:
+    # UEFI_IMAGE_LOAD_EVENT is never hashed; the digest is the program's Authenticode hash.
+    name = BOOT_PROGRAM if event.untrusted_type == 0x80000003 else "Firmware driver"
+    path = _file_path(data[_IMAGE_HEAD.size :])
+    return EventWords(name, path or "loaded from memory", proved)
+
+
+def _file_path(path: bytes) -> str:
+    """The file name nodes of a UEFI device path (UEFI, "Media Device Path"): type 4, sub-type 4, UTF-16."""
+    names = []
+    offset = 0
+    for _ in range(_MOST_NODES):
+        if len(path) - offset < _NODE.size:
+            break
+        kind, subtype, size = _NODE.unpack_from(path, offset)
+        if size < _NODE.size or kind == 0x7F:
+            break
+        if (kind, subtype) == (4, 4):
+            node = path[offset + _NODE.size : offset + min(size, LONGEST_TEXT)]
+            names.append(node.decode("utf-16-le", "replace").rstrip("\0"))
+        offset += size
+    return printable("\\".join(names).replace("\\\\", "\\"))
+
+
+def _firmware(event: VerifiedEvent, data: bytes, proved: bool) -> EventWords:
+    if len(data) == _BLOB.size:
+        base, size = _BLOB.unpack(data)
+        return EventWords("Firmware volume", f"{size} bytes at {base:#x}", proved)
+    return EventWords("Firmware volume", _blob(data), proved)
+
+
+_GRUB_NAMES: Final = {
+    b"kernel_cmdline": COMMAND_LINE,
+    b"grub_kernel_cmdline": COMMAND_LINE,
+    b"module_cmdline": "Module command line",
+    b"grub_module_cmdline": "Module command line",
+    b"grub_cmd": GRUB_COMMAND,
+}
+_IPL_NAMES: Final = {8: GRUB_COMMAND, 9: FILE_READ, 11: "Unified kernel section", 14: "Machine owner keys"}
+_DESCRIBERS: Final[Mapping[int, Callable[[VerifiedEvent, bytes, bool], EventWords]]] = {
+    0x1: _named("Firmware code"),
+    0x4: _separator,
+    0x5: _named("Firmware action"),
+    0x6: _tag,
+    0x8: _named("Firmware version"),
+    EV_IPL: _ipl,
+    0x80000001: _variable,
+    0x80000002: _variable,
+    0x8000000C: _variable,
+    0x800000E0: _variable,
+    0x80000003: _image,
+    0x80000004: _image,
+    0x80000005: _image,
+    0x80000006: lambda event, data, proved: EventWords("Partition table", f"{len(data)} bytes", proved),
+    0x80000007: _named("Firmware action"),
+    0x80000008: _firmware,
+    0x8000000A: _firmware,
+}
