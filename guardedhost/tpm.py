@@ -26,8 +26,9 @@ _HANDLES = 64
 # TPM_ST_NO_SESSIONS, size 14, TPM_CC_FlushContext (Part 3, 28.4). ESYS flushes only handles that it made itself.
 _FLUSH_CONTEXT = bytes.fromhex("8001 0000000e 00000165")
 _PCR_COUNT = 24
+# noDA everywhere: these keys have no password to guess, and without it every power cut would count as a wrong guess.
 _STORAGE = "restricted|decrypt|fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda"
-_AK = "restricted|sign|fixedtpm|fixedparent|sensitivedataorigin|userwithauth"
+_AK = "restricted|sign|fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda"
 _TRANSPORT = "decrypt|fixedtpm|fixedparent|sensitivedataorigin|noda"
 
 

@@ -1,0 +1,115 @@
+"""`guardhouse host`: the agent on a guarded host."""
+
+import json
+import logging
+import sys
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli.outcome import REFUSED, show_findings, with_exit_codes
+from guardedhost import agent, daemon
+from guardedhost.process import keep_secrets_in
+from guardedhost.store import DEFAULT_FOLDER, LastAttestation, Store
+from guardedhost.wire import Verdict
+
+_state_dir = click.option(
+    "--state-dir",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=DEFAULT_FOLDER,
+    show_default=True,
+    help="Where the agent keeps its state.",
+)
+_as_json = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
+
+
+@click.group()
+def host() -> None:
+    """Prove this host to the portal, and start virtual machines whose keys the portal releases to it."""
+    keep_secrets_in()
+
+
+@host.command()
+@_state_dir
+@click.option("--server", required=True, help="The portal's URL.")
+@click.option("--name", help="The host's name; its host name if left out.")
+@click.option("--tcti", help="The TPM: device:/dev/tpmrm0, or swtpm:path=… in a lab.")
+@click.option("--event-log", help="The boot log, if not where the kernel puts it.")
+@click.option("--ima-log", help="The IMA list, if not where the kernel puts it.")
+@click.option(
+    "--ca", type=click.Path(exists=True, dir_okay=False, resolve_path=True), help="Authorities of the portal."
+)
+@click.option("--accel", help="QEMU's accelerator: kvm where it is known to work, otherwise tcg.")
+@with_exit_codes
+def enrol(folder: Path, **options: str | None) -> None:
+    """Make this host known to the portal and prove that its keys live in its TPM."""
+    store = Store(folder)
+    config = replace(store.config(), **{key: value for key, value in options.items() if value is not None})
+    with agent.opened(store, config) as opened:
+        activation = agent.enrol(opened)
+    click.echo(f"{activation.state}: {activation.detail}".rstrip(": "))
+
+
+@host.command()
+@_state_dir
+@_as_json
+@with_exit_codes
+def attest(folder: Path, as_json: bool) -> None:
+    """Prove this host's state now. Exit code 1 when the portal does not accept it."""
+    with agent.opened(Store(folder)) as opened:
+        verdict = agent.attest(opened)
+    if as_json:
+        click.echo(json.dumps(_verdict_fields(verdict)))
+    else:
+        click.echo(" ".join((verdict.status, *verdict.substatus)))
+        show_findings(verdict.findings)
+    if verdict.certificate is None:
+        sys.exit(REFUSED)
+
+
+@host.command()
+@_state_dir
+def run(folder: Path) -> None:
+    """Keep this host attested, until SIGTERM."""
+    logging.getLogger("guardedhost").setLevel(logging.INFO)
+    daemon.run(Store(folder), daemon.stop_on_signals())
+
+
+@host.command()
+@_state_dir
+@_as_json
+@with_exit_codes
+def status(folder: Path, as_json: bool) -> None:
+    """Show the last attestation and the certificate in hand, without asking the portal."""
+    store = Store(folder)
+    config, last, credential = store.enrolled(), store.last_attestation(), store.credential()
+    if as_json:
+        fields: dict[str, Any] = {"name": config.name, "server": config.server, "attester": config.attester}
+        fields["last"] = _last_fields(last) if last else None
+        fields["certificate"] = credential and credential.serial
+        click.echo(json.dumps(fields))
+        return
+    click.echo(f"{config.name} ({config.attester}) at {config.server}")
+    if last is None:
+        click.echo("Not attested yet.")
+        return
+    click.echo(f"{' '.join((last.status, *last.substatus))}, {last.at:%Y-%m-%d %H:%M:%S} UTC")
+    if credential:
+        word = "valid until" if credential.not_after > datetime.now(UTC) else "lapsed at"
+        click.echo(f"Certificate {credential.serial} {word} {credential.not_after:%Y-%m-%d %H:%M:%S} UTC")
+    show_findings(last.findings)
+
+
+def _verdict_fields(verdict: Verdict) -> dict[str, Any]:
+    fields = {key: value for key, value in asdict(verdict).items() if key not in ("certificate", "release_secret")}
+    fields["next_attestation_at"] = verdict.next_attestation_at.isoformat()
+    return {**fields, "certificate": verdict.certificate is not None}
+
+
+def _last_fields(last: LastAttestation) -> dict[str, Any]:
+    moments = {key: value.isoformat() for key, value in asdict(last).items() if isinstance(value, datetime)}
+    return {**asdict(last), **moments}

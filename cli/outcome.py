@@ -1,0 +1,47 @@
+"""How commands end: 0 done, 1 refused, 2 wrong usage (click's own), 3 the portal cannot be reached."""
+
+import functools
+import sys
+from collections.abc import Callable, Iterable
+from typing import ParamSpec, TypeVar
+
+import click
+
+from guardedhost.agent import NotAttested
+from guardedhost.errors import AgentError, Unreachable
+from guardedhost.wire import Finding
+
+REFUSED, UNREACHABLE = 1, 3
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def with_exit_codes(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn the agent's errors into a sentence on stderr and an exit code; anything else is a bug and shows itself."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except Unreachable as error:
+            click.echo(str(error), err=True)
+            sys.exit(UNREACHABLE)
+        except NotAttested as error:
+            click.echo(str(error), err=True)
+            show_findings(error.verdict.findings)
+            sys.exit(REFUSED)
+        except AgentError as error:
+            click.echo(str(error), err=True)
+            sys.exit(REFUSED)
+
+    return wrapped
+
+
+def show_findings(findings: Iterable[Finding]) -> None:
+    """What is wrong, why it matters and what to do about it, on stderr."""
+    for finding in findings:
+        label = f"{finding.code}, {finding.substatus}" if finding.substatus else finding.code
+        click.echo(f"- {finding.what} ({label})", err=True)
+        for text in filter(None, (finding.why, finding.remedy)):
+            click.echo(f"  {text}", err=True)

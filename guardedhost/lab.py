@@ -1,0 +1,187 @@
+"""Lab hosts: a software TPM with an EK certificate, and a captured boot replayed into its PCRs.
+
+A lab host proves nothing about this machine; it lets the real agent meet the real portal with real PCR values. Its
+folder is a state folder of the agent, with the TPM and the logs of its present "boot" in `lab/`.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from struct import Struct
+from struct import error as StructError
+
+from attestation.core.eventlog import EventLog, parse_event_log
+from attestation.errors import ParseError
+from guardedhost.errors import AgentError
+from guardedhost.store import Store, write_atomically
+from guardedhost.tpm import Tpm
+
+_EV_NO_ACTION = 3
+_IMA_PCR = 10
+_U32 = Struct("<I")
+_SHA1_SIZE = 20
+_SOCKET_PATH_LIMIT = 100  # sockaddr_un holds 108 bytes, and ".ctrl" comes on top
+_PATIENCE = 10.0
+
+
+def make_host(folder: Path, *, name: str, boot_log: Path, ima_log: Path | None, authority: Path | None) -> None:
+    """Make a lab host, or power an existing one on again: same TPM, so the same identity."""
+    store = Store(folder)
+    with store.locked():
+        lab = folder / "lab"
+        lab.mkdir(mode=0o700, exist_ok=True)
+        if not (lab / "tpm").exists():
+            _manufacture(lab, name, authority or lab / "authority")
+        _power_on(store, boot_log, ima_log)
+        store.save_config(replace(store.config(), name=name))
+
+
+def reboot(folder: Path, *, boot_log: Path, ima_log: Path | None) -> None:
+    """Reset the TPM, as a reboot does, and replay another captured boot."""
+    store = Store(folder)
+    with store.locked():
+        _require_lab(folder)
+        _power_on(store, boot_log, ima_log)
+
+
+def stop(folder: Path) -> None:
+    """Switch the TPM off."""
+    with Store(folder).locked():
+        _power_off(_require_lab(folder))
+
+
+def _require_lab(folder: Path) -> Path:
+    lab = folder / "lab"
+    if not (lab / "tpm").exists():
+        raise AgentError(f"{folder} is not the folder of a lab host.")
+    return lab
+
+
+def _manufacture(lab: Path, name: str, authority: Path) -> None:
+    """A new TPM, with endorsement keys and certificates by the lab's own certificate authority."""
+    state = lab / "tpm.new"
+    shutil.rmtree(state, ignore_errors=True)
+    state.mkdir(mode=0o700)
+    authority.mkdir(mode=0o700, parents=True, exist_ok=True)
+    config = _setup_config(lab, authority.resolve())
+    command = ["swtpm_setup", "--tpm2", "--tpm-state", f"dir://{state.resolve()}", "--create-ek-cert", "--lock-nvram"]
+    command += ["--pcr-banks", "sha256", "--config", str(config), "--vmid", name, "--overwrite"]
+    with (authority / "lock").open("w") as lock:  # the authority makes itself at first use; two hosts may come at once
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (fixed program)
+    if done.returncode:
+        raise AgentError(f"swtpm_setup failed: {(done.stderr or done.stdout).strip()[-300:]}")
+    state.replace(lab / "tpm")
+
+
+def _setup_config(lab: Path, authority: Path) -> Path:
+    files = {
+        lab / "localca.conf": f"statedir = {authority}\nsigningkey = {authority}/signkey.pem\n"
+        f"issuercert = {authority}/issuercert.pem\ncertserial = {authority}/certserial\n",
+        lab / "localca.options": "--platform-manufacturer Guardhouse\n--platform-version 1\n--platform-model Lab\n",
+        lab / "setup.conf": f"create_certs_tool = {shutil.which('swtpm_localca') or '/usr/bin/swtpm_localca'}\n"
+        f"create_certs_tool_config = {lab.resolve()}/localca.conf\n"
+        f"create_certs_tool_options = {lab.resolve()}/localca.options\nactive_pcr_banks = sha256\n",
+    }
+    for path, text in files.items():
+        write_atomically(path, text.encode())
+    return lab / "setup.conf"
+
+
+def _power_on(store: Store, boot_log: Path, ima_log: Path | None) -> None:
+    log = _read_boot_log(boot_log)
+    ima = ima_log.read_bytes() if ima_log else b""
+    lab = store.folder.resolve() / "lab"
+    _power_off(lab)
+    tcti = _start(lab)
+    with Tpm(tcti) as tpm:
+        for event in log.events:
+            if event.untrusted_type != _EV_NO_ACTION:
+                tpm.extend(event.pcr, event.digests["sha256"])
+        for digest in _ima_digests(ima):
+            tpm.extend(_IMA_PCR, digest)
+    write_atomically(lab / "event-log.bin", boot_log.read_bytes())
+    write_atomically(lab / "ima-log.bin", ima)
+    ima_path = str(lab / "ima-log.bin") if ima_log else ""
+    store.save_config(replace(store.config(), tcti=tcti, event_log=str(lab / "event-log.bin"), ima_log=ima_path))
+
+
+def _read_boot_log(path: Path) -> EventLog:
+    """A log that a software TPM can replay: one that has sha256 and starts at locality 0."""
+    try:
+        log = parse_event_log(path.read_bytes())
+    except ParseError as error:
+        raise AgentError(f"{path}: {error}") from error
+    if "sha256" not in log.banks or log.startup_locality:
+        raise AgentError(f"{path}: a lab host replays sha256 logs that start at locality 0 only.")
+    return log
+
+
+def _ima_digests(data: bytes) -> Iterator[bytes]:
+    """What the kernel extended the sha256 bank with: the digest of the template data, or ones for a violation."""
+    offset = 0
+    try:
+        while offset < len(data):
+            listed = data[offset + 4 : offset + 4 + _SHA1_SIZE]
+            offset += 4 + _SHA1_SIZE
+            offset += 4 + _U32.unpack_from(data, offset)[0]  # the template's name
+            size = _U32.unpack_from(data, offset)[0]
+            template = data[offset + 4 : offset + 4 + size]
+            offset += 4 + size
+            yield bytes(32 * [0xFF]) if listed == bytes(_SHA1_SIZE) else hashlib.sha256(template).digest()
+    except StructError as error:
+        raise AgentError("The IMA list ends in the middle of an entry.") from error
+
+
+def _start(lab: Path) -> str:
+    """Start swtpm in the background and wait until it answers; its start is a TPM reset."""
+    socket = _socket_folder(lab) / "socket"
+    for left in (socket, socket.with_name("socket.ctrl")):
+        left.unlink(missing_ok=True)  # of a swtpm that was killed
+    command = ["swtpm", "socket", "--tpm2", "--daemon", "--tpmstate", f"dir={lab / 'tpm'},mode=0600"]
+    command += ["--server", f"type=unixio,path={socket},mode=0600,disconnect"]
+    command += ["--ctrl", f"type=unixio,path={socket}.ctrl,mode=0600", "--flags", "not-need-init,startup-clear"]
+    command += ["--pid", f"file={lab / 'swtpm.pid'}", "--log", f"file={lab / 'swtpm.log'}"]
+    done = subprocess.run(command, capture_output=True, text=True, start_new_session=True, check=False)  # noqa: S603 (fixed program)
+    if done.returncode:
+        raise AgentError(f"swtpm did not start: {done.stderr.strip()[-300:]}")
+    return f"swtpm:path={socket}"
+
+
+def _socket_folder(lab: Path) -> Path:
+    if len(str(lab)) < _SOCKET_PATH_LIMIT - len("/socket"):
+        return lab
+    return Path(tempfile.mkdtemp(prefix="guardhouse-lab-"))  # 0700; the path of a socket is limited
+
+
+def _power_off(lab: Path) -> None:
+    pid = running_pid(lab / "swtpm.pid", str(lab.resolve() / "tpm"))
+    if pid is None:
+        return
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + _PATIENCE
+    while running_pid(lab / "swtpm.pid", str(lab.resolve() / "tpm")) is not None:
+        if time.monotonic() > deadline:
+            raise AgentError(f"swtpm (process {pid}) does not stop.")
+        time.sleep(0.01)
+
+
+def running_pid(pid_file: Path, mark: str) -> int | None:
+    """The process that a pid file names, if it still runs and is ours: `mark` is part of its command line.
+
+    A number alone may by now belong to somebody else's process.
+    """
+    try:
+        pid = int(pid_file.read_text())
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError, ValueError):
+        return None
+    return pid if mark.encode() in command else None
