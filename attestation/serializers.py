@@ -87,7 +87,7 @@ class EnrolledSerializer(serializers.Serializer[object]):
 
 class ChallengeRequestSerializer(serializers.Serializer[object]):
     attester = serializers.UUIDField()
-    event_log_sha256 = serializers.RegexField(r"^[0-9a-f]{64}\Z", required=False, default="")
+    event_log_sha256 = serializers.RegexField(r"^[0-9a-f]{64}\Z", required=False, allow_blank=True, default="")
 
 
 class ChallengeSerializer(serializers.Serializer[object]):

@@ -1,0 +1,131 @@
+"""Hosts of every kind, and the people who decide about them."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from rest_framework.test import APIClient
+
+from attestation import service
+from tests.machines import Machine, b64u, booted, decoded
+from tests.tpm_lab import Maker
+
+
+@pytest.fixture(scope="session")
+def maker(tmp_path_factory: pytest.TempPathFactory) -> Maker:
+    """The TPM maker that the fabric trusts."""
+    return Maker(tmp_path_factory.mktemp("maker"))
+
+
+@pytest.fixture(scope="session")
+def healthy(maker: Maker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    with booted(maker, tmp_path_factory.mktemp("tpm"), name="nbg-a01", capture="secureboot-on") as machine:
+        yield machine
+
+
+@pytest.fixture(scope="session")
+def drifted(maker: Maker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """A host that booted the same system with one more word on the kernel command line."""
+    with booted(maker, tmp_path_factory.mktemp("tpm"), name="nbg-a02", capture="cmdline-drift") as machine:
+        yield machine
+
+
+@pytest.fixture(scope="session")
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """A host whose TPM was made by somebody the fabric does not trust."""
+    stranger = Maker(tmp_path_factory.mktemp("stranger"))
+    with booted(stranger, tmp_path_factory.mktemp("tpm"), name="nbg-a03", capture="uki") as machine:
+        yield machine
+
+
+@pytest.fixture
+def trusted_maker(db: None, maker: Maker, healthy: Machine) -> None:
+    for certificate in ("swtpm-localca-rootca-cert.pem", "issuercert.pem"):
+        service.trust_authority(
+            (maker.folder / certificate).read_bytes(), provenance="the lab", by="system", now=datetime.now(UTC)
+        )
+
+
+def person(name: str, *permissions: str) -> User:
+    user = User.objects.create_user(name)
+    codenames = Permission.objects.filter(content_type__app_label="attestation", codename__in=permissions)
+    user.user_permissions.set(codenames)
+    return user
+
+
+@pytest.fixture
+def admin(db: None) -> User:
+    return person("ada", "propose", "decide", "revoke")
+
+
+@pytest.fixture
+def approver(db: None) -> User:
+    return person("ben", "propose", "decide")
+
+
+class Portal:
+    """The machine API, as an agent uses it, in this process."""
+
+    def __init__(self) -> None:
+        self.client = APIClient()
+
+    def post(self, path: str, body: object) -> Any:
+        return self.client.post(f"/attestation/v1/{path}", body, format="json")
+
+    def get(self, path: str) -> Any:
+        return self.client.get(f"/attestation/v1/{path}")
+
+    def enrol(self, machine: Machine, **changes: object) -> Any:
+        """Enrol a machine and activate its credential; return the last answer."""
+        answer = self.post("enrolments", machine.enrolment(**changes))
+        if answer.status_code != 201:
+            return answer
+        opened = machine.tpm.activate(
+            machine.ak, machine.ek, decoded(answer.json(), "credential_blob"), decoded(answer.json(), "secret")
+        )
+        done = self.post(f"enrolments/{answer.json()['id']}/activation", {"secret": b64u(opened)})
+        if done.status_code == 200:
+            machine.attester = done.json()["attester"]
+        return done
+
+    def challenge(self, machine: Machine, **extra: object) -> Any:
+        return self.post("challenges", {"attester": machine.attester, **extra})
+
+    def attest(self, machine: Machine, **how: Any) -> Any:
+        """Take a challenge and answer it."""
+        challenge = self.challenge(machine).json()
+        body = machine.evidence(decoded(challenge, "nonce"), **how)
+        return self.post(f"challenges/{challenge['id']}/evidence", body)
+
+
+@pytest.fixture
+def portal(trusted_maker: None) -> Portal:
+    return Portal()
+
+
+@pytest.fixture
+def fabric(portal: Portal, healthy: Machine, admin: User, approver: User) -> Portal:
+    """A fabric whose healthy host and its baseline two persons have approved, and that has attested."""
+    approve_host(portal, healthy, admin, approver)
+    approve_baseline(portal, healthy, admin, approver)
+    return portal
+
+
+def approve_host(portal: Portal, machine: Machine, admin: User, approver: User) -> None:
+    assert portal.enrol(machine).status_code == 200
+    now = datetime.now(UTC)
+    proposal = service.propose_host(UUID(machine.attester), by=admin, reason="new rack", now=now)
+    service.decide(proposal.id, by=approver, approve=True, reason="seen the rack", now=now)
+
+
+def approve_baseline(portal: Portal, machine: Machine, admin: User, approver: User, name: str = "trixie") -> None:
+    assert portal.attest(machine).status_code == 200
+    now = datetime.now(UTC)
+    newest = service.attestations().filter(attester_id=machine.attester, code="").first()
+    assert newest is not None
+    proposal = service.capture_baseline(newest.id, name=name, by=admin, reason="first boot", now=now)
+    service.decide(proposal.id, by=approver, approve=True, reason="compared the log", now=now)

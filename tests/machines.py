@@ -1,0 +1,119 @@
+"""Whole lab machines for tests: a software TPM that booted a captured log, and the words it speaks to the portal."""
+
+import base64
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from attestation.core.eventlog import parse_event_log
+from attestation.core.quote import BOOT_PCRS, QUOTED_PCRS
+from attestation.core.transport import policy_pcr
+from tests.tpm_lab import Key, Maker, Tpm, opened, running
+
+CAPTURES = Path(__file__).parent / "vectors" / "qemu-ovmf"
+EV_NO_ACTION = 3
+
+
+def b64u(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+@dataclass
+class Machine:
+    """One host: its name, its TPM with the boot already measured, its keys and its boot log."""
+
+    name: str
+    tpm: Tpm
+    log: bytes
+    ek: Key
+    ak: Key
+    transport: Key
+    ek_certificate: bytes | None
+    attester: str = ""
+    kept: dict[str, Any] = field(default_factory=dict)
+
+    def enrolment(self, **changes: object) -> dict[str, object]:
+        """Return the body of an enrolment request."""
+        body: dict[str, object] = {
+            "name": self.name,
+            "ek_public": b64u(self.ek.public),
+            "ak_public": b64u(self.ak.public),
+        }
+        if self.ek_certificate is not None:
+            body["ek_certificate"] = b64u(self.ek_certificate)
+        return body | changes
+
+    def evidence(
+        self,
+        nonce: bytes,
+        *,
+        pcrs: tuple[int, ...] = QUOTED_PCRS,
+        ak: Key | None = None,
+        transport: Key | None = None,
+        certify_nonce: bytes | None = None,
+        log: bytes | None = None,
+        with_log: bool = True,
+    ) -> dict[str, Any]:
+        """Return the body that answers a challenge, honest unless told otherwise."""
+        signer, key = ak or self.ak, transport or self.transport
+        quote, signature = self.tpm.quote(signer, nonce, pcrs)
+        certify, certify_signature = self.tpm.certify(key, signer, certify_nonce or nonce)
+        body: dict[str, Any] = {
+            "quote": b64u(quote),
+            "signature": b64u(signature),
+            "pcr_values": {str(pcr): b64u(value) for pcr, value in self.tpm.pcrs(pcrs).items()},
+            "transport_public": b64u(key.public),
+            "transport_certify": b64u(certify),
+            "transport_signature": b64u(certify_signature),
+        }
+        if with_log:
+            body["event_log"] = b64u(self.log if log is None else log)
+        return body
+
+    @property
+    def log_digest(self) -> str:
+        return hashlib.sha256(self.log).hexdigest()
+
+    def unwrap(self, encrypted_key: bytes) -> bytes:
+        return self.tpm.decrypt(self.transport, encrypted_key, BOOT_PCRS)
+
+
+def measure(tpm: Tpm, log: bytes) -> None:
+    """Extend what a firmware and a boot loader had extended when the log was captured."""
+    for event in parse_event_log(log).events:
+        if event.untrusted_type != EV_NO_ACTION:
+            tpm.extend(event.pcr, event.digests["sha256"])
+
+
+def bound_transport_key(tpm: Tpm) -> Key:
+    """Create a transport key for this boot, as an honest agent does."""
+    policy = policy_pcr(("sha256", BOOT_PCRS), tpm.pcrs(BOOT_PCRS))
+    return tpm.child("rsa2048:oaep-sha256:null", policy=policy)
+
+
+@contextmanager
+def booted(maker: Maker, folder: Path, *, name: str, capture: str) -> Iterator[Machine]:
+    """Manufacture a TPM, let it boot a captured log, and give the machine."""
+    state = folder / name
+    maker.manufacture(state)
+    log = (CAPTURES / capture / "eventlog.bin").read_bytes()
+    with running(state) as tcti, opened(tcti) as tpm:
+        measure(tpm, log)
+        yield Machine(
+            name=name,
+            tpm=tpm,
+            log=log,
+            ek=tpm.ek(),
+            ak=tpm.primary("ecc256:ecdsa-sha256:null"),
+            transport=bound_transport_key(tpm),
+            ek_certificate=tpm.ek_certificate(),
+        )
+
+
+def decoded(body: Mapping[str, Any], name: str) -> bytes:
+    """Return one binary field of an answer."""
+    text = str(body[name])
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
