@@ -95,6 +95,7 @@ def _pair(pcr: int, expected: list[VerifiedEvent], measured: list[VerifiedEvent]
             yield Difference(pcr, "missing", side, None, event.index)
             continue
         partner, other = partners.popleft()
+        # Alike after all: only its place in a run that was too long to align differs, and its neighbours tell that.
         if other.digest != side.digest:
             yield Difference(pcr, "changed", side, other, partner.index)
     left = [row for rest in waiting.values() for row in rest]

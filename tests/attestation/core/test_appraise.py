@@ -1,0 +1,151 @@
+"""Only a whole approved baseline affirms; anything else says in words what differs and what to do."""
+
+from dataclasses import replace
+
+import pytest
+
+from attestation.core.appraise import AppraisalPolicy, AttestationResult, Finding, ReferenceValues, appraise
+from tests.boot_logs import Boot, boot
+
+SUBSTATUS = {
+    "BitLocker",
+    "CodeIntegrityPolicy",
+    "DebugMode",
+    "DumpsEnabled",
+    "DumpEncryption",
+    "DumpEncryptionKey",
+    "FullBoot",
+    "HibernationEnabled",
+    "HypervisorEnforcedCodeIntegrityPolicy",
+    "Iommu",
+    "NoInformation",
+    "PagefileEncryption",
+    "SecureBoot",
+    "SecureBootSettings",
+    "TcgLogVerification",
+    "VirtualSecureMode",
+}
+APPROVED = boot("secureboot-on")
+
+
+def baseline(captured: Boot, *, number: str = "1") -> ReferenceValues:
+    return ReferenceValues(number, "trixie v7", "sha256", captured.pinned, captured.events)
+
+
+def appraised(measured: Boot, *approved: Boot) -> AttestationResult:
+    baselines = tuple(baseline(each, number=str(number)) for number, each in enumerate(approved))
+    return appraise(measured.pinned, measured.events, AppraisalPolicy(1, baselines))
+
+
+def only(result: AttestationResult) -> Finding:
+    assert len(result.findings) == 1
+    return result.findings[0]
+
+
+def test_a_boot_that_matches_a_whole_baseline_is_affirmed() -> None:
+    result = appraised(boot("secureboot-on-reboot"), boot("uki"), APPROVED)
+    assert (result.affirming, result.findings, result.baseline) == (True, (), "1")
+
+
+def test_an_empty_policy_trusts_nothing() -> None:
+    result = appraised(APPROVED)
+    assert not result.affirming
+    assert (only(result).code, result.baseline) == ("policy_empty", None)
+    assert only(result).what == "No baseline is approved, so nothing is trusted."
+
+
+def test_a_baseline_that_pins_nothing_approves_nothing() -> None:
+    hollow = replace(baseline(APPROVED), pcrs={})
+    result = appraise(APPROVED.pinned, APPROVED.events, AppraisalPolicy(1, (hollow,)))
+    assert only(result).code == "baseline_empty"
+
+
+def test_a_drifted_command_line_is_one_finding_that_names_it() -> None:
+    result = appraised(boot("cmdline-drift"), APPROVED)
+    finding = only(result)
+    assert (finding.code, finding.substatus, finding.pcrs) == ("kernel_command_line", "CodeIntegrityPolicy", (8, 9))
+    assert finding.what == "The kernel command line differs: init_on_alloc=0 and drift=1 were added."
+    assert "PCR 8" in finding.why
+    assert "2 further events come with it" in finding.why
+    assert "grub.cfg" in finding.why
+    assert finding.remedy
+
+
+def test_a_command_line_whose_text_is_not_proved_is_not_quoted() -> None:
+    findings = {finding.code: finding for finding in appraised(boot("uki-cmdline-drift"), boot("uki")).findings}
+    assert set(findings) == {"kernel_command_line", "pcr_mismatch"}
+    assert "does not prove the text" in findings["kernel_command_line"].why
+    assert "BOOTX64.EFI" in findings["pcr_mismatch"].what
+
+
+def test_a_forged_command_line_is_not_repeated_as_fact() -> None:
+    drift = boot("cmdline-drift")
+    forged = tuple(
+        replace(event, data=None, untrusted_data=b"kernel_cmdline: all is well\0")
+        if event.untrusted_data.startswith(b"kernel_cmdline")
+        else event
+        for event in drift.events
+    )
+    result = appraise(drift.pinned, forged, AppraisalPolicy(1, (baseline(APPROVED),)))
+    assert not result.affirming
+    assert not any("all is well" in finding.what for finding in result.findings)
+
+
+def test_secure_boot_off_is_said_first_and_plainly() -> None:
+    first, *others = appraised(boot("secureboot-off"), APPROVED).findings
+    assert (first.code, first.substatus, first.pcrs, first.what) == (
+        "secure_boot_off",
+        "SecureBoot",
+        (7,),
+        "Secure Boot is off.",
+    )
+    assert [finding.pcrs for finding in others] == [(0,), (4,)]
+
+
+def test_the_nearest_baseline_is_the_one_compared_with() -> None:
+    result = appraised(boot("cmdline-drift"), boot("uki"), boot("secureboot-off"), APPROVED)
+    assert result.baseline == "2"
+
+
+@pytest.mark.parametrize("pcr", sorted(APPROVED.pinned))
+def test_a_pinned_pcr_that_was_not_quoted_never_passes(pcr: int) -> None:
+    quoted = {number: value for number, value in APPROVED.pinned.items() if number != pcr}
+    finding = only(appraise(quoted, APPROVED.events, AppraisalPolicy(1, (baseline(APPROVED),))))
+    assert (finding.code, finding.pcrs) == ("pcr_missing", (pcr,))
+
+
+def test_nothing_quoted_never_passes() -> None:
+    finding = only(appraise({}, (), AppraisalPolicy(1, (baseline(APPROVED),))))
+    assert finding.pcrs == tuple(APPROVED.pinned)
+
+
+@pytest.mark.parametrize("pcr", sorted(APPROVED.pinned))
+def test_a_changed_value_is_found_even_when_the_events_say_nothing(pcr: int) -> None:
+    quoted = {**APPROVED.pinned, pcr: b"\7" * 32}
+    for events in (APPROVED.events, ()):
+        result = appraise(quoted, events, AppraisalPolicy(1, (baseline(APPROVED),)))
+        assert any(pcr in finding.pcrs for finding in result.findings)
+
+
+def test_parts_of_two_baselines_do_not_make_one() -> None:
+    other = boot("cmdline-drift")
+    mixed = {**APPROVED.pinned, 8: other.pinned[8]}
+    policy = AppraisalPolicy(1, (baseline(APPROVED), baseline(other)))
+    assert not appraise(mixed, APPROVED.events, policy).affirming
+
+
+@pytest.mark.parametrize("name", ["cmdline-drift", "secureboot-off", "uki", "uki-cmdline-drift"])
+def test_every_differing_pcr_is_in_a_finding_of_three_sentences(name: str) -> None:
+    measured = boot(name)
+    findings = appraised(measured, APPROVED).findings
+    differing = {pcr for pcr, value in APPROVED.pinned.items() if measured.pinned[pcr] != value}
+    assert {pcr for finding in findings for pcr in finding.pcrs} == differing
+    for finding in findings:
+        assert all(part.endswith(".") for part in (finding.what, finding.why, finding.remedy))
+        assert finding.substatus in SUBSTATUS
+
+
+def test_unproved_names_are_called_unproved() -> None:
+    findings = appraised(boot("uki"), APPROVED).findings
+    programs = next(finding for finding in findings if finding.pcrs == (4,))
+    assert "what the log calls them is not" in programs.why
