@@ -140,9 +140,7 @@ def verify_certificate(certificate: bytes, *, now: datetime) -> HealthStatement:
     Everything is checked again at the time of use: signature, time, revocation, the host's approval and newest
     status, the fabric's deny-before moment, and that mode and policy are still the ones that the host had satisfied.
     """
-    signers = [
-        x509.load_der_x509_certificate(bytes(signer.certificate)) for signer, _ in signing_certificates(now=now)
-    ]
+    signers = [x509.load_der_x509_certificate(bytes(signer.certificate)) for signer, _ in signing_certificates(now=now)]
     health = verify_health_certificate(certificate, signers=signers, now=now)
     row = (
         HealthCertificate.objects.select_related("attester", "attestation__baseline")

@@ -31,7 +31,9 @@ def propose_host(attester_id: UUID, *, by: User, reason: str, now: datetime) -> 
     if attester is None:
         raise NotFound("There is no such host.")
     if attester.state != Attester.State.PENDING:
-        raise CannotApprove(f"{attester.name} is {attester.get_state_display().lower()}; only a waiting host can be put forward.")
+        raise CannotApprove(
+            f"{attester.name} is {attester.get_state_display().lower()}; only a waiting host can be put forward."
+        )
     with transaction.atomic():
         proposal = _open(Proposal(attester=attester, proposed_by=by, proposed_at=now, reason=reason))
         _record(by, "host.proposed", attester.subject, {"name": attester.name, "reason": reason}, now)

@@ -89,8 +89,8 @@ def shown_status(attester: Attester, *, now: datetime) -> str:
     """Return the one word for a host: what a person decided about it comes before what it last proved."""
     if attester.state != Attester.State.APPROVED:
         return str(attester.state)
-    if attester.latest_id is None:
-        return "Unknown"
+    if attester.status in {"Unknown", "UnauthorizedHost"}:
+        return "Unknown"  # approved, and nothing has come since
     if attester.status == "Passed" and (attester.certified_until is None or attester.certified_until <= now):
         return "Expired"
     return attester.status

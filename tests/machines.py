@@ -11,7 +11,7 @@ from typing import Any
 from attestation.core.eventlog import parse_event_log
 from attestation.core.quote import BOOT_PCRS, QUOTED_PCRS
 from attestation.core.transport import policy_pcr
-from tests.tpm_lab import Key, Maker, Tpm, opened, running
+from tests.tpm_lab import TRANSPORT, Key, Maker, Tpm, opened, running
 
 CAPTURES = Path(__file__).parent / "vectors" / "qemu-ovmf"
 EV_NO_ACTION = 3
@@ -76,6 +76,21 @@ class Machine:
     @property
     def log_digest(self) -> str:
         return hashlib.sha256(self.log).hexdigest()
+
+    def activate(self, credential_blob: bytes, secret: bytes) -> bytes:
+        return self.tpm.activate(self.ak, self.ek, credential_blob, secret)
+
+    @contextmanager
+    def another_transport_key(self, attributes: str = TRANSPORT, *, policy: bytes | None = None) -> Iterator[Key]:
+        """Give a transport key of another kind. The usual one makes room for it: a TPM holds three keys at a time."""
+        self.tpm.forget(self.transport)
+        bound = policy_pcr(("sha256", BOOT_PCRS), self.tpm.pcrs(BOOT_PCRS)) if policy is None else policy
+        key = self.tpm.child("rsa2048:oaep-sha256:null", attributes, policy=bound)
+        try:
+            yield key
+        finally:
+            self.tpm.forget(key)
+            self.transport = bound_transport_key(self.tpm)
 
     def unwrap(self, encrypted_key: bytes) -> bytes:
         return self.tpm.decrypt(self.transport, encrypted_key, BOOT_PCRS)

@@ -84,9 +84,7 @@ class Portal:
         answer = self.post("enrolments", machine.enrolment(**changes))
         if answer.status_code != 201:
             return answer
-        opened = machine.tpm.activate(
-            machine.ak, machine.ek, decoded(answer.json(), "credential_blob"), decoded(answer.json(), "secret")
-        )
+        opened = machine.activate(decoded(answer.json(), "credential_blob"), decoded(answer.json(), "secret"))
         done = self.post(f"enrolments/{answer.json()['id']}/activation", {"secret": b64u(opened)})
         if done.status_code == 200:
             machine.attester = done.json()["attester"]

@@ -86,14 +86,14 @@ def test_a_wrong_secret_burns_the_enrolment(portal: Portal, healthy: Machine) ->
     offer = portal.post("enrolments", healthy.enrolment()).json()
     path = f"enrolments/{offer['id']}/activation"
     assert portal.post(path, {"secret": b64u(bytes(32))}).json()["code"] == "activation_refused"
-    right = healthy.tpm.activate(healthy.ak, healthy.ek, decoded(offer, "credential_blob"), decoded(offer, "secret"))
+    right = healthy.activate(decoded(offer, "credential_blob"), decoded(offer, "secret"))
     assert portal.post(path, {"secret": b64u(right)}).json()["code"] == "activation_refused"
     assert not Attester.objects.exists()
 
 
 def test_an_activation_that_comes_too_late_is_refused(portal: Portal, healthy: Machine) -> None:
     offer = portal.post("enrolments", healthy.enrolment()).json()
-    right = healthy.tpm.activate(healthy.ak, healthy.ek, decoded(offer, "credential_blob"), decoded(offer, "secret"))
+    right = healthy.activate(decoded(offer, "credential_blob"), decoded(offer, "secret"))
     Enrolment.objects.update(expires_at=datetime.now(UTC) - timedelta(seconds=1))
     answer = portal.post(f"enrolments/{offer['id']}/activation", {"secret": b64u(right)})
     assert answer.json()["code"] == "activation_refused"

@@ -16,7 +16,8 @@ from attestation.models import Attestation, Attester, Blob, Challenge, HealthCer
 from ledger import service as ledger
 from ledger.models import Leaf
 from tests.attestation.conftest import Portal, approve_host
-from tests.machines import Machine, b64u, bound_transport_key, decoded
+from tests.machines import Machine, b64u, decoded
+from tests.tpm_lab import TRANSPORT
 
 pytestmark = pytest.mark.django_db
 
@@ -152,19 +153,17 @@ def test_a_stripped_log_is_refused(fabric: Portal, healthy: Machine, drifted: Ma
     assert Attester.objects.get(pk=healthy.attester).status == "TpmError"
 
 
-def test_a_transport_key_without_pcr_policy_is_refused(fabric: Portal, healthy: Machine) -> None:
-    loose = healthy.tpm.child("rsa2048:oaep-sha256:null", "fixedtpm|fixedparent|sensitivedataorigin|decrypt|userwithauth")
-    refused = fabric.attest(healthy, transport=loose)
-    healthy.tpm.forget(loose)
-    assert refused.status_code == 422
-    assert refused.json()["code"] in {"transport_key_not_bound", "unacceptable_key"}
+def test_a_transport_key_that_a_password_opens_is_refused(fabric: Portal, healthy: Machine) -> None:
+    with healthy.another_transport_key(f"{TRANSPORT}|userwithauth") as loose:
+        refused_with(fabric.attest(healthy, transport=loose), "unacceptable_key")
 
 
-def test_a_transport_key_bound_to_another_boot_is_refused(fabric: Portal, healthy: Machine) -> None:
-    other = healthy.tpm.child("rsa2048:oaep-sha256:null", policy=bytes(32))
-    refused = fabric.attest(healthy, transport=other)
-    healthy.tpm.forget(other)
-    refused_with(refused, "transport_key_not_bound")
+@pytest.mark.parametrize("policy", [pytest.param(b"", id="no policy"), pytest.param(bytes(32), id="another boot")])
+def test_a_transport_key_that_is_not_bound_to_this_boot_is_refused(
+    fabric: Portal, healthy: Machine, policy: bytes
+) -> None:
+    with healthy.another_transport_key(policy=policy) as other:
+        refused_with(fabric.attest(healthy, transport=other), "transport_key_not_bound")
 
 
 def test_a_transport_key_certified_for_another_challenge_is_refused(fabric: Portal, healthy: Machine) -> None:
@@ -173,11 +172,10 @@ def test_a_transport_key_certified_for_another_challenge_is_refused(fabric: Port
 
 
 def test_a_transport_key_that_was_not_certified_is_refused(fabric: Portal, healthy: Machine) -> None:
+    with healthy.another_transport_key() as other:
+        uncertified = b64u(other.public)
     challenge = fabric.challenge(healthy).json()
-    body = healthy.evidence(decoded(challenge, "nonce"))
-    other = bound_transport_key(healthy.tpm)
-    body["transport_public"] = b64u(other.public)
-    healthy.tpm.forget(other)
+    body = healthy.evidence(decoded(challenge, "nonce")) | {"transport_public": uncertified}
     refused_with(fabric.post(f"challenges/{challenge['id']}/evidence", body), "transport_key_not_certified")
 
 

@@ -1,5 +1,6 @@
 """Our parsers agree with tpm2-tss on what a TPM makes, and refuse what none would."""
 
+import contextlib
 from dataclasses import replace
 
 import pytest
@@ -216,18 +217,14 @@ def test_malformed_attestations_are_refused(attest: bytes, refusal: type[Excepti
 
 @given(st.binary() | mutated(ecc.public) | mutated(PUBLIC_RSA))
 def test_any_bytes_give_a_public_key_or_a_parse_error(data: bytes):
-    try:
+    with contextlib.suppress(ParseError):
         assert isinstance(parse_public(data), TpmPublic)
-    except ParseError:
-        pass
 
 
 @given(st.binary() | mutated(QUOTE) | mutated(CERTIFICATION))
 def test_any_bytes_give_an_attestation_or_a_refusal(data: bytes):
-    try:
+    with contextlib.suppress(ParseError, NotFromTpm):
         assert isinstance(parse_attest(data), QuoteAttest | CertifyAttest)
-    except (ParseError, NotFromTpm):
-        pass
 
 
 @given(st.binary() | mutated(ecc.sign(b"another message")))

@@ -1,0 +1,328 @@
+"""A maker's certificate counts for the TPM it was made for, under an authority that the operator trusts."""
+
+import contextlib
+import re
+from base64 import b64decode
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attestation.core.endorsement import EK_CERTIFICATE, certificate_key, parse_certificate, verify_endorsement
+from attestation.core.tpm import TpmPublic, parse_public
+from attestation.errors import EndorsementMismatch, EndorsementRefused, EndorsementUntrusted, ParseError, TooLarge
+from tests.tpm_forge import SoftKey, mutated
+from tests.tpm_lab import ECC_EK, RSA_EK, Maker, Tpm
+
+NOW = datetime(2026, 11, 23, tzinfo=UTC)
+YEAR = timedelta(days=365)
+REAL = Path(__file__).parents[4] / "shared" / "vectors" / "certs"
+real = pytest.mark.skipif(not REAL.exists(), reason="the collection of real EK certificates lies beside the repository")
+
+ROOT_KEY, MIDDLE_KEY, EK_KEY = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
+EK = parse_public(SoftKey(EK_KEY).public)
+
+
+@dataclass(frozen=True)
+class Form:
+    """One certificate to make; the defaults are a good EK certificate under the intermediate."""
+
+    subject: str = ""
+    issuer: str = "middle"
+    key: Any = EK_KEY
+    signer: Any = MIDDLE_KEY
+    ca: bool | None = None
+    path_length: int | None = None
+    usage: str | None = "key_agreement"
+    purposes: tuple[x509.ObjectIdentifier, ...] = (EK_CERTIFICATE,)
+    not_before: datetime = NOW - YEAR
+    not_after: datetime = NOW + YEAR
+    extra: tuple[x509.ExtensionType, ...] = ()
+    algorithm: Any = hashes.SHA256()  # noqa: RUF009  it has no state
+
+    def der(self) -> bytes:
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(named(self.subject))
+            .issuer_name(named(self.issuer))
+            .public_key(self.key.public_key())
+            .serial_number(4711)
+            .not_valid_before(self.not_before)
+            .not_valid_after(self.not_after)
+        )
+        if self.ca is not None:
+            builder = builder.add_extension(x509.BasicConstraints(self.ca, self.path_length), critical=True)
+        if self.usage is not None:
+            builder = builder.add_extension(key_usage(self.usage), critical=True)
+        if self.purposes:
+            builder = builder.add_extension(x509.ExtendedKeyUsage(self.purposes), critical=False)
+        for extension in self.extra:
+            builder = builder.add_extension(extension, critical=True)
+        return builder.sign(self.signer, self.algorithm).public_bytes(serialization.Encoding.DER)
+
+
+def named(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)] if name else [])
+
+
+def key_usage(wanted: str) -> x509.KeyUsage:
+    names = (
+        "digital_signature content_commitment key_encipherment data_encipherment key_agreement key_cert_sign crl_sign"
+    )
+    return x509.KeyUsage(**{name: name == wanted for name in names.split()}, encipher_only=False, decipher_only=False)
+
+
+def authority(name: str, issuer: str, key: Any, signer: Any, **changed: Any) -> x509.Certificate:
+    form: dict[str, Any] = {"ca": True, "usage": "key_cert_sign", "purposes": (), **changed}
+    return parse_certificate(Form(name, issuer, key, signer, **form).der())
+
+
+ROOT = authority("root", "root", ROOT_KEY, ROOT_KEY)
+MIDDLE = authority("middle", "root", MIDDLE_KEY, ROOT_KEY, path_length=0)
+CHAIN = [ROOT, MIDDLE]
+
+
+def verify(der: bytes, authorities: list[x509.Certificate] = CHAIN, *, now: datetime = NOW) -> Any:
+    return verify_endorsement(der, EK, authorities=authorities, now=now)
+
+
+@pytest.mark.parametrize("kind", [RSA_EK, ECC_EK])
+def test_a_tpm_of_a_trusted_maker_is_endorsed(maker: Maker, tpm: Tpm, kind: str):
+    ek = parse_public(tpm.ek(kind).public)
+    endorsement = verify_endorsement(tpm.ek_certificate(kind), ek, authorities=maker.authorities(), now=NOW)
+    assert (endorsement.manufacturer, endorsement.model, endorsement.version) == ("Lab", "LabTPM", "2.1")
+    assert endorsement.root_fingerprint == maker.authorities()[0].fingerprint(hashes.SHA256()).hex()
+
+
+def test_the_certificate_of_another_tpm_is_refused(maker: Maker, tpm: Tpm, other_tpm: Tpm):
+    ek = parse_public(tpm.ek().public)
+    certificate = other_tpm.ek_certificate()
+    with pytest.raises(EndorsementMismatch):
+        verify_endorsement(certificate, ek, authorities=maker.authorities(), now=NOW)
+
+
+def test_the_maker_must_be_trusted(maker: Maker, tpm: Tpm):
+    ek = parse_public(tpm.ek().public)
+    certificate = tpm.ek_certificate()
+    root, middle = maker.authorities()
+    for authorities in ([], [root], [middle], CHAIN):
+        with pytest.raises(EndorsementUntrusted):
+            verify_endorsement(certificate, ek, authorities=authorities, now=NOW)
+
+
+def test_a_good_chain_says_who_vouches_and_until_when():
+    endorsement = verify(Form().der())
+    assert endorsement.issuer == "CN=middle"
+    assert endorsement.serial == "1267"
+    assert endorsement.not_after == NOW + YEAR
+    assert (endorsement.manufacturer, endorsement.model, endorsement.version) == ("", "", "")
+
+
+@pytest.mark.parametrize(
+    ("form", "sentence"),
+    [
+        pytest.param(Form(not_after=NOW - timedelta(days=1)), "expired on", id="expired"),
+        pytest.param(Form(not_before=NOW + timedelta(days=1)), "not valid before", id="not yet valid"),
+        pytest.param(Form(purposes=()), "2.23.133.8.1", id="no purpose"),
+        pytest.param(Form(purposes=(x509.ObjectIdentifier("2.23.133.8.3"),)), "2.23.133.8.1", id="an AK certificate"),
+        pytest.param(Form(ca=True), "authority", id="an authority"),
+        pytest.param(Form(usage="digital_signature"), "not for encryption", id="for signing"),
+        pytest.param(Form(signer=EK_KEY), "not signed by", id="signed by itself in the maker's name"),
+        pytest.param(Form(algorithm=hashes.SHA1()), "no longer safe", id="SHA-1"),  # noqa: S303  refused, as it must be
+        pytest.param(
+            Form(extra=(x509.InhibitAnyPolicy(0),)), "critical extension 2.5.29.54", id="critical and not understood"
+        ),
+    ],
+)
+def test_a_wrong_ek_certificate_is_refused_and_says_why(form: Form, sentence: str):
+    der = form.der()
+    with pytest.raises(EndorsementRefused, match=sentence) as caught:
+        verify(der)
+    assert caught.value.code == "ek_certificate_refused"
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        pytest.param({"ca": False}, "does not say that it is an authority", id="not an authority"),
+        pytest.param({"ca": None}, "does not say that it is an authority", id="no basic constraints"),
+        pytest.param({"usage": "crl_sign"}, "not for signing certificates", id="other key usage"),
+        pytest.param({"usage": None}, "not for signing certificates", id="no key usage"),
+        pytest.param({"not_after": NOW - timedelta(days=1)}, "expired on", id="expired"),
+        pytest.param({"signer": MIDDLE_KEY}, "not signed by", id="not signed by the root"),
+        pytest.param({"extra": (x509.InhibitAnyPolicy(0),)}, "critical extension", id="not understood"),
+    ],
+)
+def test_a_wrong_intermediate_is_refused(changed: dict[str, Any], sentence: str):
+    form: dict[str, Any] = {"signer": ROOT_KEY, **changed}
+    middle = authority("middle", "root", MIDDLE_KEY, form.pop("signer"), **form)
+    with pytest.raises(EndorsementRefused, match=sentence):
+        verify(Form().der(), [ROOT, middle])
+
+
+def test_an_expired_root_is_refused():
+    root = authority("root", "root", ROOT_KEY, ROOT_KEY, not_after=NOW - timedelta(days=1))
+    with pytest.raises(EndorsementRefused, match="expired"):
+        verify(Form().der(), [root, MIDDLE])
+
+
+def test_a_longer_chain_than_an_authority_allows_is_refused():
+    key = ec.generate_private_key(ec.SECP256R1())
+    below = authority("below", "middle", key, MIDDLE_KEY)
+    der = Form(issuer="below", signer=key).der()
+    with pytest.raises(EndorsementRefused, match="allows 0 authorities below it, there are 1"):
+        verify(der, [*CHAIN, below])
+    free = authority("middle", "root", MIDDLE_KEY, ROOT_KEY)
+    assert verify(der, [ROOT, free, below]).issuer == "CN=below"
+
+
+def test_authorities_that_vouch_for_each_other_end_nowhere():
+    left = authority("middle", "other", MIDDLE_KEY, ROOT_KEY)
+    right = authority("other", "middle", ROOT_KEY, MIDDLE_KEY)
+    with pytest.raises(EndorsementRefused, match="too long"):
+        verify(Form().der(), [left, right])
+
+
+def test_an_intermediate_alone_is_no_root():
+    with pytest.raises(EndorsementUntrusted):
+        verify(Form().der(), [MIDDLE])
+
+
+def test_a_namesake_beside_the_true_authority_does_no_harm():
+    namesake = authority("middle", "root", EK_KEY, ROOT_KEY)
+    for authorities in ([namesake, *CHAIN], [*CHAIN, namesake]):
+        assert verify(Form().der(), authorities).issuer == "CN=middle"
+
+
+def test_a_middle_signed_with_sha1_counts_because_the_operator_chose_it():
+    middle = authority("middle", "root", MIDDLE_KEY, ROOT_KEY, algorithm=hashes.SHA1())  # noqa: S303  see the name
+    assert verify(Form().der(), [ROOT, middle]).issuer == "CN=middle"
+
+
+def test_padding_after_the_certificate_is_cut():
+    der = Form().der()
+    assert verify(der + bytes(300)).fingerprint == verify(der).fingerprint
+
+
+def test_what_is_no_certificate_is_malformed():
+    der = Form().der()
+    for wrong in (b"", b"\x30", b"\x30\x80", der[:-1], der[4:], b"\x31" + der[1:], b"\x30\x84\xff\xff\xff\xff"):
+        with pytest.raises(ParseError):
+            parse_certificate(wrong)
+    with pytest.raises(TooLarge):
+        parse_certificate(der + bytes(17_000))
+
+
+def test_deep_nesting_is_malformed():
+    nested = b""
+    for _ in range(60):
+        nested = bytes((0x30, len(nested))) + nested
+    with pytest.raises(ParseError):
+        parse_certificate(nested)
+
+
+def test_two_extensions_of_one_kind_are_malformed():
+    der = Form().der()
+    purpose, usage = bytes.fromhex("0603551d25"), bytes.fromhex("0603551d0f")
+    assert der.count(purpose) == der.count(usage) == 1
+    with pytest.raises(ParseError):
+        parse_certificate(der.replace(purpose, usage))
+
+
+@given(st.binary() | mutated(Form(ca=False).der()) | mutated(MIDDLE.public_bytes(serialization.Encoding.DER)))
+def test_any_bytes_give_a_certificate_or_a_parse_error(data: bytes):
+    with contextlib.suppress(ParseError):
+        assert isinstance(parse_certificate(data), x509.Certificate)
+
+
+GOOD = Form().der()
+
+
+@given(mutated(GOOD))
+def test_any_change_to_the_certificate_is_refused(data: bytes):
+    """Save in the padding, and in the signature's own algorithm parameters, which nobody signs or reads."""
+    try:
+        verify(data)
+    except (ParseError, EndorsementRefused):
+        return
+    assert signed_part(data) == signed_part(GOOD)
+
+
+def signed_part(der: bytes) -> bytes:
+    return parse_certificate(der).tbs_certificate_bytes
+
+
+# Real certificates of real TPMs.
+
+
+def real_certificates() -> list[Any]:
+    return [pytest.param(path, id=path.stem) for path in sorted(REAL.glob("ek/*.der"))]
+
+
+@pytest.fixture(scope="module")
+def real_authorities() -> list[x509.Certificate]:
+    pems = b"".join(path.read_bytes() for path in sorted(REAL.glob("*/*.pem")))
+    blocks = [b64decode(block) for block in re.findall(rb"-BEGIN CERTIFICATE-----(.*?)-----END", pems, re.DOTALL)]
+    blocks += [path.read_bytes() for path in sorted(REAL.glob("ek/*root_signer*.der"))]
+    found = []
+    for der in blocks:
+        with contextlib.suppress(ParseError):
+            found.append(parse_certificate(der))
+    return found
+
+
+def endorsed(der: bytes) -> TpmPublic:
+    """Stand in for the TPM that this certificate was made for."""
+    key = certificate_key(parse_certificate(der))
+    assert isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey)
+    return replace(EK, key=key)
+
+
+@real
+@pytest.mark.parametrize("path", real_certificates())
+def test_every_real_certificate_is_read(path: Path):
+    assert parse_certificate(path.read_bytes()).serial_number
+
+
+@real
+@pytest.mark.parametrize("path", real_certificates())
+def test_no_real_certificate_surprises_verification(path: Path, real_authorities: list[x509.Certificate]):
+    der = path.read_bytes()
+    with contextlib.suppress(EndorsementRefused):
+        verify_endorsement(der, endorsed(der), authorities=real_authorities, now=NOW)
+
+
+@real
+@pytest.mark.parametrize(
+    ("name", "manufacturer"),
+    [
+        pytest.param("keylime_st_ecdsa_sha256_der_85f38843", "id:53544D20", id="STM, P-256"),
+        pytest.param("keylime_st_sha256_with_rsa_der_02d30b10", "id:53544D20", id="STM, RSA, padded"),
+        pytest.param("keylime_malformed_cert_933cdb17", "id:4E544300", id="Nuvoton, SETs out of order"),
+        pytest.param("tpm_ek_v1_cloud_host_signer_0_2021_10_12_ECP_9fdd7997", "id:474F4F47", id="Google, P-256"),
+        pytest.param("tpm_ek_v1_cloud_host_signer_0_2021_10_12_RSA_af614aee", "id:474F4F47", id="Google, RSA"),
+    ],
+)
+def test_genuine_tpms_are_endorsed(name: str, manufacturer: str, real_authorities: list[x509.Certificate]):
+    der = (REAL / "ek" / f"{name}.der").read_bytes()
+    moment = datetime(2024, 1, 1, tzinfo=UTC)
+    endorsement = verify_endorsement(der, endorsed(der), authorities=real_authorities, now=moment)
+    assert endorsement.manufacturer == manufacturer
+    assert endorsement.model
+    with pytest.raises(EndorsementUntrusted):
+        verify_endorsement(der, endorsed(der), authorities=CHAIN, now=moment)
+
+
+@real
+def test_a_key_that_is_marked_for_oaep_is_an_rsa_key():
+    """STM's older certificates; `cryptography` alone gives no key for them."""
+    path = next(REAL.glob("ek/STM_TPM_EK_Intermediate_CA_02_*.der"))
+    assert isinstance(endorsed(path.read_bytes()).key, rsa.RSAPublicKey)
