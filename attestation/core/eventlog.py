@@ -168,7 +168,8 @@ def _agile_records(
             raise ParseError(
                 f"The record at byte {start} of the event log claims {size} bytes; {end - offset} are left."
             )
-        _check_pcr(pcr, kind, start)
+        if pcr >= _PCR_COUNT:
+            _check_pcr(pcr, kind, start)
         yield start, UnverifiedEvent(pcr, kind, digests, data[offset : offset + size])
         offset += size
 

@@ -105,6 +105,11 @@ def replay(log: EventLog, *, quoted: Mapping[int, bytes], bank: str) -> tuple[Ve
 
 def _hashed_part(untrusted: bytes, digest: bytes, new: Callable[[bytes], Hash]) -> bytes | None:
     """What a boot loader's digest covers: the data without its final NUL, or a GRUB line without its label."""
-    label = next((label for label in GRUB_LABELS if untrusted.startswith(label)), b"")
-    line = untrusted[len(label) :]
-    return next((form for form in (line.removesuffix(b"\0"), line) if new(form).digest() == digest), None)
+    forms = [untrusted[:-1]] if untrusted.endswith(b"\0") else []
+    if untrusted.startswith(GRUB_LABELS):
+        label = next(label for label in GRUB_LABELS if untrusted.startswith(label))
+        forms = [untrusted[len(label) :].removesuffix(b"\0"), untrusted[len(label) :]]
+    for form in forms:
+        if new(form).digest() == digest:
+            return form
+    return None
