@@ -21,6 +21,7 @@ from struct import error as StructError
 from attestation.core.eventlog import EventLog, parse_event_log
 from attestation.errors import ParseError
 from guardedhost.errors import AgentError
+from guardedhost.process import running_pid
 from guardedhost.store import Store, write_atomically
 from guardedhost.tpm import Tpm
 
@@ -172,16 +173,3 @@ def _power_off(lab: Path) -> None:
         if time.monotonic() > deadline:
             raise AgentError(f"swtpm (process {pid}) does not stop.")
         time.sleep(0.01)
-
-
-def running_pid(pid_file: Path, mark: str) -> int | None:
-    """The process that a pid file names, if it still runs and is ours: `mark` is part of its command line.
-
-    A number alone may by now belong to somebody else's process.
-    """
-    try:
-        pid = int(pid_file.read_text())
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except (FileNotFoundError, ProcessLookupError, ValueError):
-        return None
-    return pid if mark.encode() in command else None

@@ -5,6 +5,7 @@ import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 _PR_SET_DUMPABLE = 4
 
@@ -25,3 +26,16 @@ def by_pipe(secret: bytes) -> Iterator[int]:
         yield reader
     finally:
         os.close(reader)
+
+
+def running_pid(pid_file: Path, mark: str) -> int | None:
+    """The process that a pid file names, if it still runs and is ours: `mark` is part of its command line.
+
+    A number alone may by now belong to somebody else's process.
+    """
+    try:
+        pid = int(pid_file.read_text())
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError, ValueError):
+        return None
+    return pid if mark.encode() in command else None
