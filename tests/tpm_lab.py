@@ -63,7 +63,7 @@ class Maker:
         names = {"signingkey": "signkey.pem", "issuercert": "issuercert.pem", "certserial": "certserial"}
         lines = [f"statedir = {self.folder}", *(f"{key} = {self.folder / file}" for key, file in names.items())]
         authority.write_text("\n".join(lines) + "\n")
-        options.write_text("--platform-manufacturer Lab\n--platform-version 2.1\n--platform-model LabTPM\n")
+        options.touch()  # swtpm_setup asks for the file
         setup.write_text(
             f"create_certs_tool={shutil.which('swtpm_localca')}\ncreate_certs_tool_config={authority}\n"
             f"create_certs_tool_options={options}\nactive_pcr_banks=sha256\n"

@@ -8,11 +8,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from attestation.core.reader import Reader
+from attestation.errors import ParseError
 
 SEQUENCE: Final = 0x30
 SET: Final = 0x31
 VERSION: Final = 0xA0
+_OCTET_STRING: Final = 0x04
+_CONSTRUCTED: Final = 0x20
+_SUBJECT_ALT_NAME: Final = bytes.fromhex("0603551d11")
 _LARGEST: Final = 64 * 1024
+_DEEPEST: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +41,24 @@ def read_elements(data: bytes) -> Iterator[Element]:
         yield _read(reader, data)
 
 
-def sort_sets(name: Element) -> bytes:
-    """Return a Name with its SETs in DER order (X.690, 11.6); nothing changes its length."""
-    sorted_sets = (
-        part.raw[: len(part.raw) - len(part.value)] + b"".join(sorted(item.raw for item in read_elements(part.value)))
-        if part.tag == SET
-        else part.raw
-        for part in read_elements(name.value)
-    )
-    return name.raw[: len(name.raw) - len(name.value)] + b"".join(sorted_sets)
+def sort_sets(element: Element, *, depth: int = _DEEPEST) -> bytes:
+    """Return `element` with every SET in it in DER order (X.690, 11.6), also in a subjectAltName; no length changes."""
+    if not element.tag & _CONSTRUCTED:
+        return element.raw
+    if not depth:
+        raise ParseError("DER nested too deeply.")
+    children = list(read_elements(element.value))
+    parts = [sort_sets(child, depth=depth - 1) for child in children]
+    if element.tag == SET:
+        parts.sort()
+    elif len(children) > 1 and children[0].raw == _SUBJECT_ALT_NAME and children[-1].tag == _OCTET_STRING:
+        inside = [sort_sets(child, depth=depth - 1) for child in read_elements(children[-1].value)]
+        parts[-1] = _header(children[-1]) + b"".join(inside)
+    return _header(element) + b"".join(parts)
+
+
+def _header(element: Element) -> bytes:
+    return element.raw[: len(element.raw) - len(element.value)]
 
 
 def _read(reader: Reader, data: bytes) -> Element:

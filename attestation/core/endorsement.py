@@ -49,6 +49,8 @@ _UNDERSTOOD: Final = {
 _RSAES_OAEP: Final = bytes.fromhex("06092a864886f70d010107")
 _RSA_ENCRYPTION: Final = bytes.fromhex("300d06092a864886f70d0101010500")
 _GOOD_HASHES: Final = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
+# An operator chose the authorities byte by byte, so a collision in one gains nothing; makers' old ones have SHA-1.
+_AUTHORITY_HASHES: Final = (*_GOOD_HASHES, hashes.SHA1)
 _BROKEN: Final = (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 _filters = threading.Lock()
 _Extension = TypeVar("_Extension", bound=x509.ExtensionType)
@@ -90,10 +92,25 @@ def parse_certificate(der: bytes) -> x509.Certificate:
     """Parse an X.509 certificate as TPMs and their makers really write it, or raise ParseError.
 
     Two habits are forgiven: padding after the certificate (NV indexes are larger than what they hold), which is cut,
-    and names with their SETs out of order (Nuvoton), which are sorted. Everything that verification reads later is
+    and SETs out of order (Nuvoton), which are sorted. Everything that verification reads later is
     read once here, so that no malformed extension surprises it.
     """
     return _parse(der).certificate
+
+
+def certificate_key(certificate: x509.Certificate) -> object:
+    """Return the certificate's key; STM marks RSA keys as RSAES-OAEP, which says nothing else about the key."""
+    try:
+        return certificate.public_key()
+    except UnsupportedAlgorithm:
+        fields = list(read_elements(read_element(certificate.tbs_certificate_bytes).value))
+        first = 1 if fields[0].tag == VERSION else 0
+        algorithm, key = islice(read_elements(fields[first + 5].value), 2)
+        if not algorithm.value.startswith(_RSAES_OAEP):
+            raise
+        length = len(_RSA_ENCRYPTION) + len(key.raw)
+        header = bytes((SEQUENCE, 0x82)) + length.to_bytes(2, "big")
+        return serialization.load_der_public_key(header + _RSA_ENCRYPTION + key.raw)
 
 
 def verify_endorsement(
@@ -106,7 +123,7 @@ def verify_endorsement(
     """
     signed = _parse(certificate)
     leaf = signed.certificate
-    if _public_key(leaf) != ek.key:
+    if certificate_key(leaf) != ek.key:
         raise EndorsementMismatch("The EK certificate is for another key than the TPM's endorsement key.")
     with _quiet():
         _require_leaf(leaf, now)
@@ -150,39 +167,17 @@ def _touch(certificate: x509.Certificate) -> None:
     """Have everything parsed that `cryptography` parses only when it is asked for."""
     _ = certificate.extensions, certificate.subject, certificate.issuer
     _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    _public_key(certificate)
+    certificate_key(certificate)
 
 
 def _canonical(der: bytes) -> tuple[bytes, bytes]:
-    """Return the signed part as it came and the whole certificate with the SETs of its names in order."""
+    """Return the signed part as it came and the whole certificate with its SETs in order."""
     outer = read_element(der)
     parts = list(islice(read_elements(outer.value), 3))
     if outer.tag != SEQUENCE or not parts or parts[0].tag != SEQUENCE:
         raise ParseError("This is not an X.509 certificate.")
     body = parts[0]
-    fields = list(read_elements(body.value))
-    first = 1 if fields and fields[0].tag == VERSION else 0
-    names = (first + 2, first + 4)  # after serialNumber and signature: issuer, validity, subject
-    sorted_body = b"".join(
-        sort_sets(field) if index in names and field.tag == SEQUENCE else field.raw
-        for index, field in enumerate(fields)
-    )
-    return body.raw, outer.raw.replace(body.value, sorted_body, 1)
-
-
-def _public_key(certificate: x509.Certificate) -> object:
-    """Return the certificate's key; STM marks RSA keys as RSAES-OAEP, which says nothing else about the key."""
-    try:
-        return certificate.public_key()
-    except UnsupportedAlgorithm:
-        fields = list(read_elements(read_element(certificate.tbs_certificate_bytes).value))
-        first = 1 if fields[0].tag == VERSION else 0
-        algorithm, key = islice(read_elements(fields[first + 5].value), 2)
-        if not algorithm.value.startswith(_RSAES_OAEP):
-            raise
-        length = len(_RSA_ENCRYPTION) + len(key.raw)
-        header = bytes((SEQUENCE, 0x82)) + length.to_bytes(2, "big")
-        return serialization.load_der_public_key(header + _RSA_ENCRYPTION + key.raw)
+    return body.raw, outer.raw.replace(body.raw, sort_sets(body), 1)
 
 
 def _climb(signed: _Signed, authorities: Sequence[x509.Certificate], now: datetime, *, depth: int) -> x509.Certificate:
@@ -201,7 +196,7 @@ def _climb(signed: _Signed, authorities: Sequence[x509.Certificate], now: dateti
             continue
         try:
             _require_authority(authority, now, depth)
-            _require_signature(signed, authority)
+            _require_signature(signed, authority, leaf=depth == 0)
             if authority.subject == authority.issuer:
                 return authority
             above = _Signed(authority, authority.tbs_certificate_bytes)
@@ -247,11 +242,11 @@ def _require_valid(certificate: x509.Certificate, name: str, now: datetime) -> N
             _refuse(f"The {name} has the critical extension {extension.oid.dotted_string}, which is not understood.")
 
 
-def _require_signature(signed: _Signed, authority: x509.Certificate) -> None:
-    certificate, key = signed.certificate, authority.public_key()
+def _require_signature(signed: _Signed, authority: x509.Certificate, *, leaf: bool) -> None:
+    certificate, key = signed.certificate, certificate_key(authority)
     try:
         algorithm = certificate.signature_hash_algorithm
-        if not isinstance(algorithm, _GOOD_HASHES):
+        if not isinstance(algorithm, _GOOD_HASHES if leaf else _AUTHORITY_HASHES):
             _refuse("A certificate of the chain is signed with a hash that is no longer safe.")
         scheme = certificate.signature_algorithm_parameters
         if isinstance(key, rsa.RSAPublicKey) and isinstance(scheme, padding.PKCS1v15 | padding.PSS):

@@ -61,7 +61,7 @@ def verify(der: bytes, *, now: datetime = NOW + HOUR) -> Any:
     return verify_health_certificate(der, signers=[SIGNER], now=now)
 
 
-def test_a_certificate_says_what_was_certified(rsa_key: rsa.RSAPrivateKey):
+def test_a_certificate_says_what_was_certified(rsa_key: rsa.RSAPrivateKey) -> None:
     health = verify(issue(rsa_key))
     assert health.claims == CLAIMS
     assert health.transport_spki == spki(rsa_key)
@@ -70,7 +70,7 @@ def test_a_certificate_says_what_was_certified(rsa_key: rsa.RSAPrivateKey):
     assert health.signer_fingerprint == SIGNER.fingerprint(hashes.SHA256()).hex()
 
 
-def test_it_is_for_health_and_key_encipherment_alone(rsa_key: rsa.RSAPrivateKey):
+def test_it_is_for_health_and_key_encipherment_alone(rsa_key: rsa.RSAPrivateKey) -> None:
     extensions = x509.load_der_x509_certificate(issue(rsa_key)).extensions
     purpose = extensions.get_extension_for_class(x509.ExtendedKeyUsage)
     usage = extensions.get_extension_for_class(x509.KeyUsage)
@@ -81,7 +81,7 @@ def test_it_is_for_health_and_key_encipherment_alone(rsa_key: rsa.RSAPrivateKey)
     assert not usage.value.digital_signature
 
 
-def test_a_signer_issues_certificates_and_lists_but_no_authorities():
+def test_a_signer_issues_certificates_and_lists_but_no_authorities() -> None:
     basic = SIGNER.extensions.get_extension_for_class(x509.BasicConstraints).value
     usage = SIGNER.extensions.get_extension_for_class(x509.KeyUsage).value
     assert (basic.ca, basic.path_length) == (True, 0)
@@ -89,18 +89,18 @@ def test_a_signer_issues_certificates_and_lists_but_no_authorities():
     SIGNER.verify_directly_issued_by(SIGNER)
 
 
-def test_long_names_are_cut_to_what_x509_allows(rsa_key: rsa.RSAPrivateKey):
+def test_long_names_are_cut_to_what_x509_allows(rsa_key: rsa.RSAPrivateKey) -> None:
     long_name = HealthClaims(CLAIMS.attester_id, "h" * 200, "tpm")
     assert verify(issue(rsa_key, claims=long_name)).claims.name == "h" * 64
     assert signer(fabric="f" * 200).subject.rfc4514_string().endswith(" 3")
 
 
-def test_any_of_several_signers_will_do(rsa_key: rsa.RSAPrivateKey):
+def test_any_of_several_signers_will_do(rsa_key: rsa.RSAPrivateKey) -> None:
     signers = [signer(OTHER_KEY), SIGNER]
     assert verify_health_certificate(issue(rsa_key), signers=signers, now=NOW).claims == CLAIMS
 
 
-def test_a_strangers_certificate_is_refused(rsa_key: rsa.RSAPrivateKey):
+def test_a_strangers_certificate_is_refused(rsa_key: rsa.RSAPrivateKey) -> None:
     """The same names, another key; and nobody trusted at all."""
     forged = issue(rsa_key, signer_key=OTHER_KEY, signer_certificate=signer(OTHER_KEY))
     with pytest.raises(CertificateUnknown):
@@ -110,31 +110,31 @@ def test_a_strangers_certificate_is_refused(rsa_key: rsa.RSAPrivateKey):
 
 
 @pytest.mark.parametrize("moment", [NOW - timedelta(seconds=1), NOW + 8 * HOUR, NOW + 9 * HOUR])
-def test_a_certificate_counts_in_its_time_only(rsa_key: rsa.RSAPrivateKey, moment: datetime):
+def test_a_certificate_counts_in_its_time_only(rsa_key: rsa.RSAPrivateKey, moment: datetime) -> None:
     der = issue(rsa_key)
     with pytest.raises(CertificateExpired):
         verify(der, now=moment)
 
 
-def test_a_certificate_does_not_outlive_its_signer(rsa_key: rsa.RSAPrivateKey):
+def test_a_certificate_does_not_outlive_its_signer(rsa_key: rsa.RSAPrivateKey) -> None:
     der = issue(rsa_key, not_after=NOW + 1000 * HOUR)
     with pytest.raises(CertificateExpired, match="signer"):
         verify(der, now=NOW + 101 * HOUR)
 
 
-def test_the_signers_own_certificate_is_no_health_certificate():
+def test_the_signers_own_certificate_is_no_health_certificate() -> None:
     with pytest.raises(CertificateUnknown):
         verify(SIGNER.public_bytes(serialization.Encoding.DER))
 
 
 @pytest.mark.parametrize("index", [10, 100, 300, -1])
-def test_a_changed_certificate_is_refused(rsa_key: rsa.RSAPrivateKey, index: int):
+def test_a_changed_certificate_is_refused(rsa_key: rsa.RSAPrivateKey, index: int) -> None:
     der = flipped(issue(rsa_key), index)
     with pytest.raises(CertificateUnknown):
         verify(der)
 
 
-def test_trailing_bytes_and_floods_are_refused(rsa_key: rsa.RSAPrivateKey):
+def test_trailing_bytes_and_floods_are_refused(rsa_key: rsa.RSAPrivateKey) -> None:
     der = issue(rsa_key)
     for wrong in (der + b"\0", der + bytes(10_000), b""):
         with pytest.raises(CertificateUnknown):
@@ -181,12 +181,12 @@ HEALTH = x509.ExtendedKeyUsage([HEALTH_EKU])
         pytest.param([x509.BasicConstraints(ca=True, path_length=0), HEALTH, uris(*URIS)], id="an authority"),
     ],
 )
-def test_a_certificate_for_another_purpose_is_refused(extensions: list[x509.ExtensionType]):
+def test_a_certificate_for_another_purpose_is_refused(extensions: list[x509.ExtensionType]) -> None:
     with pytest.raises(CertificateUnknown):
         verify(other_purpose(extensions=extensions))
 
 
-def test_a_revocation_list_names_what_was_revoked():
+def test_a_revocation_list_names_what_was_revoked() -> None:
     der = build_crl(
         revoked=[(SERIAL, NOW), (17, NOW - HOUR)],
         signer_key=KEY,
@@ -203,13 +203,13 @@ def test_a_revocation_list_names_what_was_revoked():
     assert not crl.is_signature_valid(OTHER_KEY.public_key())
 
 
-def test_an_empty_revocation_list_is_a_list():
+def test_an_empty_revocation_list_is_a_list() -> None:
     arguments: dict[str, Any] = {"signer_key": KEY, "signer_certificate": SIGNER, "number": 1}
     crl = x509.load_der_x509_crl(build_crl(revoked=[], now=NOW, next_update=NOW + HOUR, **arguments))
     assert list(crl) == []
 
 
 @given(st.binary() | mutated(other_purpose()))
-def test_any_bytes_as_a_health_certificate_are_refused(data: bytes):
+def test_any_bytes_as_a_health_certificate_are_refused(data: bytes) -> None:
     with pytest.raises((CertificateUnknown, CertificateExpired)):
         verify(data)

@@ -49,14 +49,14 @@ def key(tpm: Tpm) -> Iterator[Key]:
     tpm.forget(key)
 
 
-def test_a_certified_and_bound_key_is_accepted(tpm: Tpm, ak: Key, ak_public: TpmPublic, key: Key):
+def test_a_certified_and_bound_key_is_accepted(tpm: Tpm, ak: Key, ak_public: TpmPublic, key: Key) -> None:
     parts = certified(tpm, key, ak)
     accepted = verify_transport_key(*parts, ak=ak_public, nonce=NONCE, pcrs=tpm.pcrs(QUOTED_PCRS))
     assert accepted.spki == key.native.to_der()
     assert accepted.public.name == key.name
 
 
-def test_what_is_encrypted_to_it_opens_until_the_boot_state_changes(other_tpm: Tpm):
+def test_what_is_encrypted_to_it_opens_until_the_boot_state_changes(other_tpm: Tpm) -> None:
     key = transport_key(other_tpm)
     public = serialization.load_der_public_key(parse_public(key.public).spki)
     assert isinstance(public, rsa.RSAPublicKey)
@@ -70,7 +70,7 @@ def test_what_is_encrypted_to_it_opens_until_the_boot_state_changes(other_tpm: T
     other_tpm.forget(key)
 
 
-def test_a_key_certified_by_another_key_is_refused(tpm: Tpm, ak_public: TpmPublic, key: Key):
+def test_a_key_certified_by_another_key_is_refused(tpm: Tpm, ak_public: TpmPublic, key: Key) -> None:
     other = tpm.primary("rsa2048:rsassa-sha256:null")
     parts = certified(tpm, key, other)
     tpm.forget(other)
@@ -78,26 +78,28 @@ def test_a_key_certified_by_another_key_is_refused(tpm: Tpm, ak_public: TpmPubli
         verify_transport_key(*parts, ak=ak_public, nonce=NONCE, pcrs=tpm.pcrs(QUOTED_PCRS))
 
 
-def test_a_certification_of_another_key_is_refused(tpm: Tpm, ak: Key, ak_public: TpmPublic, key: Key):
+def test_a_certification_of_another_key_is_refused(tpm: Tpm, ak: Key, ak_public: TpmPublic, key: Key) -> None:
     _, certify, signature = certified(tpm, ak, ak)
     with pytest.raises(TransportKeyNotCertified, match="another key"):
         verify_transport_key(key.public, certify, signature, ak=ak_public, nonce=NONCE, pcrs=ZEROS)
 
 
-def test_a_certification_for_another_challenge_is_refused(tpm: Tpm, ak: Key, ak_public: TpmPublic, key: Key):
+def test_a_certification_for_another_challenge_is_refused(tpm: Tpm, ak: Key, ak_public: TpmPublic, key: Key) -> None:
     parts = certified(tpm, key, ak, bytes(32))
     with pytest.raises(WrongNonce):
         verify_transport_key(*parts, ak=ak_public, nonce=NONCE, pcrs=tpm.pcrs(QUOTED_PCRS))
 
 
-def test_a_quote_is_no_certification(tpm: Tpm, ak: Key, ak_public: TpmPublic, key: Key):
+def test_a_quote_is_no_certification(tpm: Tpm, ak: Key, ak_public: TpmPublic, key: Key) -> None:
     quote, signature = tpm.quote(ak, NONCE, QUOTED_PCRS)
     with pytest.raises(NotFromTpm):
         verify_transport_key(key.public, quote, signature, ak=ak_public, nonce=NONCE, pcrs=ZEROS)
 
 
 @pytest.mark.parametrize("policy", [b"", policy_pcr(SELECTION, {**ZEROS, 4: b"\1" * 32}), bytes(32)])
-def test_a_key_bound_to_nothing_or_another_state_is_refused(tpm: Tpm, ak: Key, ak_public: TpmPublic, policy: bytes):
+def test_a_key_bound_to_nothing_or_another_state_is_refused(
+    tpm: Tpm, ak: Key, ak_public: TpmPublic, policy: bytes
+) -> None:
     key = transport_key(tpm, policy=policy)
     parts = certified(tpm, key, ak)
     tpm.forget(key)
@@ -105,7 +107,7 @@ def test_a_key_bound_to_nothing_or_another_state_is_refused(tpm: Tpm, ak: Key, a
         verify_transport_key(*parts, ak=ak_public, nonce=NONCE, pcrs=tpm.pcrs(QUOTED_PCRS))
 
 
-def test_a_key_bound_to_fewer_pcrs_is_refused(tpm: Tpm, ak: Key, ak_public: TpmPublic):
+def test_a_key_bound_to_fewer_pcrs_is_refused(tpm: Tpm, ak: Key, ak_public: TpmPublic) -> None:
     key = transport_key(tpm, policy=policy_pcr(("sha256", (7,)), tpm.pcrs((7,))))
     parts = certified(tpm, key, ak)
     tpm.forget(key)
@@ -125,7 +127,7 @@ def test_a_key_bound_to_fewer_pcrs_is_refused(tpm: Tpm, ak: Key, ak_public: TpmP
         pytest.param(f"{RESIDENT}|restricted|decrypt", "rsa2048:aes128cfb", id="storage key"),
     ],
 )
-def test_a_key_of_another_form_is_refused(tpm: Tpm, ak: Key, ak_public: TpmPublic, attributes: str, kind: str):
+def test_a_key_of_another_form_is_refused(tpm: Tpm, ak: Key, ak_public: TpmPublic, attributes: str, kind: str) -> None:
     key = transport_key(tpm, attributes, kind=kind)
     parts = certified(tpm, key, ak)
     tpm.forget(key)
@@ -159,7 +161,7 @@ def soft_parts(key: SoftKey, ak: SoftKey = soft_ak) -> tuple[bytes, bytes, bytes
         pytest.param({"name_algorithm": SHA384}, id="another name hash"),
     ],
 )
-def test_each_wrong_attribute_is_refused(rsa_key: rsa.RSAPrivateKey, changed: dict[str, int]):
+def test_each_wrong_attribute_is_refused(rsa_key: rsa.RSAPrivateKey, changed: dict[str, int]) -> None:
     good = soft_parts(soft_transport(rsa_key))
     ak = parse_public(soft_ak.public)
     verify_transport_key(*good, ak=ak, nonce=NONCE, pcrs=ZEROS)
@@ -167,14 +169,14 @@ def test_each_wrong_attribute_is_refused(rsa_key: rsa.RSAPrivateKey, changed: di
         verify_transport_key(*soft_parts(soft_transport(rsa_key, **changed)), ak=ak, nonce=NONCE, pcrs=ZEROS)
 
 
-def test_a_certification_by_a_key_that_signs_anything_is_refused(rsa_key: rsa.RSAPrivateKey):
+def test_a_certification_by_a_key_that_signs_anything_is_refused(rsa_key: rsa.RSAPrivateKey) -> None:
     ak = soft_ak.having(AK_ATTRIBUTES & ~(1 << 16))
     parts = soft_parts(soft_transport(rsa_key), ak)
     with pytest.raises(AkNotRestricted):
         verify_transport_key(*parts, ak=parse_public(ak.public), nonce=NONCE, pcrs=ZEROS)
 
 
-def test_changed_and_longer_structures_are_refused(rsa_key: rsa.RSAPrivateKey):
+def test_changed_and_longer_structures_are_refused(rsa_key: rsa.RSAPrivateKey) -> None:
     public, certify, signature = soft_parts(soft_transport(rsa_key))
     ak = parse_public(soft_ak.public)
     for parts, refusal in (
@@ -187,7 +189,7 @@ def test_changed_and_longer_structures_are_refused(rsa_key: rsa.RSAPrivateKey):
             verify_transport_key(*parts, ak=ak, nonce=NONCE, pcrs=ZEROS)
 
 
-def test_the_policy_counts_every_pcr_and_the_bank():
+def test_the_policy_counts_every_pcr_and_the_bank() -> None:
     policies = {policy_pcr(SELECTION, {**ZEROS, pcr: b"\1" * 32}) for pcr in BOOT_PCRS}
     assert len(policies | {ZERO_POLICY}) == len(BOOT_PCRS) + 1
     assert policy_pcr(("sha384", BOOT_PCRS), ZEROS) != ZERO_POLICY
