@@ -1,0 +1,55 @@
+"""A leaf is the same bytes wherever it was read back from."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+
+from ledger.core.leaf import Act, canonical, leaf_hash
+
+ACT = Act(
+    at=datetime(2026, 11, 23, 12, 0, 0, 5, tzinfo=UTC),
+    actor="user:ada",
+    act="host.approved",
+    subject="host:1",
+    detail={"name": "nürnberg", "n": 1},
+)
+
+
+def test_the_bytes_of_a_leaf_are_fixed() -> None:
+    assert (
+        canonical(ACT)
+        == (
+            '{"act":"host.approved","actor":"user:ada","at":"2026-11-23T12:00:00.000005+00:00",'
+            '"detail":{"n":1,"name":"nürnberg"},"subject":"host:1"}'
+        ).encode()
+    )
+
+
+def test_the_time_zone_a_database_answers_in_does_not_matter() -> None:
+    elsewhere = replace(ACT, at=ACT.at.astimezone(timezone(timedelta(hours=5))))
+    assert leaf_hash(elsewhere) == leaf_hash(ACT)
+
+
+def test_the_order_of_details_does_not_matter() -> None:
+    assert leaf_hash(replace(ACT, detail={"n": 1, "name": "nürnberg"})) == leaf_hash(ACT)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(ACT, actor="user:eve"),
+        replace(ACT, act="host.rejected"),
+        replace(ACT, subject="host:2"),
+        replace(ACT, detail={"name": "nürnberg", "n": 2}),
+        replace(ACT, at=ACT.at + timedelta(microseconds=1)),
+    ],
+    ids=["actor", "act", "subject", "detail", "time"],
+)
+def test_any_change_gives_another_hash(other: Act) -> None:
+    assert leaf_hash(other) != leaf_hash(ACT)
+
+
+def test_a_number_that_is_none_cannot_be_recorded() -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        canonical(replace(ACT, detail={"n": float("nan")}))
