@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import ClassVar
 from uuid import UUID
 
 from django.conf import settings
@@ -10,7 +9,7 @@ from django.http import HttpResponse
 from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
-from rest_framework.permissions import AllowAny, BasePermission
+from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import Serializer
@@ -36,8 +35,8 @@ from attestation.serializers import (
 class MachineView(APIView):
     """Open to anyone who can send a message; what the message proves decides."""
 
-    authentication_classes: ClassVar = []
-    permission_classes: ClassVar[list[type[BasePermission]]] = [AllowAny]
+    authentication_classes = ()
+    permission_classes = (AllowAny,)
 
 
 def checked(serializer: Serializer[object]) -> dict[str, object]:

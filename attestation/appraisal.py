@@ -110,7 +110,7 @@ def appraise_evidence(challenge_id: UUID, received: ReceivedEvidence, *, now: da
     policy = policy_in_force()
     result = appraise(claims.pcrs, claims.events, policy)
     with transaction.atomic():
-        attestation = _record(challenge, evidence, claims, result, policy.version, started, now)
+        attestation = _record(challenge, evidence, claims, result, policy_version=policy.version, at=(now, started))
         return _outcome(attestation, claims, now=now)
 
 
@@ -138,13 +138,15 @@ def _record(
     evidence: Evidence,
     claims: Claims,
     result: AttestationResult,
+    *,
     policy_version: int,
-    started: int,
-    now: datetime,
+    at: tuple[datetime, int],
 ) -> Attestation:
+    """Keep what came, what it proved and what was found; `at` is the time and the performance counter at the start."""
+    now, started = at
     attester = challenge.attester
     findings = (*_standing(attester), *result.findings)
-    attestation = Attestation.objects.create(
+    return Attestation.objects.create(
         attester=attester,
         challenge=challenge,
         at=now,
@@ -163,7 +165,6 @@ def _record(
         firmware_version=f"{claims.firmware_version:016x}",
         duration_us=_elapsed_us(started),
     )
-    return attestation
 
 
 def _standing(attester: Attester) -> tuple[Finding, ...]:
@@ -216,7 +217,7 @@ def _outcome(attestation: Attestation, claims: Claims, *, now: datetime) -> Outc
     return Outcome(
         status=attestation.status,
         substatus=tuple(attestation.substatus),
-        findings=tuple(Finding(**finding) for finding in attestation.findings),  # type: ignore[arg-type]  # as stored above
+        findings=tuple(Finding(**finding) for finding in attestation.findings),
         next_attestation_at=next_at,
         certificate=certificate,
         release_secret=secret,

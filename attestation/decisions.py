@@ -1,5 +1,6 @@
 """What people decide: which hosts and baselines count, and which count no more."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from uuid import UUID
 
@@ -216,5 +217,5 @@ def _require(by: User, permission: str) -> None:
         raise NotAllowed(f"Your role does not include this act ({permission}).")
 
 
-def _record(by: User, act: str, subject: str, detail: dict[str, object], now: datetime) -> None:
+def _record(by: User, act: str, subject: str, detail: Mapping[str, object], now: datetime) -> None:
     ledger.record(actor=f"user:{by.get_username()}", act=act, subject=subject, detail=detail, now=now)

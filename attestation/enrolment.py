@@ -133,7 +133,7 @@ def _attester_of(enrolment: Enrolment, *, now: datetime) -> Attester:
 
 
 def judge_endorsement(ek: TpmPublic, certificate: bytes | None, *, now: datetime) -> Verdict:
-    """Say what the EK certificate proves today. A certificate that is wrong in itself is refused: `EndorsementRefused`."""
+    """Say what the EK certificate proves today. Raises `EndorsementRefused` for one that is wrong in itself."""
     if certificate is None:
         return Verdict(
             Attester.Endorsement.ABSENT,
@@ -146,7 +146,7 @@ def judge_endorsement(ek: TpmPublic, certificate: bytes | None, *, now: datetime
         endorsement = verify_endorsement(certificate, ek, authorities=authorities, now=now)
     except EndorsementUntrusted as untrusted:
         return Verdict(Attester.Endorsement.UNTRUSTED, str(untrusted), {})
-    facts = {key: str(value) for key, value in asdict(endorsement).items()}
+    facts: dict[str, object] = {key: str(value) for key, value in asdict(endorsement).items()}
     return Verdict(Attester.Endorsement.TRUSTED, f"Issued by {endorsement.issuer}, chain verified.", facts)
 
 

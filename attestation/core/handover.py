@@ -1,4 +1,4 @@
-"""Hands a secret to a transport key, so that only the TPM that holds it, in the boot state it is bound to, can read it."""
+"""Hands a secret to a transport key: only the TPM that holds it, in the boot state it is bound to, can read it."""
 
 from cryptography.hazmat.primitives import serialization
 from joserfc import jwe
