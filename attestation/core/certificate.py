@@ -150,7 +150,7 @@ def _load(der: bytes) -> x509.Certificate:
         raise CertificateUnknown("This is not a health certificate: it is too large.")
     try:
         return x509.load_der_x509_certificate(der)
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise CertificateUnknown("This is not a certificate.") from error
 
 

@@ -12,8 +12,8 @@ from cryptography.hazmat.decrepit.ciphers.modes import CFB  # the mode the TPM s
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
-from attestation.core.tpm import ALG_AES, ALG_CFB, HASHES, TpmPublic
-from attestation.errors import UnacceptableKey
+from attestation.core.endorsement import require_ek
+from attestation.core.tpm import HASHES, TpmPublic
 
 _LABEL: Final = b"IDENTITY\0"
 
@@ -38,13 +38,8 @@ def make_credential(
 
 def _protect(ek: TpmPublic, ak_name: bytes, secret: bytes, seed: bytes) -> bytes:
     """Encrypt then authenticate, bound to the AK's name (part 1, 24.4 and 24.5)."""
-    symmetric = ek.symmetric
-    if symmetric is None or (symmetric.algorithm, symmetric.mode) != (ALG_AES, ALG_CFB):
-        raise UnacceptableKey("The endorsement key does not protect with AES in CFB mode.")
-    if symmetric.bits not in (128, 256):
-        raise UnacceptableKey(f"The endorsement key protects with AES-{symmetric.bits}.")
     algorithm = HASHES[ek.name_algorithm]
-    key = _kdfa(algorithm.name, seed, b"STORAGE\0" + ak_name, symmetric.bits)
+    key = _kdfa(algorithm.name, seed, b"STORAGE\0" + ak_name, require_ek(ek).bits)
     encryptor = Cipher(algorithms.AES(key), CFB(bytes(16))).encryptor()
     identity = encryptor.update(_sized(secret)) + encryptor.finalize()
     mac_key = _kdfa(algorithm.name, seed, b"INTEGRITY\0", 8 * algorithm.digest_size)

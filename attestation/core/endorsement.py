@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import ExtensionOID
 
 from attestation.core.der import SEQUENCE, VERSION, read_element, read_elements, sort_sets
-from attestation.core.tpm import RESIDENT, Attribute, TpmPublic
+from attestation.core.tpm import ALG_AES, ALG_CFB, RESIDENT, Attribute, Symmetric, TpmPublic
 from attestation.errors import (
     EndorsementMismatch,
     EndorsementRefused,
@@ -38,6 +38,7 @@ EK_CERTIFICATE: Final = x509.ObjectIdentifier("2.23.133.8.1")
 _MANUFACTURER: Final = x509.ObjectIdentifier("2.23.133.2.1")
 _MODEL: Final = x509.ObjectIdentifier("2.23.133.2.2")
 _VERSION: Final = x509.ObjectIdentifier("2.23.133.2.3")
+_PROTECTIONS: Final = (Symmetric(ALG_AES, 128, ALG_CFB), Symmetric(ALG_AES, 256, ALG_CFB))
 _LONGEST_CHAIN: Final = 6
 _UNDERSTOOD: Final = {
     ExtensionOID.BASIC_CONSTRAINTS,
@@ -51,7 +52,14 @@ _RSA_ENCRYPTION: Final = bytes.fromhex("300d06092a864886f70d0101010500")
 _GOOD_HASHES: Final = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 # An operator chose the authorities byte by byte, so a collision in one gains nothing; makers' old ones have SHA-1.
 _AUTHORITY_HASHES: Final = (*_GOOD_HASHES, hashes.SHA1)
-_BROKEN: Final = (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+_BROKEN: Final = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 _filters = threading.Lock()
 _Extension = TypeVar("_Extension", bound=x509.ExtensionType)
 
@@ -78,14 +86,15 @@ class _Signed:
     body: bytes
 
 
-def require_ek(public: TpmPublic) -> None:
-    """Refuse a key that is not a TPM-resident storage key, the only kind that activates credentials."""
+def require_ek(public: TpmPublic) -> Symmetric:
+    """Return how an endorsement key protects; refuse any key but a TPM-resident storage key, which alone activates."""
     if not public.has(RESIDENT):
         raise UnacceptableKey("The endorsement key is not fixed to the TPM that made it.")
     if not public.has(Attribute.RESTRICTED | Attribute.DECRYPT) or public.attributes & Attribute.SIGN:
         raise UnacceptableKey("The endorsement key is not a restricted decryption key.")
-    if public.symmetric is None:
-        raise UnacceptableKey("The endorsement key names no symmetric algorithm.")
+    if public.symmetric not in _PROTECTIONS:
+        raise UnacceptableKey("The endorsement key does not protect with AES-128 or AES-256 in CFB mode.")
+    return public.symmetric
 
 
 def parse_certificate(der: bytes) -> x509.Certificate:

@@ -225,6 +225,13 @@ def test_deep_nesting_is_malformed() -> None:
         parse_certificate(nested)
 
 
+def test_an_unknown_version_is_malformed() -> None:
+    der = Form().der()
+    version = bytes.fromhex("a003020102")
+    with pytest.raises(ParseError):
+        parse_certificate(der.replace(version, bytes.fromhex("a00302017d"), 1))
+
+
 def test_two_extensions_of_one_kind_are_malformed() -> None:
     der = Form().der()
     purpose, usage = bytes.fromhex("0603551d25"), bytes.fromhex("0603551d0f")
