@@ -21,6 +21,7 @@ check: setup ## Lint, types, import contracts, templates, settings, migrations, 
 	$(PYTHON) -m ruff check
 	$(PYTHON) -m ruff format --check
 	$(PYTHON) -m mypy
+	$(PYTHON) -m mypy deploy $(wildcard bench/*.py)
 	.venv/bin/lint-imports
 	.venv/bin/djlint --quiet --check templates
 	.venv/bin/djlint --quiet --lint templates
