@@ -10,20 +10,13 @@ from typing import Any
 
 import click
 
-from cli.outcome import REFUSED, show_findings, with_exit_codes
+from cli.outcome import REFUSED, show_findings, state_dir, with_exit_codes
+from cli.vm import vm
 from guardedhost import agent, daemon
 from guardedhost.process import keep_secrets_in
-from guardedhost.store import DEFAULT_FOLDER, LastAttestation, Store
+from guardedhost.store import LastAttestation, Store
 from guardedhost.wire import Verdict
 
-_state_dir = click.option(
-    "--state-dir",
-    "folder",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=DEFAULT_FOLDER,
-    show_default=True,
-    help="Where the agent keeps its state.",
-)
 _as_json = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
 
 
@@ -33,8 +26,11 @@ def host() -> None:
     keep_secrets_in()
 
 
+host.add_command(vm)
+
+
 @host.command()
-@_state_dir
+@state_dir
 @click.option("--server", required=True, help="The portal's URL.")
 @click.option("--name", help="The host's name; its host name if left out.")
 @click.option("--tcti", help="The TPM: device:/dev/tpmrm0, or swtpm:path=… in a lab.")
@@ -55,7 +51,7 @@ def enrol(folder: Path, **options: str | None) -> None:
 
 
 @host.command()
-@_state_dir
+@state_dir
 @_as_json
 @with_exit_codes
 def attest(folder: Path, as_json: bool) -> None:
@@ -72,15 +68,16 @@ def attest(folder: Path, as_json: bool) -> None:
 
 
 @host.command()
-@_state_dir
+@state_dir
 def run(folder: Path) -> None:
     """Keep this host attested, until SIGTERM."""
+    logging.basicConfig(force=True, format="%(levelname)s %(message)s")
     logging.getLogger("guardedhost").setLevel(logging.INFO)
     daemon.run(Store(folder), daemon.stop_on_signals())
 
 
 @host.command()
-@_state_dir
+@state_dir
 @_as_json
 @with_exit_codes
 def status(folder: Path, as_json: bool) -> None:

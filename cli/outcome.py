@@ -1,17 +1,28 @@
-"""How commands end: 0 done, 1 refused, 2 wrong usage (click's own), 3 the portal cannot be reached."""
+"""What commands share, and how they end: 0 done, 1 refused, 2 wrong usage, 3 the portal cannot be reached."""
 
 import functools
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import click
 
 from guardedhost.agent import NotAttested
 from guardedhost.errors import AgentError, Unreachable
+from guardedhost.store import DEFAULT_FOLDER
 from guardedhost.wire import Finding
 
 REFUSED, UNREACHABLE = 1, 3
+
+state_dir = click.option(
+    "--state-dir",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=DEFAULT_FOLDER,
+    show_default=True,
+    help="Where the agent keeps its state.",
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -88,9 +88,9 @@ def attest(host: Host) -> Verdict:
 def certificate_valid(host: Host) -> Credential | None:
     """The credential in hand, if it is still worth sending."""
     credential = host.store.credential()
-    if credential and credential.valid(now=datetime.now(UTC), reset_count=host.tpm.reset_count()):
-        return credential
-    return None
+    if credential is None or not credential.valid(now=datetime.now(UTC), reset_count=host.tpm.reset_count()):
+        return None
+    return credential if host.tpm.bound_to_now(credential.key, credential.boot_pcrs) else None
 
 
 def ensure_certificate(host: Host) -> Credential:

@@ -5,16 +5,16 @@ and the one that last started the machine is kept until the newer one has. The h
 """
 
 import fcntl
-import json
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from guardedhost.store import sync_folder, write_atomically
+from kps.core.bundle import VmState, build_state, parse_state, state_file
+from kps.errors import MalformedDocument
 
 _STATE = re.compile(r"state\.(0|[1-9][0-9]{0,8})\.json")
 # What write_atomically leaves behind when it is killed.
@@ -23,11 +23,10 @@ _UNFINISHED = re.compile(r"\.state\.[0-9]+\.json\.[0-9]+")
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A key protector, and the secrets encrypted under its key."""
+    """One of the bundle's states. Where it stands in the order is the host's; what it says is the tenant's."""
 
     number: int
-    protector: dict[str, Any] = field(repr=False)
-    secrets: str = field(repr=False)  # JWE, compact
+    content: VmState
 
 
 @contextmanager
@@ -48,18 +47,17 @@ def read_states(folder: Path) -> list[State]:
     return [state for state in found if state is not None]
 
 
-def add_state(folder: Path, protector: dict[str, Any], secrets: str) -> int:
+def add_state(folder: Path, content: VmState) -> int:
     """Write a state that is newer than all others, damaged ones included, and return its number."""
     number = max(_numbers(folder), default=-1) + 1
-    content = json.dumps({"protector": protector, "secrets": secrets}).encode()
-    write_atomically(folder / _name(number), content)
+    write_atomically(folder / state_file(number), build_state(content))
     return number
 
 
 def keep_states(folder: Path, numbers: set[int]) -> None:
     """Remove every other state and what killed writers left."""
     for number in _numbers(folder) - numbers:
-        (folder / _name(number)).unlink()
+        (folder / state_file(number)).unlink()
     for path in folder.iterdir():
         if _UNFINISHED.fullmatch(path.name):
             path.unlink()
@@ -72,12 +70,6 @@ def _numbers(folder: Path) -> set[int]:
 
 def _read(folder: Path, number: int) -> State | None:
     try:
-        fields = json.loads((folder / _name(number)).read_bytes())
-        protector, secrets = fields["protector"], fields["secrets"]
-    except (KeyError, ValueError, TypeError):
+        return State(number, parse_state((folder / state_file(number)).read_bytes()))
+    except MalformedDocument:
         return None
-    return State(number, protector, secrets) if isinstance(protector, dict) and isinstance(secrets, str) else None
-
-
-def _name(number: int) -> str:
-    return f"state.{number}.json"

@@ -1,27 +1,19 @@
 """What a virtual machine is to this host: its description in the bundle, and what its protection level allows.
 
 The description is written by the tenant and kept by the hoster, so nothing in it decides about protection: the level
-comes with the released keys. Names and sizes are read strictly, because they end up on QEMU's command line.
+comes with the released keys.
 """
 
 import json
-import re
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from guardedhost.errors import VmFailure
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_MEMORY = range(16, (1 << 20) + 1)  # MiB
-
-
-class Level(StrEnum):
-    """The owner's choice, in the words of the key protector."""
-
-    SHIELDED = "shielded"
-    ENCRYPTION_SUPPORTED = "encryption-supported"
+from kps.core.bundle import VM_FILE, VmDescription, parse_vm
+from kps.core.protector import ENCRYPTION_SUPPORTED, SHIELDED
+from kps.errors import MalformedDocument
 
 
 class Firmware(StrEnum):
@@ -34,11 +26,12 @@ class Machine:
     """One bundle: a folder with a description, the disk, the vTPM and the protected secrets."""
 
     folder: Path
-    name: str
-    id: str
-    memory: int
-    disk: str
+    description: VmDescription
     firmware: Firmware
+
+    @property
+    def name(self) -> str:
+        return self.description.name
 
     @property
     def run_folder(self) -> Path:
@@ -55,8 +48,8 @@ class Rules:
 
 
 RULES = {
-    Level.SHIELDED: Rules(any_firmware=False, console=False, guest_agent=False),
-    Level.ENCRYPTION_SUPPORTED: Rules(any_firmware=True, console=True, guest_agent=True),
+    SHIELDED: Rules(any_firmware=False, console=False, guest_agent=False),
+    ENCRYPTION_SUPPORTED: Rules(any_firmware=True, console=True, guest_agent=True),
 }
 
 
@@ -65,7 +58,7 @@ class UnlockedMachine:
     """A machine with the keys that start it. They live in this process only, and are handed on by pipe."""
 
     machine: Machine
-    level: Level
+    level: str
     vtpm_key: bytes
     disk_passphrase: bytes
 
@@ -87,35 +80,15 @@ class Hypervisor(Protocol):
 
 
 def read_machine(folder: Path) -> Machine:
-    """The machine in a bundle."""
-    path = folder / "vm.json"
+    """The machine in a bundle. `firmware` is the hoster's own word; only an encryption-supported machine heeds it."""
+    folder = folder.resolve()
+    if "," in str(folder):
+        raise VmFailure(f"{folder}: swtpm cannot take a folder with a comma in its path.")
     try:
-        fields = json.loads(path.read_bytes())
-        if "," in str(folder.resolve()):
-            raise ValueError("swtpm cannot take a folder with a comma in its path")
-        return _machine(folder.resolve(), fields)
+        fields = json.loads((folder / VM_FILE).read_bytes())
+        firmware = Firmware(fields.pop("firmware", Firmware.SECURE_BOOT))
+        return Machine(folder, parse_vm(json.dumps(fields).encode()), firmware)
     except FileNotFoundError as error:
-        raise VmFailure(f"{folder} is not a bundle: it has no vm.json.") from error
-    except (KeyError, ValueError, TypeError) as error:
-        raise VmFailure(f"{path} does not describe a machine: {error}.") from error
-
-
-def _machine(folder: Path, fields: dict[str, Any]) -> Machine:
-    machine = Machine(
-        folder=folder,
-        name=_named(fields["name"], "name"),
-        id=_named(fields["id"], "id"),
-        memory=int(fields["memory"]),
-        disk=_named(fields["disk"], "disk"),
-        firmware=Firmware(fields.get("firmware", Firmware.SECURE_BOOT)),
-    )
-    if machine.memory not in _MEMORY:
-        raise ValueError("memory is in MiB, from 16 on")
-    return machine
-
-
-def _named(value: Any, field: str) -> str:
-    """A plain name: no folder, so the disk is the bundle's own, and no comma, so QEMU reads one option."""
-    if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise ValueError(f"{field} is not a plain name")
-    return value
+        raise VmFailure(f"{folder} is not a bundle: it has no {VM_FILE}.") from error
+    except (AttributeError, ValueError, MalformedDocument) as error:
+        raise VmFailure(f"{folder / VM_FILE} does not describe a machine: {error}") from error

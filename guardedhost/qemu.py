@@ -28,6 +28,8 @@ _CODE = _OVMF / "OVMF_CODE_4M.ms.fd"
 _VARIABLES = _OVMF / "OVMF_VARS_4M.ms.fd"
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 _CIPHER = "aes-256-cbc"
+# Every program that is given a key.
+_NO_CORE = ("prlimit", "--core=0:0")
 _START_PATIENCE = 30.0
 _QUIT_PATIENCE = 10.0
 
@@ -117,13 +119,34 @@ def _command(unlocked: UnlockedMachine, accel: str, *, disk_key: int, vtpm: int)
     disk = {
         "driver": "qcow2",
         "node-name": "disk",
-        "file": {"driver": "file", "filename": machine.disk},
+        "file": {"driver": "file", "filename": machine.description.disk},
         "backing": None,  # an image that names a backing file would show the guest a file of the host
         "encrypt": {"format": "luks", "key-secret": "disk-key"},
     }
-    command = ["qemu-system-x86_64", "-name", machine.name, "-no-user-config", "-nodefaults", "-sandbox", _SANDBOX]
+    command = [
+        "qemu-system-x86_64",
+        "-name",
+        machine.name,
+        "-uuid",
+        machine.description.id,
+        "-no-user-config",
+        "-nodefaults",
+        "-sandbox",
+        _SANDBOX,
+    ]
     command += ["-machine", f"q35,dump-guest-core=off,smm={'on' if secure else 'off'}", "-accel", accel]
-    command += ["-m", str(machine.memory), "-display", "none", "-vga", "none", "-nic", "none", "-parallel", "none"]
+    command += [
+        "-m",
+        str(machine.description.memory),
+        "-display",
+        "none",
+        "-vga",
+        "none",
+        "-nic",
+        "none",
+        "-parallel",
+        "none",
+    ]
     command += ["-object", f"secret,id=disk-key,file=/dev/fd/{disk_key}", "-blockdev", json.dumps(disk)]
     command += ["-device", "virtio-blk-pci,drive=disk,bootindex=0"]
     command += ["-chardev", f"socket,id=vtpm,fd={vtpm}", "-tpmdev", "emulator,id=tpm,chardev=vtpm"]
@@ -196,7 +219,12 @@ def _stop_vtpm(machine: Machine) -> None:
 def _run(command: Sequence[str], folder: Path, *, descriptors: Sequence[int]) -> None:
     try:
         done = subprocess.run(  # noqa: S603  (a fixed program; what varies was read strictly)
-            command, cwd=folder, pass_fds=descriptors, capture_output=True, start_new_session=True, check=False
+            [*_NO_CORE, *command],
+            cwd=folder,
+            pass_fds=descriptors,
+            capture_output=True,
+            start_new_session=True,
+            check=False,
         )
     except FileNotFoundError as error:
         raise VmFailure(f"{command[0]} is not installed.") from error
@@ -210,7 +238,7 @@ def _detached(command: Sequence[str], folder: Path, *, descriptors: Sequence[int
     each other in QEMU."""
     try:
         subprocess.run(  # noqa: S603  (a fixed program; what varies was read strictly)
-            ["setsid", "--fork", *command],  # noqa: S607  (found as every other program)
+            [*_NO_CORE, "setsid", "--fork", *command],
             cwd=folder,
             pass_fds=descriptors,
             stdin=subprocess.DEVNULL,

@@ -159,6 +159,14 @@ class Store:
             fields[name] = fields[name] and fields[name].isoformat()
         self._save("status.json", fields)
 
+    def machines(self) -> list[Path]:
+        """The bundles that were started here."""
+        return self._load("machines.json", lambda fields: [Path(path) for path in fields["bundles"]]) or []
+
+    def remember_machine(self, bundle: Path) -> None:
+        known = sorted({str(path) for path in (*self.machines(), bundle)})
+        self._save("machines.json", {"bundles": known})
+
     def _make_folder(self) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
