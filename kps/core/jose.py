@@ -1,0 +1,166 @@
+"""Strict JSON and JOSE (RFC 7515 to 7518, 7638) as kps uses them: few algorithms, named at every call, bounded first.
+
+The JOSE library does the cryptography. Whatever it would parse is read here before, so that its input has one shape.
+"""
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from joserfc import jws
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, OctKey
+
+from kps.errors import MalformedDocument
+
+_B64U: Final = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
+_HEADER_LIMIT: Final = 512
+
+Json = dict[str, Any]
+SigningKey = ec.EllipticCurvePrivateKey | bytes
+VerifyingKey = ec.EllipticCurvePublicKey | bytes
+
+
+def to_b64u(data: bytes) -> str:
+    """Base64url without padding (RFC 7515, section 2)."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def from_b64u(value: object, *, size: range | None = None) -> bytes:
+    """The inverse, in one way only: other characters and stray bits at the end are refused; `size` is in bytes."""
+    if not isinstance(value, str) or not _B64U.fullmatch(value):
+        raise MalformedDocument("A binary field is not base64url without padding.")
+    try:
+        data = base64.urlsafe_b64decode(value + "=" * (-len(value) % 4))
+    except binascii.Error as error:
+        raise MalformedDocument("A binary field is not base64url without padding.") from error
+    if to_b64u(data) != value or (size is not None and len(data) not in size):
+        raise MalformedDocument("A binary field has the wrong size.")
+    return data
+
+
+def canonical(value: object) -> bytes:
+    """Return the one byte string that stands for a JSON value."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+
+
+def read_json(data: str | bytes, *, limit: int) -> Json:
+    """Return the JSON object in at most `limit` bytes: no repeated member, no fraction, no NaN."""
+    if len(data) > limit:
+        raise MalformedDocument(f"A document is larger than {limit} bytes.")
+    try:
+        value = json.loads(
+            data, object_pairs_hook=_without_repetition, parse_float=_no_number, parse_constant=_no_number
+        )
+    except (ValueError, RecursionError) as error:
+        raise MalformedDocument("A document is not JSON as it is used here.") from error
+    if not isinstance(value, dict):
+        raise MalformedDocument("A document is not a JSON object.")
+    return value
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> Json:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("a member is repeated")
+    return members
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no whole number")
+
+
+def members(value: object, names: set[str], *, what: str) -> Json:
+    """Return `value` when it is an object with exactly these members."""
+    if not isinstance(value, dict) or set(value) != names:
+        raise MalformedDocument(f"{what} does not have exactly the members {', '.join(sorted(names))}.")
+    return value
+
+
+def text(value: object, *, what: str, longest: int = 64) -> str:
+    """Return `value` when it is a short line that can be shown to people."""
+    if not isinstance(value, str) or not 0 < len(value) <= longest or not value.isprintable():
+        raise MalformedDocument(f"{what} is not a line of 1 to {longest} printable characters.")
+    return value
+
+
+def whole_number(value: object, *, what: str, most: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
+        raise MalformedDocument(f"{what} is not a whole number from 0 to {most}.")
+    return value
+
+
+def jwk(key: ec.EllipticCurvePublicKey) -> dict[str, str]:
+    """Return a P-256 public key as a JWK with its required members only (RFC 7518, 6.2)."""
+    made = ECKey.import_key(key).as_dict(private=False)
+    return {name: str(made[name]) for name in ("kty", "crv", "x", "y")}
+
+
+def thumbprint(key: ec.EllipticCurvePublicKey) -> str:
+    """Return the JWK thumbprint (RFC 7638, SHA-256, base64url)."""
+    return to_b64u(hashlib.sha256(canonical(jwk(key))).digest())
+
+
+def parse_public_key(value: object) -> ec.EllipticCurvePublicKey:
+    """Return the P-256 point that a JWK names; it must lie on the curve and be written the one way."""
+    fields = members(value, {"kty", "crv", "x", "y"}, what="A public key")
+    if fields["kty"] != "EC" or fields["crv"] != "P-256":
+        raise MalformedDocument("A public key is not an EC key on P-256.")
+    x, y = (from_b64u(fields[name], size=range(32, 33)) for name in ("x", "y"))
+    try:
+        return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), b"\x04" + x + y)
+    except ValueError as error:
+        raise MalformedDocument("A public key is not a point on P-256.") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Unverified:
+    """A compact JWS that has been read and not yet verified: anybody may have written it."""
+
+    token: str
+    kid: str
+    untrusted_payload: Json
+
+
+def sign(payload: Mapping[str, object], key: SigningKey, *, kid: str) -> str:
+    """Return a compact JWS: ES256 by a private key, HS256 by a shared secret."""
+    algorithm = _algorithm(key)
+    return jws.serialize_compact(
+        {"alg": algorithm, "kid": kid}, canonical(payload), _imported(key), algorithms=[algorithm]
+    )
+
+
+def parse_jws(token: object, *, limit: int) -> Unverified:
+    """Read a compact JWS of ours: exactly `alg` and `kid` in its header, a JSON object in its payload."""
+    if not isinstance(token, str) or len(token) > limit or token.count(".") != 2:
+        raise MalformedDocument(f"This is not a compact JWS of at most {limit} characters.")
+    first, second, third = token.split(".")
+    header = members(read_json(from_b64u(first), limit=_HEADER_LIMIT), {"alg", "kid"}, what="The header of a JWS")
+    from_b64u(third, size=range(32, 65))
+    if header["alg"] not in {"ES256", "HS256"}:
+        raise MalformedDocument("A JWS uses another algorithm than ES256 and HS256.")
+    payload = read_json(from_b64u(second), limit=limit)
+    return Unverified(token, text(header["kid"], what="The key id of a JWS"), payload)
+
+
+def holds(unverified: Unverified, key: VerifyingKey) -> bool:
+    """Say whether this key, by the one algorithm of its kind, has signed the token (RFC 8725, 3.1)."""
+    try:
+        jws.deserialize_compact(unverified.token, _imported(key), algorithms=[_algorithm(key)])
+    except (JoseError, ValueError):
+        return False
+    return True
+
+
+def _algorithm(key: SigningKey | VerifyingKey) -> str:
+    return "HS256" if isinstance(key, bytes) else "ES256"
+
+
+def _imported(key: SigningKey | VerifyingKey) -> ECKey | OctKey:
+    return OctKey.import_key(key) if isinstance(key, bytes) else ECKey.import_key(key)
