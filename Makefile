@@ -22,7 +22,7 @@ check: setup ## Lint, types, import contracts, templates, settings, migrations, 
 	$(PYTHON) -m ruff format --check
 	$(PYTHON) -m mypy
 	$(PYTHON) -m mypy deploy $(wildcard bench/*.py)
-	.venv/bin/lint-imports
+	.venv/bin/lint-imports --no-logo
 	.venv/bin/djlint --quiet --check templates
 	.venv/bin/djlint --quiet --lint templates
 	$(PYTHON) manage.py check --deploy --fail-level WARNING
