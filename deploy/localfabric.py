@@ -53,9 +53,7 @@ def attempt(
     command: Sequence[str], *, environment: Mapping[str, str] | None = None, stdin: str = ""
 ) -> "subprocess.CompletedProcess[str]":
     """Run a program to its end, whatever that is."""
-    return subprocess.run(  # noqa: S603  (our own programs, no shell)
-        command, env=environment, input=stdin, capture_output=True, text=True, check=False, cwd=ROOT
-    )
+    return subprocess.run(command, env=environment, input=stdin, capture_output=True, text=True, check=False, cwd=ROOT)
 
 
 @dataclass
@@ -97,7 +95,7 @@ class Portal:
         command = [str(PROGRAMS / "granian"), "--interface", "asgi", "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--workers", "1", "--no-log-access", "fabric.asgi:application"]
         with (self.folder / "portal.log").open("ab") as log:
-            self.process = subprocess.Popen(  # noqa: S603  (our own programs, no shell)
+            self.process = subprocess.Popen(
                 command,
                 env=self.environment,
                 cwd=ROOT,
@@ -198,7 +196,7 @@ class LabHost:
     def run_agent(self) -> None:
         """Start the daemon."""
         with (self.folder / "agent.log").open("ab") as log:
-            self.daemon = subprocess.Popen(  # noqa: S603  (our own programs, no shell)
+            self.daemon = subprocess.Popen(
                 [*GUARDHOUSE, "host", "run", "--state-dir", str(self.folder)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

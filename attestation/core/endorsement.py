@@ -201,7 +201,7 @@ def _climb(signed: _Signed, authorities: Sequence[x509.Certificate], now: dateti
     if depth >= _LONGEST_CHAIN:
         _refuse("The chain is too long.")
     for authority in authorities:
-        if authority.subject != certificate.issuer:
+        if authority.subject != certificate.issuer or not _may_have_signed(authority, certificate):
             continue
         try:
             _require_authority(authority, now, depth)
@@ -213,6 +213,14 @@ def _climb(signed: _Signed, authorities: Sequence[x509.Certificate], now: dateti
         except EndorsementRefused as error:
             refusal = error
     raise refusal
+
+
+def _may_have_signed(authority: x509.Certificate, certificate: x509.Certificate) -> bool:
+    """Tell authorities of one name apart by their key identifiers, where both certificates have one."""
+    named, own = _extension(certificate, x509.AuthorityKeyIdentifier), _extension(authority, x509.SubjectKeyIdentifier)
+    if named is None or named.key_identifier is None or own is None:
+        return True
+    return named.key_identifier == own.digest
 
 
 def _require_leaf(leaf: x509.Certificate, now: datetime) -> None:
