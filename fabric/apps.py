@@ -1,8 +1,18 @@
-"""How Django loads this app."""
+"""How Django loads this app, and what it listens to."""
 
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
 
 
 class FabricConfig(AppConfig):
     name = "fabric"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from fabric import inventory, live, roles
+        from ledger.service import recorded
+
+        recorded.connect(inventory.keep, dispatch_uid="fabric.inventory")
+        recorded.connect(live.announce, dispatch_uid="fabric.live")
+        # After the permissions of every app have been made, which is also done on this signal.
+        post_migrate.connect(roles.create, sender=self, dispatch_uid="fabric.roles")

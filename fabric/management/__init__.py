@@ -1,1 +1,1 @@
-"""Management commands of the portal."""
+"""Management commands of fabric."""

@@ -1,0 +1,91 @@
+"""What every page shows: the fabric, its mode, where this user may go, and whether the keys lie in a plain file."""
+
+from dataclasses import dataclass
+
+from django.conf import settings
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils import timezone
+
+from attestation import service as attestation
+from fabric.models import Tenant, Viewer, VirtualMachine
+from ledger.custody import custody
+
+MODES = {"tpm": ("TPM-trusted", "shield-check", False)}
+THEMES = ("light", "dark", "auto")
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One entry of the side navigation."""
+
+    group: str
+    text: str
+    icon: str
+    url: str
+    count: int | None = None
+    due: bool = False
+
+
+def portal(request: HttpRequest) -> dict[str, object]:
+    user: Viewer = request.user
+    word, icon, weak = MODES.get(attestation.mode_in_force(), (attestation.mode_in_force(), "alert-triangle", True))
+    theme = request.COOKIES.get("theme", "auto")
+    return {
+        "fabric_name": settings.FABRIC_NAME,
+        "mode": {"word": word, "icon": icon, "weak": weak},
+        "navigation": navigation(user),
+        "insecure_custody": not custody().secure,
+        "theme": theme if theme in THEMES else "auto",
+        "now": timezone.now(),
+        "time_zone": settings.TIME_ZONE,
+        "version": "0.1",
+        "role": _role(user),
+    }
+
+
+def navigation(user: Viewer) -> list[Link]:
+    """Return where this user may go; a page that refuses a role is not offered to it."""
+    if not user.is_authenticated:
+        return []
+    links = _staff_links(user) if user.has_perm("fabric.view_fleet") else _tenant_links(user)
+    return [*links, Link("Assurance", "What this proves", "help-circle", reverse("proves"))]
+
+
+def _staff_links(user: Viewer) -> list[Link]:
+    counts = attestation.counts()
+    waiting = counts.open_proposals
+    machines, tenants = VirtualMachine.objects.visible_to(user), Tenant.objects.visible_to(user)
+    links = [
+        Link("Fleet", "Overview", "layout-dashboard", reverse("fleet")),
+        Link("Fleet", "Hosts", "server-2", reverse("hosts"), counts.hosts),
+        Link("Fleet", "Virtual machines", "device-desktop", reverse("machines"), machines.count()),
+        Link("Trust", "Proposals", "git-compare", reverse("proposals"), waiting, waiting > 0),
+        Link("Trust", "Baselines", "file-check", reverse("baselines"), counts.baselines),
+        Link("Keys", "Key releases", "key", reverse("releases")),
+        Link("Keys", "Tenants", "building", reverse("tenants"), tenants.count()),
+        Link("Assurance", "Attestations", "report-search", reverse("attestations")),
+    ]
+    if user.has_perm("fabric.view_audit"):
+        links.append(Link("Assurance", "Audit", "list-search", reverse("audit")))
+    return links
+
+
+def _tenant_links(user: Viewer) -> list[Link]:
+    links = []
+    for tenant in Tenant.objects.visible_to(user):
+        home = tenant.get_absolute_url()
+        links += [
+            Link(tenant.name, "Overview", "layout-dashboard", home),
+            Link(tenant.name, "Virtual machines", "device-desktop", f"{home}#machines", tenant.machines.count()),
+            Link(tenant.name, "Who got my key", "key", f"{home}#releases"),
+        ]
+    return links
+
+
+def _role(user: Viewer) -> str:
+    if not user.is_authenticated:
+        return ""
+    names = [*user.groups.values_list("name", flat=True)]
+    names += [f"Tenant {role}" for role in user.membership_set.values_list("role", flat=True).distinct()]
+    return ", ".join(name[0].upper() + name[1:] for name in names) or "No role"

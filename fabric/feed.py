@@ -1,0 +1,75 @@
+"""The ledger's acts as sentences, for the feed and the audit list."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from django.urls import reverse
+
+from ledger import service as ledger
+
+SENTENCES = {
+    "attestation.passed": "{name} passed under policy v{policy}",
+    "attestation.failed": "{name} did not pass: {status}",
+    "attestation.refused": "Evidence in the name of {name} was refused: {code}",
+    "challenge.refused": "A machine that nobody enrolled asked to attest",
+    "host.enrolled": "{name} asks to be enrolled",
+    "host.identity_changed": "{name} asks to be enrolled with another TPM",
+    "host.enrolment_refused": "An enrolment was refused: {why}",
+    "host.activation_refused": "An activation was refused: {why}",
+    "host.proposed": "{actor} put host {name} forward",
+    "host.approved": "{actor} approved host {name}",
+    "host.rejected": "{actor} rejected host {name}",
+    "host.revoked": "{actor} revoked host {name}",
+    "baseline.captured": "{actor} captured baseline {name} from {host}",
+    "baseline.approved": "{actor} approved baseline {name}",
+    "baseline.rejected": "{actor} rejected baseline {name}",
+    "baseline.retired": "{actor} retired a baseline",
+    "certificate.revoked": "{actor} revoked the certificate of {name}",
+    "certificates.denied": "{actor} denied certificates issued before {before}",
+    "key.released": "Key of VM {vm} released to {host}",
+    "key.refused": "Key of VM {vm} refused to {host}: {why}",
+    "machine.added": "{actor} added VM {name}",
+}
+
+
+class Recorded(Protocol):
+    """A leaf, as far as its sentence needs it."""
+
+    id: int
+    at: datetime
+    actor: str
+    act: str
+    subject: str
+    detail: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One act, ready to be shown."""
+
+    id: int
+    at: datetime
+    act: str
+    text: str
+    url: str
+
+
+def newest(count: int) -> list[Line]:
+    return [line(leaf) for leaf in ledger.leaves()[:count]]
+
+
+def line(leaf: Recorded) -> Line:
+    words = defaultdict(lambda: "an unnamed one", {name: str(value) for name, value in leaf.detail.items()})
+    words.update(actor=leaf.actor.removeprefix("user:"), act=leaf.act, subject=leaf.subject)
+    text = SENTENCES.get(leaf.act, "{act} {subject}").format_map(words)
+    return Line(leaf.id, leaf.at, leaf.act, text, subject_url(leaf.subject))
+
+
+def subject_url(subject: str) -> str:
+    """Return the page of what an act is about, or nothing when it has none."""
+    kind, _, identifier = subject.partition(":")
+    pages = {"host": "host", "baseline": "baseline"}
+    return reverse(pages[kind], args=[identifier]) if kind in pages and identifier else ""

@@ -1,0 +1,130 @@
+"""What people fill in. Acts that make or end trust ask for the person's own password again."""
+
+import re
+from typing import Any
+
+from django import forms
+from django.contrib.auth import authenticate
+from django.http import HttpRequest
+
+PROTECTOR_LIMIT = 64 * 1024
+LEAST_REASON = 10
+
+
+class StyledForm(forms.Form):
+    """A form in the portal's look; Django adds the `aria-` attributes for hints and errors."""
+
+    required_css_class = "required"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("label_suffix", "")
+        super().__init__(*args, **kwargs)
+        for field in self.fields.values():
+            if not isinstance(field.widget, (forms.RadioSelect, forms.CheckboxInput)):
+                field.widget.attrs.setdefault("class", "form-control")
+
+
+class ReasonForm(StyledForm):
+    """Why someone does something; kept in the ledger for good."""
+
+    reason = forms.CharField(
+        min_length=LEAST_REASON,
+        max_length=2000,
+        help_text="Goes to the audit log for good. At least a sentence.",
+        widget=forms.Textarea(attrs={"rows": 3}),
+        error_messages={"required": "Write a reason", "min_length": "Write a reason of at least a sentence"},
+    )
+
+
+class FreshForm(ReasonForm):
+    """A reason, and the person's own password again: a screen left unlocked decides nothing."""
+
+    password = forms.CharField(
+        label="Your password",
+        help_text="Asked again for every act like this one.",
+        widget=forms.PasswordInput(attrs={"autocomplete": "current-password"}),
+        error_messages={"required": "Type your password"},
+        strip=False,
+    )
+
+    def __init__(self, *args: Any, request: HttpRequest, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.request = request
+
+    def clean_password(self) -> str:
+        """Go through the ordinary backends, so that wrong guesses count towards the lock as they do at sign-in."""
+        password = str(self.cleaned_data["password"])
+        user = authenticate(self.request, username=self.request.user.get_username(), password=password)
+        if user != self.request.user:
+            raise forms.ValidationError("This is not your password")
+        return ""
+
+
+class DangerForm(FreshForm):
+    """An act on one object, whose name is typed so that it is that one."""
+
+    name = forms.CharField(
+        error_messages={"required": "Type the name"}, widget=forms.TextInput(attrs={"autocomplete": "off"})
+    )
+    field_order = ("reason", "name", "password")
+
+    def __init__(self, *args: Any, expected: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.expected = expected
+        self.fields["name"].label = "Type the host’s name"
+        self.fields["name"].widget.attrs["placeholder"] = expected
+
+    def clean_name(self) -> str:
+        name = str(self.cleaned_data["name"]).strip()
+        if name != self.expected:
+            raise forms.ValidationError("This is not the name of the host")
+        return name
+
+
+class CaptureForm(ReasonForm):
+    name = forms.CharField(
+        max_length=100,
+        help_text="A later baseline of the same name takes this one’s place once it is approved.",
+        error_messages={"required": "Give the baseline a name"},
+    )
+    field_order = ("name", "reason")
+
+
+APPROVE, APPROVE_UNENDORSED, REJECT = "approve", "approve-without-certificate", "reject"
+
+
+class DecisionForm(FreshForm):
+    """One decision, with nothing chosen beforehand."""
+
+    decision = forms.ChoiceField(error_messages={"required": "Choose what to decide"}, widget=forms.RadioSelect)
+    field_order = ("decision", "reason", "password")
+
+    def __init__(self, *args: Any, choices: list[tuple[str, str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        decision = self.fields["decision"]
+        assert isinstance(decision, forms.ChoiceField)  # noqa: S101  (declared above)
+        decision.choices = choices
+
+
+class MachineForm(StyledForm):
+    """A virtual machine, by the key protector that its owner made."""
+
+    name = forms.CharField(max_length=100, error_messages={"required": "Give the machine a name"})
+    protector = forms.FileField(
+        label="Key protector",
+        help_text="The file state.0.json or protector.json that “guardhouse tenant protect” wrote. At most 64 KiB.",
+        error_messages={"required": "Choose the key protector’s file"},
+        widget=forms.FileInput(attrs={"accept": "application/json,.json"}),
+    )
+
+    def clean_name(self) -> str:
+        name = str(self.cleaned_data["name"]).strip()
+        if not re.fullmatch(r"[\w .-]+", name):
+            raise forms.ValidationError("Use letters, digits, spaces, dots and hyphens")
+        return name
+
+    def clean_protector(self) -> bytes:
+        upload = self.cleaned_data["protector"]
+        if upload.size > PROTECTOR_LIMIT:
+            raise forms.ValidationError("The file is larger than 64 KiB, so it is no key protector")
+        return bytes(upload.read())

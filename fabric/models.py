@@ -1,0 +1,116 @@
+"""The inventory: whose machines these are. What a host has proved is attestation's; what was released is kps's."""
+
+from typing import ClassVar
+
+from django.conf import settings
+from django.contrib.auth.models import AnonymousUser, User
+from django.core.validators import RegexValidator
+from django.db import models
+from django.urls import reverse
+
+Viewer = User | AnonymousUser
+FINGERPRINT = RegexValidator(r"\A[0-9a-f]{64}\Z", "A fingerprint is 64 lower-case hexadecimal digits.")
+
+
+class TenantQuerySet(models.QuerySet["Tenant"]):
+    def visible_to(self, user: Viewer) -> "TenantQuerySet":
+        if user.has_perm("fabric.view_fleet"):
+            return self
+        return self.filter(membership__user_id=user.pk) if user.is_authenticated else self.none()
+
+
+class Tenant(models.Model):
+    """Someone who hands virtual machines to this fabric without trusting its administrators."""
+
+    name = models.CharField(max_length=100)
+    slug = models.SlugField(unique=True)
+    owner_fingerprint = models.CharField(max_length=64, unique=True, validators=[FINGERPRINT])
+
+    objects = TenantQuerySet.as_manager()
+
+    class Meta:
+        ordering: ClassVar = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def get_absolute_url(self) -> str:
+        return reverse("tenant", args=[self.slug])
+
+
+class Membership(models.Model):
+    """What a person may do for a tenant."""
+
+    class Role(models.TextChoices):
+        OWNER = "owner", "Owner"
+        OPERATOR = "operator", "Operator"
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE)
+    role = models.CharField(max_length=10, choices=Role)
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["tenant", "user"], name="one_membership_per_tenant")]
+
+    def __str__(self) -> str:
+        return f"{self.user} is {self.role} of {self.tenant}"
+
+
+class HostQuerySet(models.QuerySet["Host"]):
+    def visible_to(self, user: Viewer) -> "HostQuerySet":
+        return self if user.has_perm("fabric.view_fleet") else self.none()
+
+
+class Host(models.Model):
+    """A machine of this fabric; its trust is its Attester's."""
+
+    name = models.CharField(max_length=64, db_index=True)
+    attester = models.OneToOneField("attestation.Attester", on_delete=models.PROTECT, related_name="host")
+    note = models.CharField(max_length=300, blank=True)
+
+    objects = HostQuerySet.as_manager()
+
+    class Meta:
+        ordering: ClassVar = ["name", "id"]
+        permissions: ClassVar = [
+            ("view_fleet", "May see hosts, proposals, baselines and releases"),
+            ("view_audit", "May read the audit log"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def get_absolute_url(self) -> str:
+        return reverse("host", args=[self.attester_id])
+
+
+class VirtualMachineQuerySet(models.QuerySet["VirtualMachine"]):
+    def visible_to(self, user: Viewer) -> "VirtualMachineQuerySet":
+        if user.has_perm("fabric.view_fleet"):
+            return self
+        return self.filter(tenant__membership__user_id=user.pk) if user.is_authenticated else self.none()
+
+
+class VirtualMachine(models.Model):
+    """A tenant's machine, known here by the identity of its key protector."""
+
+    class Level(models.TextChoices):
+        SHIELDED = "shielded", "Shielded"
+        ENCRYPTION_SUPPORTED = "encryption-supported", "Encryption-supported"
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="machines")
+    name = models.CharField(max_length=100)
+    protector_id = models.UUIDField(unique=True)
+    level = models.CharField(max_length=24, choices=Level)
+    added_at = models.DateTimeField()
+
+    objects = VirtualMachineQuerySet.as_manager()
+
+    class Meta:
+        ordering: ClassVar = ["name"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["tenant", "name"], name="one_machine_of_a_name_per_tenant")
+        ]
+
+    def __str__(self) -> str:
+        return self.name

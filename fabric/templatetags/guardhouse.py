@@ -1,0 +1,178 @@
+"""The portal's own words in templates: states, icons, moments, durations, digests."""
+
+from datetime import datetime, timedelta
+
+from django import template
+from django.templatetags.static import static
+from django.utils import timezone
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString, mark_safe
+
+from attestation.core.difference import Difference
+
+register = template.Library()
+
+# Every state has a word, a shape and a meaning; the shape survives print and colour blindness.
+STATES = {
+    "Passed": ("ok", "circle-check", "Passed"),
+    "Expired": ("warn", "clock-x", "Expired"),
+    "InsecureHostConfiguration": ("bad", "shield-x", "InsecureHostConfiguration"),
+    "UnauthorizedHost": ("bad", "ban", "UnauthorizedHost"),
+    "TpmError": ("bad", "cpu-off", "TpmError"),
+    "TransientError": ("warn", "refresh", "TransientError"),
+    "Unknown": ("off", "help-circle", "Unknown"),
+    "NotConfigured": ("off", "circle-dashed", "NotConfigured"),
+    "pending": ("wait", "hourglass", "Pending approval"),
+    "open": ("wait", "hourglass", "Waits for a decision"),
+    "proposed": ("wait", "hourglass", "Waits for approval"),
+    "approved": ("ok", "circle-check", "Approved"),
+    "rejected": ("bad", "circle-x", "Rejected"),
+    "revoked": ("bad", "ban", "Revoked"),
+    "retired": ("off", "circle-minus", "Retired"),
+    "trusted": ("ok", "circle-check", "Chain verified"),
+    "untrusted": ("warn", "certificate-off", "Issuer not trusted"),
+    "absent": ("warn", "certificate-off", "No EK certificate"),
+    "released": ("ok", "key", "Released"),
+    "refused": ("bad", "ban", "Refused"),
+    "shielded": ("ok", "shield-lock", "Shielded"),
+    "encryption-supported": ("note", "lock", "Encryption-supported"),
+    "changed": ("warn", "replace", "Changed"),
+    "added": ("note", "plus", "Added"),
+    "missing": ("bad", "minus", "Missing"),
+    "same": ("off", "equal", "Same"),
+    "match": ("ok", "circle-check", "Match"),
+    "differs": ("bad", "circle-x", "Differs"),
+    "intact": ("ok", "circle-check", "Intact"),
+    "altered": ("bad", "alert-octagon", "Altered"),
+}
+UNKNOWN_STATE = ("off", "help-circle")
+
+# The first word that fits the start of an act decides how its line in a feed looks.
+ACTS = (
+    ("attestation.passed", "ok", "circle-check"),
+    ("attestation.refused", "bad", "ban"),
+    ("attestation.failed", "bad", "shield-x"),
+    ("key.released", "ok", "key"),
+    ("key.refused", "bad", "key-off"),
+    ("certificate.revoked", "bad", "certificate-off"),
+    ("host.revoked", "bad", "ban"),
+    ("host.rejected", "bad", "circle-x"),
+    ("baseline.rejected", "bad", "circle-x"),
+    ("host.approved", "ok", "user-check"),
+    ("baseline.approved", "ok", "file-check"),
+    ("host.enrolled", "wait", "hourglass"),
+    ("host.identity_changed", "warn", "alert-triangle"),
+    ("host.enrolment_refused", "bad", "ban"),
+    ("host.activation_refused", "bad", "ban"),
+    ("host.proposed", "wait", "hourglass"),
+    ("baseline.captured", "wait", "file-check"),
+    ("baseline.proposed", "wait", "file-check"),
+)
+
+UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+
+
+@register.simple_tag
+def icon(name: str) -> SafeString:
+    return format_html('<svg class="i" aria-hidden="true"><use href="{}#{}"/></svg>', static("vendor/icons.svg"), name)
+
+
+@register.simple_tag
+def state(word: str, pill: str = "") -> SafeString:
+    """Show a state as icon and word, always both."""
+    meaning, shape, text = STATES.get(str(word), (*UNKNOWN_STATE, str(word)))
+    return format_html('<span class="st {} {}">{}{}</span>', meaning, pill, icon(shape), text)
+
+
+@register.simple_tag
+def act_icon(act: str) -> SafeString:
+    meaning, shape = next(((m, s) for start, m, s in ACTS if act.startswith(start)), ("note", "info-circle"))
+    return format_html('<span class="{}">{}</span>', meaning, icon(shape))
+
+
+@register.filter
+def when(moment: datetime | None) -> SafeString | str:
+    """Show a clock time today, the weekday this week, the date before that."""
+    if moment is None:
+        return "never"
+    local, now = timezone.localtime(moment), timezone.localtime()
+    if local.date() == now.date():
+        text = f"{local:%H:%M:%S}"
+    elif timedelta(0) < now - local < timedelta(days=6) or timedelta(0) < local - now < timedelta(days=6):
+        text = f"{local:%a %H:%M}"
+    else:
+        text = f"{local.day} {local:%b %Y}"
+    full = f"{local.day} {local:%b %Y, %H:%M:%S}"
+    return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), full, text)
+
+
+@register.filter
+def moment(value: datetime | None) -> SafeString | str:
+    """Show date and time in full, for records."""
+    if value is None:
+        return "never"
+    local = timezone.localtime(value)
+    return format_html('<time datetime="{}">{} {}</time>', value.isoformat(), local.day, f"{local:%b %Y %H:%M:%S}")
+
+
+@register.filter
+def left(moment: datetime | None) -> str:
+    """Say how long it is until a moment."""
+    return "" if moment is None else duration(moment - timezone.now())
+
+
+@register.filter
+def ago(moment: datetime | None) -> str:
+    """Say how long a moment is past."""
+    return "" if moment is None else duration(timezone.now() - moment)
+
+
+def duration(span: timedelta) -> str:
+    """Say a duration in its two largest units."""
+    seconds = max(int(span.total_seconds()), 0)
+    parts: list[str] = []
+    for name, size in UNITS:
+        if seconds >= size or (parts and len(parts) < 2):
+            parts.append(f"{seconds // size} {name}")
+            seconds %= size
+        if len(parts) == 2:
+            break
+    return " ".join(part for part in parts if not part.startswith("0 ")) or "0 s"
+
+
+@register.filter
+def minutes_left(moment: datetime | None) -> int:
+    return 0 if moment is None else max(int((moment - timezone.now()).total_seconds() // 60), 0)
+
+
+@register.filter
+def milliseconds(microseconds: int) -> str:
+    return f"{microseconds / 1000:.0f} ms"
+
+
+@register.filter
+def digest(value: str, size: str = "") -> SafeString:
+    """Show a digest's head; one click selects all of it."""
+    return format_html('<code class="dg {}">{}</code>', size, value)
+
+
+@register.filter
+def person(actor: str) -> str:
+    """Name an actor of the ledger for people."""
+    return actor.removeprefix("user:")
+
+
+@register.simple_tag
+def marked(row: Difference, side: str) -> SafeString:
+    """Show one side of a difference with the differing words struck (old) or underlined (new)."""
+    expected = row.expected.words.text if row.expected else ""
+    measured = row.measured.words.text if row.measured else ""
+    text, other, tag = (expected, measured, "del") if side == "expected" else (measured, expected, "ins")
+    spare = other.split()
+    words = []
+    for word in text.split():
+        differs = word not in spare
+        if not differs:
+            spare.remove(word)
+        words.append((mark_safe(f"<{tag}>" if differs else ""), word, mark_safe(f"</{tag}>" if differs else "")))  # noqa: S308  (literals)
+    return format_html_join(" ", "{}{}{}", words)

@@ -1,0 +1,96 @@
+"""What a tenant may do with its machines."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import datetime
+from typing import ClassVar, Protocol
+
+from django.contrib.auth.models import User
+from django.db import IntegrityError, transaction
+
+from attestation.errors import NotAllowed, Refusal
+from fabric.models import Membership, Tenant, Viewer, VirtualMachine
+from kps import service as kps
+from kps.core import jose
+from kps.core.protector import PROTECTOR_LIMIT, VerifiedProtector, verify_protector
+from ledger import service as ledger
+
+
+class Release(Protocol):
+    """As much of a release as a tenant's list of machines shows."""
+
+    at: datetime
+    host: str
+
+
+class OwnerMismatch(Refusal):
+    """The key protector is signed by another owner than this tenant."""
+
+    code: ClassVar[str] = "owner_mismatch"
+    status: ClassVar[int] = 422
+
+
+class MachineKnown(Refusal):
+    code: ClassVar[str] = "machine_known"
+    status: ClassVar[int] = 409
+
+
+def may_add(user: Viewer, tenant: Tenant) -> bool:
+    """Say whether this person is an owner of this tenant; operators and the fabric's own people are not."""
+    owners = Membership.objects.filter(tenant=tenant, role=Membership.Role.OWNER)
+    return user.is_authenticated and owners.filter(user=user).exists()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """A machine, and what became of its key."""
+
+    machine: VirtualMachine
+    starts: int
+    last: Release | None
+
+
+def usage(tenant: Tenant, user: Viewer) -> list[Usage]:
+    """Return the tenant's machines, each with how often its key was released, and its newest release."""
+    given = defaultdict(list)
+    for release in kps.releases(owner_fingerprint=tenant.owner_fingerprint).filter(outcome="released"):
+        given[release.protector_id].append(release)
+    machines = VirtualMachine.objects.visible_to(user).filter(tenant=tenant).distinct()
+    return [
+        Usage(machine, len(given[machine.protector_id]), next(iter(given[machine.protector_id]), None))
+        for machine in machines
+    ]
+
+
+def add_machine(tenant: Tenant, name: str, document: bytes, *, by: User, now: datetime) -> VirtualMachine:
+    """Register a machine by its key protector, after checking every signature in it and that its owner is this tenant.
+
+    Raises `ProtectorRefused`, `MalformedProtector`, `OwnerMismatch` or `MachineKnown`.
+    """
+    if not may_add(by, tenant):
+        raise NotAllowed("Only an owner of this tenant adds its machines.")
+    protector = _read(document)
+    if protector.owner.fingerprint != tenant.owner_fingerprint:
+        raise OwnerMismatch(
+            f"This key protector was signed by the owner {protector.owner.fingerprint[:16]}…, and the owner key of"
+            f" {tenant.name} is {tenant.owner_fingerprint[:16]}…"
+        )
+    try:
+        with transaction.atomic():
+            machine = VirtualMachine.objects.create(
+                tenant=tenant, name=name, protector_id=protector.id, level=protector.level, added_at=now
+            )
+            detail = {"name": name, "tenant": tenant.slug, "level": protector.level}
+            actor, subject = f"user:{by.get_username()}", f"protector:{protector.id}"
+            ledger.record(actor=actor, act="machine.added", subject=subject, detail=detail, now=now)
+    except IntegrityError:
+        raise MachineKnown("A machine of this name, or with this key protector, is registered already.") from None
+    return machine
+
+
+def _read(document: bytes) -> VerifiedProtector:
+    """Take a key protector by itself, or the state file beside the disk, of which only the protector is looked at."""
+    content = jose.read_json(document, limit=PROTECTOR_LIMIT)
+    if isinstance(content, dict) and content.keys() == {"protector", "secrets"}:
+        content = content["protector"]
+    return verify_protector(content)

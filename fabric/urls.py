@@ -1,0 +1,52 @@
+"""Every address of the portal and of the machine APIs."""
+
+from django.contrib.auth import views as auth
+from django.urls import include, path
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
+from rest_framework.permissions import AllowAny
+
+from fabric import errors
+from fabric.views import audit, entrance, fleet, tenants, trust
+
+handler400 = errors.bad_request
+handler403 = errors.permission_denied
+handler404 = errors.page_not_found
+handler500 = errors.server_error
+
+OPEN = {"authentication_classes": [], "permission_classes": [AllowAny]}
+
+urlpatterns = [
+    path("attestation/v1/", include("attestation.urls")),
+    path("kps/v1/", include("kps.urls")),
+    path("api/schema/", SpectacularAPIView.as_view(**OPEN), name="api-schema"),
+    path("api/docs/", SpectacularSwaggerSplitView.as_view(url_name="api-schema", **OPEN), name="api-docs"),
+    path("healthz", entrance.healthz, name="healthz"),
+    path("login/", auth.LoginView.as_view(redirect_authenticated_user=True), name="login"),
+    path("logout/", auth.LogoutView.as_view(), name="logout"),
+    path("theme/", entrance.theme, name="theme"),
+    path("", entrance.home, name="home"),
+    path("proves/", entrance.proves, name="proves"),
+    # the fleet
+    path("fleet/", fleet.fleet, name="fleet"),
+    path("hosts/", fleet.hosts, name="hosts"),
+    path("hosts/<uuid:attester_id>/", fleet.host, name="host"),
+    path("hosts/<uuid:attester_id>/propose/", fleet.propose_host, name="propose-host"),
+    path("hosts/<uuid:attester_id>/revoke/", fleet.revoke_host, name="revoke-host"),
+    path("certificates/<str:serial>/revoke/", fleet.revoke_certificate, name="revoke-certificate"),
+    path("machines/", fleet.machines, name="machines"),
+    # trust
+    path("proposals/", trust.proposals, name="proposals"),
+    path("proposals/<int:proposal_id>/", trust.proposal, name="proposal"),
+    path("baselines/", trust.baselines, name="baselines"),
+    path("baselines/<uuid:baseline_id>/", trust.baseline, name="baseline"),
+    path("attestations/<int:attestation_id>/capture/", fleet.capture_baseline, name="capture-baseline"),
+    # records
+    path("attestations/", audit.attestations, name="attestations"),
+    path("attestations/<int:attestation_id>/", audit.attestation_detail, name="attestation"),
+    path("releases/", audit.releases, name="releases"),
+    path("audit/", audit.audit, name="audit"),
+    # tenants
+    path("tenants/", tenants.tenants, name="tenants"),
+    path("tenants/<slug:slug>/", tenants.tenant, name="tenant"),
+    path("tenants/<slug:slug>/machines/add/", tenants.add_machine, name="add-machine"),
+]

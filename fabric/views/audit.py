@@ -1,0 +1,54 @@
+"""What happened: verdicts, releases, and the ledger itself. Nothing here changes anything."""
+
+from django.core.paginator import Paginator
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.http import require_GET
+
+from attestation import service as attestation
+from fabric import feed
+from fabric.access import needs, page
+from kps import service as kps
+from ledger import service as ledger
+
+PER_PAGE = 50
+STATUSES = ("Passed", "InsecureHostConfiguration", "TpmError", "UnauthorizedHost")
+
+
+@require_GET
+@needs("fabric.view_fleet")
+def attestations(request: HttpRequest) -> HttpResponse:
+    query, status = request.GET.get("q", "").strip(), request.GET.get("status", "")
+    found = attestation.attestations(query=query, status=status)
+    context = {
+        "rows": Paginator(found, PER_PAGE).get_page(request.GET.get("page")),
+        "query": query,
+        "status": status,
+        "statuses": STATUSES,
+    }
+    return page(request, "fabric/attestations.html", context)
+
+
+@require_GET
+@needs("fabric.view_fleet")
+def attestation_detail(request: HttpRequest, attestation_id: int) -> HttpResponse:
+    found = attestation.attestation(attestation_id)
+    context = {"found": found, "comparison": attestation.compare(found), "events": attestation.events(found)}
+    return page(request, "fabric/attestation.html", context)
+
+
+@require_GET
+@needs("fabric.view_fleet")
+def releases(request: HttpRequest) -> HttpResponse:
+    rows = Paginator(kps.releases(), PER_PAGE).get_page(request.GET.get("page"))
+    return page(request, "fabric/releases.html", {"rows": rows})
+
+
+@require_GET
+@needs("fabric.view_audit")
+def audit(request: HttpRequest) -> HttpResponse:
+    wanted = {name: request.GET.get(name, "").strip() for name in ("act", "actor", "subject")}
+    found = ledger.leaves(act_prefix=wanted["act"], actor=wanted["actor"], subject=wanted["subject"])
+    rows = Paginator(found, PER_PAGE).get_page(request.GET.get("page"))
+    entries = [(feed.line(leaf), leaf, "intact" if ledger.intact(leaf) else "altered") for leaf in rows]
+    altered = sum(verdict == "altered" for _, _, verdict in entries)
+    return page(request, "fabric/audit.html", {"rows": rows, "entries": entries, "altered": altered, **wanted})

@@ -1,0 +1,144 @@
+"""Hosts: what they proved, and the acts on one of them."""
+
+from uuid import UUID
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect
+from django.utils import timezone
+from django.views.decorators.http import require_GET, require_http_methods
+
+from attestation import service as attestation
+from fabric import feed
+from fabric.access import needs, page, person
+from fabric.errors import explained
+from fabric.forms import CaptureForm, DangerForm, ReasonForm
+from fabric.models import Host, VirtualMachine
+from fabric.pictures import chart
+
+LAPSING, FEED, HISTORY, STRIP = 6, 12, 10, 45
+STATUSES = ("Passed", "Expired", "InsecureHostConfiguration", "TpmError", "Unknown", "pending", "rejected", "revoked")
+
+
+@require_GET
+@needs("fabric.view_fleet")
+def fleet(request: HttpRequest) -> HttpResponse:
+    now = timezone.now()
+    tally = attestation.status_counts(now=now)
+    causes = attestation.failing(now=now)
+    context = {
+        "tally": tally,
+        "enrolled": sum(count for status, count in tally.items() if status not in {"rejected", "revoked"}),
+        "causes": causes,
+        "last_failure": None if causes else attestation.last_failure(),
+        "waiting": attestation.waiting(),
+        "chart": chart(attestation.per_hour(now=now)),
+        "lapsing": attestation.lapsing(now=now, limit=LAPSING),
+        "feed": feed.newest(FEED),
+        "policy": attestation.policy_version(),
+    }
+    return page(request, "fabric/fleet.html", context)
+
+
+@require_GET
+@needs("fabric.view_fleet")
+def hosts(request: HttpRequest) -> HttpResponse:
+    query, status = request.GET.get("q", "").strip(), request.GET.get("status", "")
+    now = timezone.now()
+    context = {
+        "hosts": attestation.attesters(query=query, status=status, now=now),
+        "query": query,
+        "status": status,
+        "statuses": STATUSES,
+        "without_status": len(attestation.attesters(query=query, now=now)) if status else 0,
+    }
+    return page(request, "fabric/hosts.html", context)
+
+
+@require_GET
+@needs("fabric.view_fleet")
+def host(request: HttpRequest, attester_id: UUID) -> HttpResponse:
+    now = timezone.now()
+    entry = get_object_or_404(Host.objects.visible_to(request.user), attester_id=attester_id)
+    attester = attestation.attester(attester_id)
+    history = attestation.attestations(attester_id=attester_id)
+    context = {
+        "host": entry,
+        "attester": attester,
+        "status": attestation.shown_status(attester, now=now),
+        "certificate": attestation.live_certificate(attester_id, now=now),
+        "comparison": attestation.compare(attester.latest) if attester.latest else None,
+        "open_proposal": attestation.open_proposal_for(attester_id),
+        "history": history[:HISTORY],
+        "strip": list(reversed(history[:STRIP])),
+    }
+    return page(request, "fabric/host.html", context)
+
+
+@require_GET
+@needs("fabric.view_fleet")
+def machines(request: HttpRequest) -> HttpResponse:
+    context = {"machines": VirtualMachine.objects.visible_to(request.user).select_related("tenant")}
+    return page(request, "fabric/machines.html", context)
+
+
+@require_http_methods(["GET", "POST"])
+@needs("attestation.propose")
+@explained
+def propose_host(request: HttpRequest, attester_id: UUID) -> HttpResponse:
+    form = ReasonForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        proposal = attestation.propose_host(
+            attester_id, by=person(request), reason=form.cleaned_data["reason"], now=timezone.now()
+        )
+        messages.success(request, "Put forward. An approver decides it; you cannot.")
+        return redirect("proposal", proposal.pk)
+    return page(request, "fabric/propose_host.html", {"form": form, "attester": attestation.attester(attester_id)})
+
+
+@require_http_methods(["GET", "POST"])
+@needs("attestation.propose")
+@explained
+def capture_baseline(request: HttpRequest, attestation_id: int) -> HttpResponse:
+    source = attestation.attestation(attestation_id)
+    form = CaptureForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        proposal = attestation.capture_baseline(
+            attestation_id,
+            name=form.cleaned_data["name"],
+            by=person(request),
+            reason=form.cleaned_data["reason"],
+            now=timezone.now(),
+        )
+        messages.success(request, "Captured and put forward. It counts once an approver accepts it.")
+        return redirect("proposal", proposal.pk)
+    return page(request, "fabric/capture_baseline.html", {"form": form, "source": source})
+
+
+@require_http_methods(["GET", "POST"])
+@needs("attestation.revoke")
+@explained
+def revoke_certificate(request: HttpRequest, serial: str) -> HttpResponse:
+    certificate = attestation.certificate(serial)
+    form = DangerForm(request.POST or None, request=request, expected=certificate.attester.name)
+    if request.method == "POST" and form.is_valid():
+        attestation.revoke_certificate(
+            serial, by=person(request), reason=form.cleaned_data["reason"], now=timezone.now()
+        )
+        messages.success(request, f"Certificate {serial[:8]} is revoked. No key is released with it any more.")
+        return redirect("host", certificate.attester_id)
+    context = {"form": form, "certificate": certificate, "attester": certificate.attester}
+    return page(request, "fabric/revoke_certificate.html", context)
+
+
+@require_http_methods(["GET", "POST"])
+@needs("attestation.revoke")
+@explained
+def revoke_host(request: HttpRequest, attester_id: UUID) -> HttpResponse:
+    attester = attestation.attester(attester_id)
+    form = DangerForm(request.POST or None, request=request, expected=attester.name)
+    if request.method == "POST" and form.is_valid():
+        attestation.revoke_host(attester_id, by=person(request), reason=form.cleaned_data["reason"], now=timezone.now())
+        messages.success(request, f"{attester.name} is revoked. It gets no certificate and no key any more.")
+        return redirect("host", attester_id)
+    return page(request, "fabric/revoke_host.html", {"form": form, "attester": attester})

@@ -1,0 +1,91 @@
+"""What people decide: proposals, and the baselines that come of them."""
+
+from uuid import UUID
+
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth.models import User
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.utils import timezone
+from django.views.decorators.http import require_GET, require_http_methods
+
+from attestation import service as attestation
+from fabric.access import needs, page, person
+from fabric.errors import explained
+from fabric.forms import APPROVE, APPROVE_UNENDORSED, REJECT, DecisionForm
+
+DECIDED = 30
+
+
+@require_GET
+@needs("fabric.view_fleet")
+def proposals(request: HttpRequest) -> HttpResponse:
+    context = {
+        "open": attestation.proposals(state="open"),
+        "decided": attestation.proposals().exclude(state="open")[:DECIDED],
+        "waiting": attestation.waiting().exclude(proposals__state="open"),
+    }
+    return page(request, "fabric/proposals.html", context)
+
+
+@require_http_methods(["GET", "POST"])
+@needs("fabric.view_fleet")
+@explained
+def proposal(request: HttpRequest, proposal_id: int) -> HttpResponse:
+    found = attestation.proposal(proposal_id)
+    form = DecisionForm(
+        request.POST or None,
+        request=request,
+        choices=_choices(found.attester.ek_verdict if found.attester else "trusted"),
+    )
+    if request.method == "POST" and form.is_valid():
+        decision = form.cleaned_data["decision"]
+        attestation.decide(
+            proposal_id,
+            by=person(request),
+            approve=decision != REJECT,
+            accept_without_certificate=decision == APPROVE_UNENDORSED,
+            reason=form.cleaned_data["reason"],
+            now=timezone.now(),
+        )
+        messages.success(request, "The decision is recorded and in force.")
+        return redirect("proposal", proposal_id)
+    context = {
+        "proposal": found,
+        "form": form,
+        "effect": attestation.effect_of(found),
+        "own": settings.FOUR_EYES and found.proposed_by_id == request.user.pk,
+        "deciders": User.objects.with_perm("attestation.decide", backend="django.contrib.auth.backends.ModelBackend")
+        .filter(is_superuser=False)
+        .exclude(pk=found.proposed_by_id),
+        "values": attestation.baseline_events(found.baseline) if found.baseline else (),
+    }
+    return page(request, "fabric/proposal.html", context)
+
+
+def _choices(verdict: str) -> list[tuple[str, str]]:
+    """Offer what can be decided: a host without an EK certificate is approved only by saying so."""
+    approve = {"trusted": [(APPROVE, "Approve")], "absent": [(APPROVE_UNENDORSED, "Approve without an EK certificate")]}
+    return [*approve.get(verdict, []), (REJECT, "Reject")]
+
+
+@require_GET
+@needs("fabric.view_fleet")
+def baselines(request: HttpRequest) -> HttpResponse:
+    return page(request, "fabric/baselines.html", {"baselines": attestation.baselines()})
+
+
+@require_GET
+@needs("fabric.view_fleet")
+def baseline(request: HttpRequest, baseline_id: UUID) -> HttpResponse:
+    found = attestation.baseline(baseline_id)
+    fits, differs = attestation.matching(found)
+    context = {
+        "baseline": found,
+        "fits": fits,
+        "hosts_compared": len(fits) + len(differs),
+        "events": attestation.baseline_events(found),
+        "proposals": attestation.proposals().filter(baseline=found),
+    }
+    return page(request, "fabric/baseline.html", context)
