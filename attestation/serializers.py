@@ -4,6 +4,7 @@ import base64
 import binascii
 import re
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from attestation.core.eventlog import EVENT_LOG_LIMIT
@@ -18,6 +19,7 @@ PCR_VALUE_LIMIT = 64
 NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,62}[a-z0-9])?")
 
 
+@extend_schema_field({"type": "string", "pattern": "^[A-Za-z0-9_-]*$"})
 class Base64Bytes(serializers.Field[bytes, str, str, bytes]):
     """base64url without padding (RFC 4648 section 5) of at most `limit` bytes."""
 
