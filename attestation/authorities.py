@@ -7,15 +7,19 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from django.db import transaction
 
+from attestation.enrolment import refresh_endorsement
 from attestation.errors import ParseError
-from attestation.models import EndorsementAuthority
+from attestation.models import Attester, EndorsementAuthority
 from ledger import service as ledger
 
 BUNDLE_LIMIT = 1 << 20
 
 
 def trust_authority(pem: bytes, *, provenance: str, by: str, now: datetime) -> list[EndorsementAuthority]:
-    """Trust every certificate of a PEM bundle (at most 1 MiB) as a maker's CA; `by` is an actor of the ledger."""
+    """Trust every certificate of a PEM bundle (at most 1 MiB) as a maker's CA; `by` is an actor of the ledger.
+
+    Hosts that wait because their maker was not trusted are judged again.
+    """
     if len(pem) > BUNDLE_LIMIT:
         raise ParseError("The bundle is larger than 1 MiB.")
     try:
@@ -23,7 +27,10 @@ def trust_authority(pem: bytes, *, provenance: str, by: str, now: datetime) -> l
     except ValueError as error:
         raise ParseError(f"The file holds no readable PEM certificate: {error}") from error
     with transaction.atomic():
-        return [_trust(certificate, provenance, by, now) for certificate in certificates]
+        trusted = [_trust(certificate, provenance, by, now) for certificate in certificates]
+        for attester in Attester.objects.filter(ek_verdict=Attester.Endorsement.UNTRUSTED):
+            refresh_endorsement(attester, now=now)
+    return trusted
 
 
 def _trust(certificate: x509.Certificate, provenance: str, by: str, now: datetime) -> EndorsementAuthority:

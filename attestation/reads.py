@@ -1,7 +1,7 @@
 """The reading half of this app's door: what pages show. Nothing here changes anything or opens a transaction."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -65,6 +65,7 @@ class Effect:
 
     fits: tuple[Attester, ...]
     differs: tuple[Attester, ...]
+    loses: tuple[Attester, ...]  # pass today, and would match no baseline any more
     retires: Baseline | None
     replaces: Attester | None
 
@@ -247,11 +248,22 @@ def baseline(baseline_id: UUID) -> Baseline:
 def effect_of(proposal: Proposal) -> Effect:
     """Say what would change: which hosts have the proposed values, which baseline or host would go."""
     if proposal.baseline is None:
-        return Effect(fits=(), differs=(), retires=None, replaces=proposal.attester and proposal.attester.replaces)
+        replaces = proposal.attester and proposal.attester.replaces
+        return Effect(fits=(), differs=(), loses=(), retires=None, replaces=replaces)
     candidate = proposal.baseline
     fits, differs = matching(candidate)
     same_name = Baseline.objects.filter(name=candidate.name, state=Baseline.State.APPROVED).exclude(pk=candidate.pk)
-    return Effect(fits=fits, differs=differs, retires=same_name.first(), replaces=None)
+    retires = same_name.first()
+    loses = () if retires is None else tuple(_losing(differs, retires))
+    return Effect(fits=fits, differs=differs, loses=loses, retires=retires, replaces=None)
+
+
+def _losing(hosts: Iterable[Attester], retired: Baseline) -> Iterator[Attester]:
+    kept = list(Baseline.objects.filter(state=Baseline.State.APPROVED).exclude(pk=retired.pk))
+    for host in hosts:
+        passes = host.state == Attester.State.APPROVED and _fits(host, retired.pcrs.items())
+        if passes and not any(_fits(host, baseline.pcrs.items()) for baseline in kept):
+            yield host
 
 
 def matching(candidate: Baseline) -> tuple[tuple[Attester, ...], tuple[Attester, ...]]:

@@ -27,6 +27,7 @@ USUAL_PORT = 8000
 PATIENCE = 60.0
 LIVE_WITHIN = 1.0
 VM = "web-1"
+TENANT = "brandt-partner"
 
 
 @dataclass
@@ -54,11 +55,11 @@ class Demo:
         self.portal.start()
         self.desk.folder.mkdir(parents=True)
         fingerprint = self.desk.new_owner()
-        self.portal.manage("add_tenant", "brandt", "--name", "Brandt & Partner", "--owner", fingerprint)
+        self.portal.manage("add_tenant", self.desk.name, fingerprint)
         for name, role, tenant in (
             ("ada", "fabric admin", ""),
             ("ben", "approver", ""),
-            ("tim", "owner", "brandt"),
+            ("tim", "owner", TENANT),
             ("eve", "auditor", ""),
         ):
             self.persons[name] = (role, self.portal.add_person(name, role, tenant=tenant))
@@ -66,7 +67,6 @@ class Demo:
             host.power_on()
             host.enrol(self.portal.url)
         self.portal.trust_maker(self.healthy.authority)
-        self.healthy.enrol(self.portal.url)
 
     def hand_over_vm(self) -> None:
         """Let the tenant protect a VM for this fabric and tell the portal about it."""
@@ -74,7 +74,7 @@ class Demo:
         self.bundle = self.desk.protect(self.portal.url, fingerprint=fingerprint, vm=VM)
         protector = json.dumps(json.loads((self.bundle / "state.0.json").read_text())["protector"]).encode()
         self.person("tim").submit(
-            "/tenants/brandt/machines/add/", files={"protector": ("protector.json", protector)}, name=VM
+            f"/tenants/{TENANT}/machines/add/", files={"protector": ("protector.json", protector)}, name=VM
         )
 
     def admit(self, host: LabHost) -> None:
@@ -250,7 +250,7 @@ class Check:
         return f"in {time.monotonic() - started:.1f} s; {done.stdout.strip()}"
 
     def tenant_sees(self) -> str:
-        page = self.demo.person("tim").words("/tenants/brandt/")
+        page = self.demo.person("tim").words(f"/tenants/{TENANT}/")
         if "Released" not in page or self.demo.healthy.name not in page:
             raise DidNotWork("the tenant's page shows no release")
         return f"{VM} on {self.demo.healthy.name}"

@@ -32,6 +32,7 @@ class Machine:
     ak: Key
     transport: Key
     ek_certificate: bytes | None
+    maker: Maker
     attester: str = ""
     kept: dict[str, Any] = field(default_factory=dict)
 
@@ -125,6 +126,7 @@ def booted(maker: Maker, folder: Path, *, name: str, capture: str) -> Iterator[M
             ak=tpm.primary("ecc256:ecdsa-sha256:null"),
             transport=bound_transport_key(tpm),
             ek_certificate=tpm.ek_certificate(),
+            maker=maker,
         )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 from django.contrib.auth.models import Permission, User
 from rest_framework.test import APIClient
 
@@ -43,10 +44,9 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 
 @pytest.fixture
 def trusted_maker(db: None, maker: Maker, healthy: Machine) -> None:
-    for certificate in ("swtpm-localca-rootca-cert.pem", "issuercert.pem"):
-        service.trust_authority(
-            (maker.folder / certificate).read_bytes(), provenance="the lab", by="system", now=datetime.now(UTC)
-        )
+    for authority in maker.authorities():
+        pem = authority.public_bytes(Encoding.PEM)
+        service.trust_authority(pem, provenance="the lab", by="system", now=datetime.now(UTC))
 
 
 def person(name: str, *permissions: str) -> User:

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 from django.contrib.auth.models import User
 
 from attestation import service
@@ -114,6 +115,15 @@ def test_a_tpm_of_an_unknown_maker_waits_and_cannot_be_approved(
     with pytest.raises(CannotApprove, match="maker of this TPM is not trusted"):
         service.decide(proposal.id, by=approver, approve=True, reason="", now=now)
     assert Attester.objects.get(pk=foreign.attester).state == "pending"
+
+
+def test_trusting_a_maker_counts_for_the_hosts_that_wait(portal: Portal, foreign: Machine) -> None:
+    portal.enrol(foreign)
+    now = datetime.now(UTC)
+    for authority in foreign.maker.authorities():
+        pem = authority.public_bytes(Encoding.PEM)
+        service.trust_authority(pem, provenance="their site", by="system", now=now)
+    assert Attester.objects.get(pk=foreign.attester).ek_verdict == "trusted"
 
 
 def test_a_tpm_without_certificate_is_approved_only_by_saying_so(
