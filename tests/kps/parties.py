@@ -1,0 +1,68 @@
+"""Owners, guardians and strangers, and protectors that they make or forge."""
+
+from copy import deepcopy
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from kps.core import jose, wrapped
+from kps.core.guardian import Guardian, GuardianKeys
+from kps.core.protector import create_protector, verify_protector
+
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+ID = UUID("6f1e3d2c-4b5a-4697-8899-aabbccddeeff")
+OTHER_ID = UUID("00000000-0000-4000-8000-000000000000")
+KEY = bytes(range(32))
+
+
+def party(name: str) -> GuardianKeys:
+    return GuardianKeys(name, ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1()))
+
+
+OWNER, FABRIC, OTHER_FABRIC, STRANGER = party("owner"), party("fabric"), party("other fabric"), party("stranger")
+
+
+def protector(*guardians: GuardianKeys, level: str = "shielded", owner: GuardianKeys = OWNER) -> dict[str, Any]:
+    granted = [keys.guardian for keys in guardians or (FABRIC,)]
+    return create_protector(owner, granted, protector_id=ID, level=level, key=KEY, now=NOW)
+
+
+def said(link: str) -> dict[str, Any]:
+    """What a link says, whoever signed it."""
+    return deepcopy(jose.parse_jws(link, limit=1 << 16).untrusted_payload)
+
+
+def signed(payload: dict[str, Any], signer: GuardianKeys, *, kid_of: GuardianKeys | None = None) -> str:
+    kid = jose.thumbprint((kid_of or signer).signing.public_key())
+    return jose.sign(payload, signer.signing, kid=kid)
+
+
+def grant(guardian: Guardian, parent: GuardianKeys, **changes: Any) -> dict[str, Any]:
+    made = {
+        "type": "guardhouse-grant/v1",
+        "id": str(ID),
+        "guardian": guardian.card,
+        "parent": parent.guardian.fingerprint,
+    }
+    return made | changes
+
+
+def sealed(document: dict[str, Any], signer: GuardianKeys, **changes: Any) -> dict[str, Any]:
+    """Seal a document as it stands, as somebody who wants it to be taken would."""
+    import hashlib
+
+    seal = said(document["seal"]) | {
+        "chain_sha256": hashlib.sha256(jose.canonical(document["chain"])).hexdigest(),
+        "wrapped_sha256": wrapped.digest(document["wrapped"]),
+    }
+    return document | {"seal": signed(seal | changes, signer)}
+
+
+def rewrapped(document: dict[str, Any], *parties: GuardianKeys, key: bytes = KEY) -> dict[str, Any]:
+    return document | {"wrapped": wrapped.encrypt(key, [keys.encryption.public_key() for keys in parties])}
+
+
+def parties_of(document: dict[str, Any]) -> list[str]:
+    return [guardian.name for guardian in verify_protector(document).parties]
