@@ -50,7 +50,7 @@ class Demo:
         return Person(self.portal.url, name, self.persons[name][1])
 
     def set_up(self) -> None:
-        """Bring everything up to the point where the hosts are known and wait for a person."""
+        """Bring everything up to the point where the hosts are on and nobody knows them."""
         self.portal.set_up()
         self.portal.start()
         self.desk.folder.mkdir(parents=True)
@@ -65,8 +65,13 @@ class Demo:
             self.persons[name] = (role, self.portal.add_person(name, role, tenant=tenant))
         for host in self.hosts:
             host.power_on()
-            host.enrol(self.portal.url)
         self.portal.trust_maker(self.healthy.authority)
+
+    def enrol_hosts(self) -> None:
+        """Make the hosts known to the portal and let their agents run: they wait for a person."""
+        for host in self.hosts:
+            host.enrol(self.portal.url)
+            host.run_agent()
 
     def hand_over_vm(self) -> None:
         """Let the tenant protect a VM for this fabric and tell the portal about it."""
@@ -174,8 +179,7 @@ class Check:
         ]
 
     def pending(self) -> str:
-        for host in self.demo.hosts:
-            host.run_agent()
+        self.demo.enrol_hosts()
         for host in self.demo.hosts:
             until(lambda host=host: status_of(host) == "UnauthorizedHost", f"{host.name} is told to wait")
         return ", ".join(host.name for host in self.demo.hosts)
@@ -312,8 +316,7 @@ def check(demo: Demo) -> int:
 
 def show(demo: Demo, *, approved: bool) -> int:
     """Leave the fabric to a person at a browser, and start the VM as soon as a host may have its key."""
-    for host in demo.hosts:
-        host.run_agent()
+    demo.enrol_hosts()
     demo.hand_over_vm()
     until(lambda: status_of(demo.drifted) == "UnauthorizedHost", f"{demo.drifted.name} attests")
     demo.admit(demo.drifted)
