@@ -86,9 +86,11 @@ def read_machine(folder: Path) -> Machine:
         raise VmFailure(f"{folder}: swtpm cannot take a folder with a comma in its path.")
     try:
         fields = json.loads((folder / VM_FILE).read_bytes())
+        if not isinstance(fields, dict):
+            raise ValueError("it is not an object")
         firmware = Firmware(fields.pop("firmware", Firmware.SECURE_BOOT))
         return Machine(folder, parse_vm(json.dumps(fields).encode()), firmware)
     except FileNotFoundError as error:
         raise VmFailure(f"{folder} is not a bundle: it has no {VM_FILE}.") from error
-    except (AttributeError, ValueError, MalformedDocument) as error:
+    except (ValueError, MalformedDocument) as error:
         raise VmFailure(f"{folder / VM_FILE} does not describe a machine: {error}") from error

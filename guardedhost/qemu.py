@@ -211,9 +211,12 @@ def _vtpm_state(machine: Machine) -> str:
 
 def _stop_vtpm(machine: Machine) -> None:
     """End a vTPM without a machine: one that an agent started just before it was killed."""
-    pid = running_pid(machine.run_folder / "swtpm.pid", _vtpm_state(machine))
-    if pid is not None:
+    deadline = time.monotonic() + _QUIT_PATIENCE
+    while (pid := running_pid(machine.run_folder / "swtpm.pid", _vtpm_state(machine))) is not None:
+        if time.monotonic() > deadline:
+            raise VmFailure(f"The vTPM of {machine.name} (process {pid}) does not stop.")
         os.kill(pid, signal.SIGTERM)
+        time.sleep(0.02)
 
 
 def _run(command: Sequence[str], folder: Path, *, descriptors: Sequence[int]) -> None:

@@ -55,8 +55,15 @@ def make_bundle(folder: Path, fabric: Fabric, *, level: str) -> Path:
     sealed = seal_secrets(opened, key, protector_id=identity, roll=0)
     (folder / "vm.json").write_bytes(build_vm(VmDescription(folder.name, str(identity), level, 256)))
     (folder / "state.0.json").write_bytes(build_state(VmState(protector, sealed)))
-    with by_pipe(opened.disk_passphrase.encode()) as passphrase:
-        command = ["qemu-img", "create", "-q", "-f", "qcow2", "--object", f"secret,id=k,file=/dev/fd/{passphrase}"]
+    for _ in range(5):
+        if _make_disk(folder, opened.disk_passphrase.encode()) == 0:
+            return folder
+    raise AssertionError("qemu-img failed five times")
+
+
+def _make_disk(folder: Path, passphrase: bytes) -> int:
+    """Run qemu-img; on a busy machine it now and then fails with "Unable to get accurate CPU usage"."""
+    with by_pipe(passphrase) as reader:
+        command = ["qemu-img", "create", "-q", "-f", "qcow2", "--object", f"secret,id=k,file=/dev/fd/{reader}"]
         command += ["-o", "encrypt.format=luks,encrypt.key-secret=k,encrypt.iter-time=10", "disk.qcow2", "4M"]
-        subprocess.run(command, cwd=folder, pass_fds=(passphrase,), check=True)
-    return folder
+        return subprocess.run(command, cwd=folder, pass_fds=(reader,), check=False).returncode
