@@ -6,6 +6,7 @@ import click
 
 from cli.host import host
 from cli.lab import lab
+from cli.tenant import tenant
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -18,3 +19,4 @@ def main(verbose: bool) -> None:
 
 main.add_command(host)
 main.add_command(lab)
+main.add_command(tenant)

@@ -105,7 +105,9 @@ def test_a_wrong_key_starts_nothing_and_loses_nothing(machine: Machine, fabric: 
     QEMU.start(vm.prepare(machine, fabric.release).unlocked)  # the vTPM is made now
     QEMU.stop(machine, patience=0)
     prepared = vm.prepare(machine, fabric.release)
-    wrong = replace(prepared.unlocked, **{key: os.urandom(32).hex().encode()})
+    other = os.urandom(32).hex().encode()
+    changed = {"disk_passphrase": prepared.unlocked.disk_passphrase, "vtpm_key": prepared.unlocked.vtpm_key, key: other}
+    wrong = UnlockedMachine(machine, SHIELDED, changed["vtpm_key"], changed["disk_passphrase"])
     with pytest.raises(VmFailure, match="web-1 did not start"):
         vm.launch(replace(prepared, unlocked=wrong), QEMU)
     assert gone(machine)
