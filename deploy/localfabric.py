@@ -239,11 +239,12 @@ class TenantDesk:
 
     def protect(self, server: str, *, fingerprint: str, vm: str, level: str = "shielded") -> Path:
         """Import the fabric's guardian and hand a small VM to it; return the bundle."""
-        guardian = self.folder / "guardian.json"
-        self._tenant("guardian", "fetch", server, "--fingerprint", fingerprint, "--out", str(guardian))
+        kept = self.folder / "guardians"
+        self._tenant("guardian", "fetch", server, "--fingerprint", fingerprint, "--folder", str(kept))
         bundle = self.folder / vm
         words = ["protect", "--owner", str(self.owner), "--passphrase-file", str(self.folder / "passphrase")]
-        words += ["--guardian", str(guardian), "--name", vm, "--level", level, "--demo-disk", "--out", str(bundle)]
+        words += ["--guardian", str(kept / f"{fingerprint}.json"), "--name", vm, "--level", level]
+        words += ["--demo-disk", "--memory", "128", "--out", str(bundle)]
         self._tenant(*words)
         return bundle
 

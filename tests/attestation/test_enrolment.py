@@ -67,6 +67,7 @@ def test_an_attestation_key_that_is_not_restricted_is_refused(portal: Portal, he
     ("change", "status", "code"),
     [
         pytest.param({"ek_public": "!!!"}, 400, "malformed_request", id="not base64"),
+        pytest.param({"ek_public": "++//"}, 400, "malformed_request", id="base64 of the other alphabet"),
         pytest.param({"ek_public": "AAAA"}, 400, "malformed", id="not a key"),
         pytest.param({"ek_public": "A" * 10_000}, 400, "too_large", id="oversize"),
         pytest.param({"ak_public": None}, 400, "malformed_request", id="no attestation key"),

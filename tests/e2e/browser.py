@@ -14,7 +14,7 @@ def sign_in(browser: Browser, demo: Demo, name: str) -> Page:
     page = browser.new_context(base_url=demo.portal.url, viewport={"width": 1360, "height": 900}).new_page()
     page.set_default_timeout(SOON)
     page.goto("/login/")
-    page.get_by_label("Username").fill(name)
+    page.get_by_label("Name").fill(name)
     page.get_by_label("Password").fill(demo.persons[name][1])
     page.get_by_role("button", name="Sign in").click()
     page.wait_for_url(re.compile(r"/(fleet|tenants)/"))
