@@ -1,0 +1,76 @@
+"""The guardians that a tenant trusts: signed metadata in a local folder, each compared by its fingerprint once."""
+
+import json
+import os
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import click
+import requests
+
+from kps.core import jose
+from kps.core.guardian import METADATA_LIMIT, Guardian, parse_metadata
+from kps.errors import GuardianRefused, MalformedDocument
+
+_PATH: Final = "kps/v1/metadata"
+_TIMEOUT: Final = (5.0, 20.0)  # connect, read
+_LOOPBACK: Final = {"127.0.0.1", "::1", "localhost"}
+
+
+def default_folder() -> Path:
+    return Path(click.get_app_dir("guardhouse")) / "guardians"
+
+
+def read_guardian(content: bytes) -> tuple[Guardian, str]:
+    """Return the guardian and its metadata from a file: the bare token, or the JSON that a fabric answers."""
+    if len(content) > METADATA_LIMIT:
+        raise MalformedDocument(f"Guardian metadata is larger than {METADATA_LIMIT} bytes.")
+    token: object
+    if content.lstrip().startswith(b"{"):
+        token = jose.members(jose.read_json(content, limit=METADATA_LIMIT), {"metadata"}, what="The file")["metadata"]
+    else:
+        token = content.decode(errors="replace").strip()
+    return parse_metadata(token), str(token)
+
+
+def fetch(url: str) -> bytes:
+    """Return what the fabric at this address publishes. Who it is, the fingerprint has to show."""
+    parts = urlsplit(url)
+    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
+        raise GuardianRefused(f"{url}: the fabric must be reached by https; http is for loopback addresses only.")
+    address = url if parts.path.endswith(f"/{_PATH}") else f"{url.rstrip('/')}/{_PATH}"
+    try:
+        with requests.get(address, timeout=_TIMEOUT, allow_redirects=False, stream=True) as answer:
+            if answer.status_code != requests.codes.ok:
+                raise GuardianRefused(f"{address} answered {answer.status_code}.")
+            return _bounded(answer)
+    except requests.RequestException as error:
+        raise GuardianRefused(f"{address} cannot be reached: {type(error).__name__}.") from error
+
+
+def _bounded(answer: requests.Response) -> bytes:
+    """Return the body; of one that is too large only as much as shows that it is."""
+    content = b""
+    for chunk in answer.iter_content(METADATA_LIMIT):
+        content += chunk
+        if len(content) > METADATA_LIMIT:
+            break
+    return content
+
+
+def require_fingerprint(guardian: Guardian, expected: str) -> None:
+    """Refuse another guardian than the one whose fingerprint was told; spaces and colons do not matter."""
+    wanted = expected.replace(":", "").replace(" ", "").lower()
+    if wanted != guardian.fingerprint:
+        raise GuardianRefused(f"The fingerprint of {guardian.name} is {guardian.fingerprint}, not the expected one.")
+
+
+def store(guardian: Guardian, token: str, folder: Path) -> Path:
+    """Keep the metadata under its fingerprint; return the file."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / f"{guardian.fingerprint}.json"
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps({"metadata": token}) + "\n")
+    temporary.replace(path)
+    return path

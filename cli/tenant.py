@@ -1,0 +1,185 @@
+"""`guardhouse tenant`: what a tenant does on a machine of its own, away from the fabric it does not have to trust."""
+
+import functools
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import click
+
+from attestation.errors import Refusal
+from cli.guardians import default_folder, fetch, read_guardian, require_fingerprint, store
+from cli.owner_file import SHORTEST_PASSPHRASE, new_keys, read_card, read_owner, write_owner
+from cli.shielding import DiskFailure, Wanted
+from cli.shielding import protect as make_bundle
+from kps.core import jose
+from kps.core.bundle import MEMORY, NAME
+from kps.core.guardian import Guardian
+from kps.core.protector import LEVELS, PROTECTOR_LIMIT, verify_protector
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_file = click.Path(exists=True, dir_okay=False, path_type=Path)
+_new = click.Path(path_type=Path)
+passphrase_file = click.option(
+    "--passphrase-file",
+    type=_file,
+    envvar="GUARDHOUSE_PASSPHRASE_FILE",
+    help="Read the passphrase from the first line of this file instead of asking for it.",
+)
+folder_option = click.option(
+    "--folder", type=click.Path(file_okay=False, path_type=Path), help="Where imported guardians are kept."
+)
+fingerprint_option = click.option("--fingerprint", help="What the fabric's people have told you by another way.")
+
+
+def plainly(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn a refusal into a sentence on stderr and exit code 1; anything else is a bug and shows itself."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except (Refusal, DiskFailure, OSError) as error:
+            raise click.ClickException(str(error)) from error
+
+    return wrapped
+
+
+@click.group()
+def tenant() -> None:
+    """Own virtual machines on a fabric without trusting its administrators."""
+
+
+@tenant.group()
+def owner() -> None:
+    """The owner's key pair: the root of every key protector it makes."""
+
+
+@owner.command("new")
+@click.option("--name", required=True)
+@click.option("--out", type=_new, required=True)
+@passphrase_file
+@plainly
+def owner_new(name: str, out: Path, passphrase_file: Path | None) -> None:
+    """Make an owner's keys and keep them in a file under a passphrase."""
+    jose.text(name, what="The owner's name")
+    passphrase = _passphrase(passphrase_file, new=True)
+    keys = new_keys(name)
+    write_owner(out, keys, passphrase)
+    click.echo(f"Wrote {out}. Keep it and its passphrase: without them nobody can grant your VMs to another fabric.")
+    _show(keys.guardian)
+
+
+@owner.command("show")
+@click.argument("path", metavar="FILE", type=_file)
+@plainly
+def owner_show(path: Path) -> None:
+    """Show the name and the fingerprint in an owner's key file."""
+    _show(read_card(path))
+
+
+@tenant.group()
+def guardian() -> None:
+    """The fabrics that may run your VMs."""
+
+
+@guardian.command("fetch")
+@click.argument("url")
+@fingerprint_option
+@folder_option
+@plainly
+def guardian_fetch(url: str, fingerprint: str | None, folder: Path | None) -> None:
+    """Take a fabric's metadata from its address, compare its fingerprint, and keep it."""
+    _import(fetch(url), fingerprint, folder)
+
+
+@guardian.command("import")
+@click.argument("path", metavar="FILE", type=_file)
+@fingerprint_option
+@folder_option
+@plainly
+def guardian_import(path: Path, fingerprint: str | None, folder: Path | None) -> None:
+    """Take a fabric's metadata from a file, compare its fingerprint, and keep it."""
+    _import(path.read_bytes(), fingerprint, folder)
+
+
+def _import(content: bytes, fingerprint: str | None, folder: Path | None) -> None:
+    found, token = read_guardian(content)
+    _show(found)
+    if fingerprint is not None:
+        require_fingerprint(found, fingerprint)
+    else:
+        click.confirm("Is this the fingerprint that the fabric's people have told you by another way?", abort=True)
+    click.echo(f"Kept as {store(found, token, folder or default_folder())}")
+
+
+@tenant.command()
+@click.option("--owner", "owner_path", type=_file, required=True, help="The owner's key file.")
+@click.option("--guardian", "guardians", type=_file, required=True, multiple=True, help="A file that import kept.")
+@click.option("--name", required=True, help="The VM's name.")
+@click.option("--level", type=click.Choice(LEVELS), required=True)
+@click.option("--disk", type=_file, help="A raw disk image; it is read and not changed.")
+@click.option("--demo-disk", is_flag=True, help="A guest of 512 bytes that idles, to see a VM run.")
+@click.option("--memory", type=click.IntRange(MEMORY[0], MEMORY[-1]), required=True, help="In MiB.")
+@click.option("--out", type=_new, required=True, help="The folder to make.")
+@passphrase_file
+@plainly
+def protect(
+    owner_path: Path,
+    guardians: tuple[Path, ...],
+    name: str,
+    level: str,
+    disk: Path | None,
+    demo_disk: bool,
+    memory: int,
+    out: Path,
+    passphrase_file: Path | None,
+) -> None:
+    """Encrypt a VM and make its key protector: what the fabric gets, and cannot read."""
+    if demo_disk == (disk is not None):
+        raise click.UsageError("Give either --disk or --demo-disk.")
+    if not NAME.fullmatch(name):
+        raise click.UsageError("A VM's name is 1 to 64 letters, digits, dots, dashes.")
+    trusted = [read_guardian(path.read_bytes())[0] for path in guardians]
+    keys = read_owner(owner_path, _passphrase(passphrase_file, new=False))
+    made = make_bundle(Wanted(name, level, memory, disk), keys, trusted, folder=out, now=datetime.now(UTC))
+    click.echo(f"Made {out}: {level} VM {name}, key protector {made}. These may run it:")
+    for found in trusted:
+        _show(found)
+
+
+@tenant.group()
+def inspect() -> None:
+    """Look into what is kept in files."""
+
+
+@inspect.command("protector")
+@click.argument("path", metavar="FILE", type=_file)
+@plainly
+def inspect_protector(path: Path) -> None:
+    """Verify a key protector (or a VM's state file) and show what its owner has signed."""
+    document = jose.read_json(path.read_bytes(), limit=2 * PROTECTOR_LIMIT)
+    verified = verify_protector(document.get("protector", document))
+    click.echo(f"Key protector {verified.id}: {verified.level}, roll {verified.roll}. Every signature holds.")
+    click.echo("Owner")
+    _show(verified.owner)
+    click.echo("May run it")
+    for found in verified.guardians:
+        _show(found)
+
+
+def _show(found: Guardian) -> None:
+    click.echo(f"  {found.name}\n  fingerprint {found.fingerprint}")
+
+
+def _passphrase(path: Path | None, *, new: bool) -> str:
+    if path is not None:
+        passphrase = path.read_text().split("\n", 1)[0].rstrip("\r")
+    else:
+        passphrase = click.prompt("Passphrase of the owner's keys", hide_input=True, confirmation_prompt=new)
+    if len(passphrase) < SHORTEST_PASSPHRASE:
+        raise click.ClickException(f"A passphrase has at least {SHORTEST_PASSPHRASE} characters.")
+    return passphrase
