@@ -56,7 +56,11 @@ def reboot(folder: Path, *, boot_log: Path, ima_log: Path | None) -> None:
 def stop(folder: Path) -> None:
     """Switch the TPM off."""
     with Store(folder).locked():
-        _power_off(_require_lab(folder))
+        lab = _require_lab(folder)
+        _power_off(lab)
+        if (lab / "sockets").is_symlink():
+            shutil.rmtree((lab / "sockets").readlink(), ignore_errors=True)
+            (lab / "sockets").unlink()
 
 
 def _require_lab(folder: Path) -> Path:
@@ -158,9 +162,14 @@ def _start(lab: Path) -> str:
 
 
 def _socket_folder(lab: Path) -> Path:
+    """The lab folder, or, when its path is too long for a socket, a private folder that `sockets` points at."""
     if len(str(lab)) < _SOCKET_PATH_LIMIT - len("/socket"):
         return lab
-    return Path(tempfile.mkdtemp(prefix="guardhouse-lab-"))  # 0700; the path of a socket is limited
+    link = lab / "sockets"
+    if not link.exists():
+        link.unlink(missing_ok=True)
+        link.symlink_to(tempfile.mkdtemp(prefix="guardhouse-lab-"))  # 0700
+    return link.readlink()
 
 
 def _power_off(lab: Path) -> None:

@@ -1,8 +1,20 @@
 """The wire: where the agent refuses to talk, and what it makes of bad answers."""
 
+import ssl
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from guardedhost.client import Client
 from guardedhost.errors import AgentError, Refused, Unreachable
@@ -116,3 +128,51 @@ def test_nobody_there_is_unreachable() -> None:
 def test_an_absent_authorities_file_is_a_sentence() -> None:
     with pytest.raises(AgentError, match="trusted authorities"):
         Client("https://127.0.0.1:9", ca="/nowhere/ca.pem").challenge("host", "00")
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """An https server on a loopback address that answers with a refusal, and the certificate it shows."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "portal")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1))
+    addresses = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    constraints = x509.BasicConstraints(ca=True, path_length=None)
+    certificate = builder.add_extension(addresses, False).add_extension(constraints, True).sign(key, hashes.SHA256())
+    shown, private = tmp_path / "portal.pem", tmp_path / "portal.key"
+    shown.write_bytes(certificate.public_bytes(Encoding.PEM))
+    private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(shown, private)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(403)
+            self.end_headers()
+            self.wfile.write(b'{"code": "reached", "detail": "Reached."}')
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    class Server(HTTPServer):
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """A client that hangs up during the handshake is what the test is about."""
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"https://127.0.0.1:{server.server_address[1]}", shown
+        server.shutdown()
+        thread.join()
+
+
+def test_a_portal_with_a_certificate_of_nobody_we_know_gets_nothing(tls: tuple[str, Path]) -> None:
+    with pytest.raises(Unreachable, match="certificate is not trusted"):
+        Client(tls[0]).challenge("host", "00")
+
+
+def test_the_operator_names_the_authorities_of_the_portal(tls: tuple[str, Path]) -> None:
+    with pytest.raises(Refused, match="Reached"):
+        Client(tls[0], ca=str(tls[1])).challenge("host", "00")

@@ -1,6 +1,7 @@
 """Lab hosts: their identity, and captures that cannot be replayed."""
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,14 @@ def test_a_truncated_ima_list_is_a_sentence(lab_host: Path, tmp_path: Path) -> N
 def test_another_folder_is_no_lab_host(tmp_path: Path) -> None:
     with pytest.raises(AgentError, match="not the folder of a lab host"):
         lab.stop(tmp_path)
+
+
+def test_a_lab_host_may_lie_deep(manufactured: Path, tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 100) / "host"
+    shutil.copytree(manufactured, deep, ignore=shutil.ignore_patterns("socket*"))
+    lab.make_host(deep, name="nbg-a01", boot_log=ON, ima_log=None, authority=None)
+    sockets = (deep / "lab" / "sockets").readlink()
+    with Tpm(Store(deep).config().tcti) as tpm:
+        assert tpm.ak_public()
+    lab.stop(deep)
+    assert not sockets.exists()

@@ -254,6 +254,17 @@ def test_an_encryption_supported_machine_may_have_console_and_guest_agent(fabric
         QEMU.stop(machine, patience=0)
 
 
+def test_a_bundle_may_lie_deep(bundle: Path, fabric: Fabric, tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 100) / "web-1"
+    deep.parent.mkdir()
+    machine = read_machine(bundle.rename(deep))
+    try:
+        start(machine, fabric)
+        assert QEMU.state(machine) == "running"
+    finally:
+        QEMU.stop(machine, patience=0)
+
+
 def test_each_level_has_its_rules() -> None:
     assert set(RULES) == {SHIELDED, ENCRYPTION_SUPPORTED}
 
