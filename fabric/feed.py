@@ -31,6 +31,10 @@ SENTENCES = {
     "certificates.denied": "{actor} denied certificates issued before {before}",
     "key.released": "Key of VM {vm} released to {host}",
     "key.refused": "Key of VM {vm} refused to {host}: {why}",
+    "authority.trusted": "The TPM maker {name} is trusted from now on",
+    "tenant.added": "{name} is a tenant from now on",
+    "protector.denied": "{actor} denied releases under {subject}",
+    "protector.allowed": "{actor} allowed releases under {subject} again",
     "machine.added": "{actor} added VM {name}",
 }
 
@@ -53,7 +57,9 @@ class Line:
     id: int
     at: datetime
     act: str
-    text: str
+    before: str
+    name: str  # what the sentence is about, and links to
+    after: str
     url: str
 
 
@@ -64,12 +70,13 @@ def newest(count: int) -> list[Line]:
 def line(leaf: Recorded) -> Line:
     words = defaultdict(lambda: "an unnamed one", {name: str(value) for name, value in leaf.detail.items()})
     words.update(actor=leaf.actor.removeprefix("user:"), act=leaf.act, subject=leaf.subject)
-    text = SENTENCES.get(leaf.act, "{act} {subject}").format_map(words)
-    return Line(leaf.id, leaf.at, leaf.act, text, subject_url(leaf.subject))
+    text = SENTENCES.get(leaf.act, "{act}: {subject}").format_map(words)
+    before, name, after = text.partition(words["name"] if "name" in leaf.detail else words["host"])
+    return Line(leaf.id, leaf.at, leaf.act, before, name, after, _page_of(leaf.subject) or _page_of(leaf.actor))
 
 
-def subject_url(subject: str) -> str:
-    """Return the page of what an act is about, or nothing when it has none."""
+def _page_of(subject: str) -> str:
+    """Return the page of a host or baseline, or nothing for what has none."""
     kind, _, identifier = subject.partition(":")
     pages = {"host": "host", "baseline": "baseline"}
     return reverse(pages[kind], args=[identifier]) if kind in pages and identifier else ""

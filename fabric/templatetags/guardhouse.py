@@ -176,3 +176,14 @@ def marked(row: Difference, side: str) -> SafeString:
             spare.remove(word)
         words.append((mark_safe(f"<{tag}>" if differs else ""), word, mark_safe(f"</{tag}>" if differs else "")))  # noqa: S308  (literals)
     return format_html_join(" ", "{}{}{}", words)
+
+
+@register.filter
+def tpm_maker(identifier: str) -> str:
+    """Spell the TCG vendor id of an EK certificate (`id:49465800`) as its letters (`IFX`)."""
+    digits = identifier.removeprefix("id:")
+    try:
+        letters = bytes.fromhex(digits).rstrip(b"\0 ").decode("ascii")
+    except ValueError:
+        return identifier
+    return letters if letters.isprintable() and letters else f"vendor {digits}"

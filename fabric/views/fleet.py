@@ -1,5 +1,6 @@
 """Hosts: what they proved, and the acts on one of them."""
 
+from collections.abc import Iterable
 from uuid import UUID
 
 from django.contrib import messages
@@ -70,9 +71,15 @@ def host(request: HttpRequest, attester_id: UUID) -> HttpResponse:
         "comparison": attestation.compare(attester.latest) if attester.latest else None,
         "open_proposal": attestation.open_proposal_for(attester_id),
         "history": history[:HISTORY],
-        "strip": list(reversed(history[:STRIP])),
+        "strip": _strip(history[:STRIP]),
     }
     return page(request, "fabric/host.html", context)
+
+
+def _strip(newest: Iterable[object]) -> list[object]:
+    """Return the picture's places, oldest first; places without an attestation are on the left."""
+    shown = [*newest][::-1]
+    return [None] * (STRIP - len(shown)) + shown
 
 
 @require_GET

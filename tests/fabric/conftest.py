@@ -1,0 +1,133 @@
+"""People of every role, a tenant, and hosts in every state, with real evidence from software TPMs."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+from django.contrib.auth.models import Group, User
+from django.test import Client
+
+from attestation import service
+from fabric.models import Membership, Tenant, VirtualMachine
+from tests.attestation.conftest import (
+    Portal,
+    approve_host,
+    drifted,
+    fabric,
+    foreign,
+    healthy,
+    maker,
+    portal,
+    trusted_maker,
+)
+from tests.kps.parties import ID, OWNER
+from tests.machines import Machine
+
+__all__ = ["drifted", "fabric", "foreign", "healthy", "maker", "portal", "trusted_maker"]
+
+PASSWORD = "correct horse battery staple"
+REASON = "Seen with my own eyes this morning."
+
+
+def person(name: str, *groups: str) -> User:
+    user = User.objects.create_user(name, password=PASSWORD)
+    user.groups.set(Group.objects.filter(name__in=groups))
+    return user
+
+
+@pytest.fixture
+def admin(db: None) -> User:
+    return person("ada", "fabric admin")
+
+
+@pytest.fixture
+def approver(db: None) -> User:
+    return person("ben", "approver")
+
+
+@pytest.fixture
+def both(db: None) -> User:
+    """Someone who holds two roles: four eyes must bind this one too."""
+    return person("bob", "fabric admin", "approver")
+
+
+@pytest.fixture
+def auditor(db: None) -> User:
+    return person("eve", "auditor")
+
+
+@pytest.fixture
+def tenant(db: None) -> Tenant:
+    return Tenant.objects.create(name="Brandt", slug="brandt", owner_fingerprint=OWNER.guardian.fingerprint)
+
+
+@pytest.fixture
+def other_tenant(db: None) -> Tenant:
+    return Tenant.objects.create(name="Halske", slug="halske", owner_fingerprint="7" * 64)
+
+
+@pytest.fixture
+def owner(tenant: Tenant) -> User:
+    user = person("tim")
+    Membership.objects.create(tenant=tenant, user=user, role=Membership.Role.OWNER)
+    return user
+
+
+@pytest.fixture
+def operator(tenant: Tenant) -> User:
+    user = person("olga")
+    Membership.objects.create(tenant=tenant, user=user, role=Membership.Role.OPERATOR)
+    return user
+
+
+@pytest.fixture
+def stranger_tenant(other_tenant: Tenant) -> User:
+    """The owner of another tenant."""
+    user = person("hal")
+    Membership.objects.create(tenant=other_tenant, user=user, role=Membership.Role.OWNER)
+    return user
+
+
+@pytest.fixture
+def nobody(db: None) -> User:
+    """Signed in, without a role."""
+    return person("nemo")
+
+
+@pytest.fixture
+def machine(tenant: Tenant) -> VirtualMachine:
+    return VirtualMachine.objects.create(
+        tenant=tenant, name="payroll", protector_id=ID, level="shielded", added_at=datetime.now(UTC)
+    )
+
+
+@pytest.fixture
+def browse() -> Callable[[User | None], Client]:
+    """Return a browser in which this person is signed in."""
+
+    def signed_in(user: User | None) -> Client:
+        client = Client()
+        if user is not None:
+            client.force_login(user)
+        return client
+
+    return signed_in
+
+
+@pytest.fixture
+def fleet(fabric: Portal, healthy: Machine, drifted: Machine, foreign: Machine, admin: User, approver: User) -> Portal:
+    """One host that passes, one approved that booted another command line, one that waits and names no TPM maker."""
+    assert fabric.attest(healthy).json()["status"] == "Passed"
+    approve_host(fabric, drifted, admin, approver)
+    assert fabric.attest(drifted).json()["status"] == "InsecureHostConfiguration"
+    foreign.ek_certificate = None
+    assert fabric.enrol(foreign).json()["state"] == "pending"
+    return fabric
+
+
+def newest(machine: Machine) -> int:
+    """Return the number of a machine's newest verified attestation."""
+    found = service.attestations(attester_id=UUID(machine.attester)).filter(code="").first()
+    assert found is not None
+    return found.pk

@@ -1,0 +1,139 @@
+"""Who may open what: every page, every role, strangers too."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+from django.urls import URLPattern, reverse
+
+from attestation import service
+from fabric.models import VirtualMachine
+from fabric.urls import urlpatterns
+from tests.attestation.conftest import Portal
+from tests.fabric.conftest import REASON, newest
+from tests.machines import Machine
+
+STAFF = {"admin", "approver", "auditor"}
+TENANTS = {"owner", "operator"}
+EVERYBODY = STAFF | TENANTS | {"stranger_tenant", "nobody"}
+MAY_OPEN = {
+    "fleet": STAFF,
+    "hosts": STAFF,
+    "host": STAFF,
+    "propose-host": {"admin"},
+    "capture-baseline": {"admin"},
+    "revoke-host": {"admin", "approver"},
+    "revoke-certificate": {"admin", "approver"},
+    "machines": STAFF,
+    "proposals": STAFF,
+    "proposal": STAFF,
+    "baselines": STAFF,
+    "baseline": STAFF,
+    "attestations": STAFF,
+    "attestation": STAFF,
+    "releases": STAFF,
+    "audit": STAFF,
+    "tenants": STAFF,
+    "tenant": STAFF | TENANTS,
+    "add-machine": {"owner"},
+    "proves": EVERYBODY,
+}
+# Open to everybody, or sends each to the page that is theirs.
+OPEN = {"api-schema", "api-docs", "healthz", "login", "logout", "theme", "home"}
+
+
+@pytest.fixture
+def addresses(fleet: Portal, healthy: Machine, admin: User, machine: VirtualMachine) -> dict[str, str]:
+    """The address of every page, of things that exist."""
+    attestation_id = newest(healthy)
+    proposal = service.capture_baseline(attestation_id, name="second", by=admin, reason=REASON, now=datetime.now(UTC))
+    certificate = service.certificates(UUID(healthy.attester)).first()
+    assert certificate is not None
+    arguments: dict[str, list[object]] = {
+        "host": [healthy.attester],
+        "propose-host": [healthy.attester],
+        "revoke-host": [healthy.attester],
+        "capture-baseline": [attestation_id],
+        "attestation": [attestation_id],
+        "revoke-certificate": [certificate.serial],
+        "proposal": [proposal.pk],
+        "baseline": [proposal.baseline_id],
+        "tenant": ["brandt"],
+        "add-machine": ["brandt"],
+    }
+    return {name: reverse(name, args=arguments.get(name)) for name in MAY_OPEN}
+
+
+def names() -> Iterator[str]:
+    for pattern in urlpatterns:
+        if isinstance(pattern, URLPattern):
+            assert pattern.name is not None
+            yield pattern.name
+
+
+def test_every_address_has_a_line_in_this_table() -> None:
+    assert set(names()) == set(MAY_OPEN) | OPEN
+
+
+def test_a_stranger_is_sent_to_sign_in(addresses: dict[str, str]) -> None:
+    for name, address in addresses.items():
+        for answer in (Client().get(address), Client().post(address)):
+            refused = answer.status_code == 302 and answer["Location"].startswith(reverse("login"))
+            assert refused or answer.status_code == 405, name
+
+
+@pytest.mark.parametrize("role", sorted(EVERYBODY))
+def test_a_role_reaches_its_pages_and_no_others(
+    role: str,
+    addresses: dict[str, str],
+    browse: Callable[[User | None], Client],
+    request: pytest.FixtureRequest,
+) -> None:
+    client = browse(request.getfixturevalue(role))
+    for name, address in addresses.items():
+        expected = {200} if role in MAY_OPEN[name] else {403, 404}
+        assert client.get(address).status_code in expected, name
+
+
+@pytest.mark.parametrize("role", sorted(EVERYBODY))
+def test_an_act_by_the_wrong_role_is_refused(
+    role: str,
+    addresses: dict[str, str],
+    browse: Callable[[User | None], Client],
+    request: pytest.FixtureRequest,
+) -> None:
+    client = browse(request.getfixturevalue(role))
+    for name in ("propose-host", "capture-baseline", "revoke-host", "revoke-certificate", "add-machine"):
+        if role not in MAY_OPEN[name]:
+            assert client.post(addresses[name], {"reason": REASON}).status_code in {403, 404}, name
+
+
+@pytest.mark.parametrize(
+    ("role", "target"),
+    [
+        ("admin", "/fleet/"),
+        ("approver", "/fleet/"),
+        ("auditor", "/fleet/"),
+        ("owner", "/tenants/brandt/"),
+        ("operator", "/tenants/brandt/"),
+    ],
+)
+def test_everybody_starts_at_the_page_that_is_theirs(
+    role: str, target: str, browse: Callable[[User | None], Client], request: pytest.FixtureRequest
+) -> None:
+    assert browse(request.getfixturevalue(role)).get("/")["Location"] == target
+
+
+def test_someone_without_a_role_is_told_so(nobody: User, browse: Callable[[User | None], Client]) -> None:
+    assert "no role here yet" in browse(nobody).get("/").content.decode()
+
+
+def test_the_navigation_offers_no_page_that_would_refuse(
+    addresses: dict[str, str], owner: User, auditor: User, browse: Callable[[User | None], Client]
+) -> None:
+    assert "/audit/" not in browse(owner).get("/tenants/brandt/").content.decode()
+    page = browse(auditor).get(addresses["host"]).content.decode()
+    assert not any(act in page for act in ("Revoke host", "Capture baseline", "Put forward", "Revoke certificate"))
