@@ -90,7 +90,7 @@ def certificate_valid(host: Host) -> Credential | None:
     credential = host.store.credential()
     if credential is None or not credential.valid(now=datetime.now(UTC), reset_count=host.tpm.reset_count()):
         return None
-    return credential if host.tpm.bound_to_now(credential.key, credential.boot_pcrs) else None
+    return credential if host.tpm.usable_now(credential.key, credential.boot_pcrs) else None
 
 
 def ensure_certificate(host: Host) -> Credential:
@@ -113,7 +113,7 @@ def _transport_key(host: Host, boot_pcrs: tuple[int, ...]) -> tuple[SavedKey, in
     """The key of this boot: made once, because making an RSA key takes a hardware TPM seconds."""
     reset_count = host.tpm.reset_count()
     saved = host.store.transport_key()
-    if saved and saved[1] == reset_count and host.tpm.bound_to_now(saved[0], boot_pcrs):
+    if saved and saved[1] == reset_count and host.tpm.usable_now(saved[0], boot_pcrs):
         return saved
     key = host.tpm.create_transport_key(boot_pcrs)
     host.store.save_transport_key(key, reset_count)

@@ -143,6 +143,18 @@ def test_the_transport_key_is_made_once_per_boot(verifier: Verifier, store: Stor
     assert first == second != third
 
 
+@pytest.mark.parametrize("private", [b"", b"\0", b"\0\x02??", bytes(300)])
+def test_a_transport_key_that_the_tpm_does_not_know_is_made_again(
+    verifier: Verifier, store: Store, private: bytes
+) -> None:
+    with agent.opened(store) as host:
+        agent.attest(host)
+        saved = store.transport_key()
+        assert saved is not None
+        store.save_transport_key(replace(saved[0], private=private), saved[1])
+        assert agent.attest(host).status == "Passed"
+
+
 def test_a_certificate_of_another_boot_is_replaced_before_it_is_used(verifier: Verifier, store: Store) -> None:
     with agent.opened(store) as host:
         agent.attest(host)

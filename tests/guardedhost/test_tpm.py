@@ -76,6 +76,12 @@ def test_a_credential_for_another_ak_does_not_open(tcti: str) -> None:
         assert tpm.ak_public() == ak.raw, "no session or handle is left behind"
 
 
+@pytest.mark.parametrize("sealed", [(b"", b""), (b"\xff\xff", b"\0\x01"), (bytes(64), bytes(258))])
+def test_a_credential_of_another_form_is_a_sentence(tcti: str, sealed: tuple[bytes, bytes]) -> None:
+    with Tpm(tcti) as tpm, pytest.raises(TpmFailure):
+        tpm.activate(*sealed)
+
+
 def test_the_portal_verifies_the_quote_and_the_transport_key(tcti: str) -> None:
     with Tpm(tcti) as tpm:
         ak = parse_public(tpm.ak_public())
@@ -97,7 +103,7 @@ def test_the_transport_key_opens_after_pcr_10_moved_and_not_after_pcr_4_did(tcti
         tpm.extend(10, bytes(32))
         assert tpm.decrypt(key, BOOT_PCRS, ciphertext) == b"content key"
         tpm.extend(4, bytes(32))
-        assert not tpm.bound_to_now(key, BOOT_PCRS)
+        assert not tpm.usable_now(key, BOOT_PCRS)
         with pytest.raises(TpmFailure, match="boot state"):
             tpm.decrypt(key, BOOT_PCRS, ciphertext)
 
