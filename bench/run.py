@@ -1,0 +1,42 @@
+"""`make bench`: what an attestation and a release cost, from the pure cores to a whole portal over HTTP.
+
+Each figure is the median and the least of several runs; the ratio is to another figure of the same run, and is what
+can be compared between machines and between days. Nothing is asserted about time. Takes half a minute.
+"""
+
+import os
+import platform
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.core import core_figures
+from bench.figures import show
+from bench.wire import REQUESTS, wire_figures
+from tests.machines import Machine, booted
+from tests.tpm_lab import Maker
+
+
+@contextmanager
+def lab() -> Iterator[tuple[Path, Maker, Machine]]:
+    with tempfile.TemporaryDirectory(prefix="guardhouse-bench-") as name:
+        folder = Path(name)
+        maker = Maker(folder / "maker")
+        with booted(maker, folder, name="nbg-a01", capture="secureboot-on") as machine:
+            yield folder, maker, machine
+
+
+def main() -> None:
+    load = os.getloadavg()[0]
+    print(f"Python {platform.python_version()}, {os.cpu_count()} processors, load {load:.1f}")
+    with lab() as (folder, maker, machine):
+        show("The cores", core_figures(machine))
+        for name, figures, notes in wire_figures(maker, machine, folder):
+            show(f"One request over HTTP, {name}, {REQUESTS} in a row", figures)
+            for note in notes:
+                print(f"  {note}")
+
+
+if __name__ == "__main__":
+    main()
