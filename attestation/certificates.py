@@ -41,7 +41,7 @@ FAILING = {"InsecureHostConfiguration", "TpmError", "UnauthorizedHost"}
 
 @dataclass(frozen=True, slots=True)
 class HealthStatement:
-    """The Attestation Result that the Relying Party sees: which host, proved what, until when (RFC 9334 section 5.1)."""
+    """The Attestation Result for the Relying Party: which host, proved what, until when (RFC 9334 section 5.1)."""
 
     attester_id: UUID
     host: str

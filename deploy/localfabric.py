@@ -210,9 +210,10 @@ class LabHost:
             self.daemon.wait(STOP_SECONDS)
             self.daemon = None
 
-    def vm(self, act: str, bundle: Path) -> "subprocess.CompletedProcess[str]":
+    def vm(self, act: str, bundle: Path, *options: str) -> "subprocess.CompletedProcess[str]":
         """Start, stop or ask after a VM; the answer's exit code says how it went."""
-        return attempt([*GUARDHOUSE, "host", "vm", act, str(bundle), "--state-dir", str(self.folder)])
+        identity = ["--state-dir", str(self.folder)] if act == "start" else []
+        return attempt([*GUARDHOUSE, "host", "vm", act, str(bundle), *identity, *options])
 
 
 GUARDHOUSE = (str(PROGRAMS / "guardhouse"),)

@@ -13,6 +13,14 @@ def text(name: str, default: str) -> str:
     return os.environ.get(PREFIX + name, default)
 
 
+def label(name: str, default: str) -> str:
+    """Read a name that people see and that signed documents carry."""
+    value = text(name, default)
+    if not 1 <= len(value) <= 64 or not value.isprintable():
+        raise ImproperlyConfigured(f"{PREFIX}{name} is {value!r}; it must be 1 to 64 printable characters.")
+    return value
+
+
 def flag(name: str, default: bool) -> bool:
     value = os.environ.get(PREFIX + name)
     if value is None:

@@ -20,7 +20,7 @@ if not SECRET_KEY:
         "GUARDHOUSE_SECRET_KEY is not set: set it, or GUARDHOUSE_SECRET_KEY_FILE, or GUARDHOUSE_DEBUG=1 to develop."
     )
 ALLOWED_HOSTS = environment.words("ALLOWED_HOSTS", ["127.0.0.1", "localhost"])
-FABRIC_NAME = environment.text("FABRIC_NAME", "demo")
+FABRIC_NAME = environment.label("FABRIC_NAME", "demo")
 
 # --- Guardhouse --------------------------------------------------------------------------------------------------
 CHALLENGE_LIFETIME = timedelta(seconds=60)

@@ -33,6 +33,7 @@ def test_the_service_starts_with_a_secret_key_alone(tmp_path: Path) -> None:
         pytest.param({"DEBUG": "yes"}, "GUARDHOUSE_DEBUG is 'yes'; it must be 0 or 1", id="a flag that is none"),
         pytest.param({"CERTIFICATE_MINUTES": "481"}, "from 5 to 480", id="a certificate over eight hours"),
         pytest.param({"CERTIFICATE_MINUTES": "-5"}, "from 5 to 480", id="a negative lifetime"),
+        pytest.param({"FABRIC_NAME": "x" * 65}, "1 to 64 printable", id="a name too long to be signed"),
         pytest.param({"CUSTODY": "none"}, "GUARDHOUSE_CUSTODY is 'none'", id="an unknown custody"),
         pytest.param({"DATABASE_URL": "mysql://x/y"}, "must look like postgresql://", id="another database"),
         pytest.param({"SECRET_KEY_FILE": "/nonexistent"}, "cannot be read", id="a secret file that is not there"),

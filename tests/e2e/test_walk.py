@@ -89,7 +89,7 @@ def test_the_power_on_flow_from_an_unknown_host_to_a_running_vm(demo: Demo, chro
     expect(tim.locator("#releases")).to_contain_text(demo.healthy.name)
 
     # The changed host stays refused, in a sentence that names the change.
-    refused = demo.drifted.vm("start", demo.bundle)
+    refused = demo.drifted.vm("start", demo.copied_vm("on-changed-host"))
     assert refused.returncode == 1
     assert "drift=1" in refused.stdout + refused.stderr
     ada.goto(f"/hosts/{drifted}/")
@@ -107,7 +107,7 @@ def test_the_power_on_flow_from_an_unknown_host_to_a_running_vm(demo: Demo, chro
         expect(eve.get_by_role("link", name=act)).to_have_count(0)
 
     # A revoked host gets no key, and the page that somebody has open says so.
-    assert demo.healthy.vm("stop", demo.bundle).returncode == 0
+    assert demo.healthy.vm("stop", demo.bundle, "--wait", "1").returncode == 0
     ben.goto(f"/hosts/{healthy}/")
     expect(ben.get_by_text("Live", exact=True)).to_be_visible()
     ada.goto(f"/hosts/{healthy}/revoke/")
