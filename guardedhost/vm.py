@@ -24,8 +24,9 @@ from kps.core.wrap import ReleasedKeys, parse_released
 
 # The portal no longer honours the certificate in hand; a fresh attestation may earn one that it does.
 _STALE = frozenset(
-    {"certificate_expired", "certificate_refused", "certificate_revoked", "certificate_unknown"}
-    | {"host_not_approved", "mode_changed", "policy_changed", "release_request_refused"}
+    {"certificate_denied_before", "certificate_expired", "certificate_refused", "certificate_revoked"}
+    | {"certificate_unknown", "host_failing", "host_not_approved", "mode_changed", "policy_changed"}
+    | {"release_request_refused"}
 )
 # What is wrong is this one protector; an older one of the same machine may still be right.
 _THIS_PROTECTOR = ("malformed_protector", "protector_recipients", "protector_seal", "protector_unopened")
