@@ -175,14 +175,18 @@ def counted(portal: Portal, messages: Sequence[Message], folder: Path) -> str:
 
 def cpu_ms(pid: int) -> float:
     """Return the CPU time of a process, its living descendants and its dead ones that were waited for."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0.0
+    fields = read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
     own = sum(int(ticks) for ticks in fields[11:15]) * TICK_MS  # utime stime cutime cstime, proc(5)
     return own + sum(cpu_ms(child) for child in children(pid))
 
 
 def children(pid: int) -> list[int]:
-    tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for task in tasks for child in task.read_text(encoding="ascii").split()]
+    return [int(child) for task in Path(f"/proc/{pid}/task").glob("*/children") for child in read(task).split()]
+
+
+def read(file: Path) -> str:
+    """Return what the kernel says of a process or thread; nothing when it has just ended."""
+    try:
+        return file.read_text(encoding="ascii", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
