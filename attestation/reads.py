@@ -269,7 +269,8 @@ def _losing(hosts: Iterable[Attester], retired: Baseline) -> Iterator[Attester]:
 def matching(candidate: Baseline) -> tuple[tuple[Attester, ...], tuple[Attester, ...]]:
     """Split the hosts by whether their newest verified Evidence has every PCR value of this baseline."""
     hosts = Attester.objects.exclude(state__in=GONE).filter(latest__isnull=False).select_related("latest")
-    fits, differs = [], []
+    fits: list[Attester] = []
+    differs: list[Attester] = []
     for host in hosts:
         (fits if _fits(host, candidate.pcrs.items()) else differs).append(host)
     return tuple(fits), tuple(differs)

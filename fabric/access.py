@@ -21,6 +21,11 @@ def needs(permission: str) -> Callable[[View[Params]], View[Params]]:
     return decorate
 
 
+def asked(request: HttpRequest, name: str) -> str:
+    """Return what the address asks for; a NUL would end the pattern on one database and break the other."""
+    return request.GET.get(name, "").replace("\0", "").strip()
+
+
 def person(request: HttpRequest) -> User:
     """Return who is acting."""
     if not isinstance(request.user, User):

@@ -6,7 +6,7 @@ from django.views.decorators.http import require_GET
 
 from attestation import service as attestation
 from fabric import feed
-from fabric.access import needs, page
+from fabric.access import asked, needs, page
 from kps import service as kps
 from ledger import service as ledger
 
@@ -17,7 +17,7 @@ STATUSES = ("Passed", "InsecureHostConfiguration", "TpmError", "UnauthorizedHost
 @require_GET
 @needs("fabric.view_fleet")
 def attestations(request: HttpRequest) -> HttpResponse:
-    query, status = request.GET.get("q", "").strip(), request.GET.get("status", "")
+    query, status = asked(request, "q"), asked(request, "status")
     found = attestation.attestations(query=query, status=status)
     context = {
         "rows": Paginator(found, PER_PAGE).get_page(request.GET.get("page")),
@@ -46,7 +46,7 @@ def releases(request: HttpRequest) -> HttpResponse:
 @require_GET
 @needs("fabric.view_audit")
 def audit(request: HttpRequest) -> HttpResponse:
-    wanted = {name: request.GET.get(name, "").strip() for name in ("act", "actor", "subject")}
+    wanted = {name: asked(request, name) for name in ("act", "actor", "subject")}
     found = ledger.leaves(act_prefix=wanted["act"], actor=wanted["actor"], subject=wanted["subject"])
     rows = Paginator(found, PER_PAGE).get_page(request.GET.get("page"))
     entries = [(feed.line(leaf), leaf, "intact" if ledger.intact(leaf) else "altered") for leaf in rows]

@@ -11,7 +11,7 @@ from django.views.decorators.http import require_GET, require_http_methods
 
 from attestation import service as attestation
 from fabric import feed
-from fabric.access import needs, page, person
+from fabric.access import asked, needs, page, person
 from fabric.errors import explained
 from fabric.forms import CaptureForm, DangerForm, ReasonForm
 from fabric.models import Host, VirtualMachine
@@ -44,7 +44,7 @@ def fleet(request: HttpRequest) -> HttpResponse:
 @require_GET
 @needs("fabric.view_fleet")
 def hosts(request: HttpRequest) -> HttpResponse:
-    query, status = request.GET.get("q", "").strip(), request.GET.get("status", "")
+    query, status = asked(request, "q"), asked(request, "status")
     now = timezone.now()
     context = {
         "hosts": attestation.attesters(query=query, status=status, now=now),
