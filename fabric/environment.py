@@ -95,6 +95,7 @@ def database(default_path: Path) -> dict[str, object]:
         "PASSWORD": unquote(parts.password or ""),
         "HOST": unquote(parts.hostname or ""),
         "PORT": str(parts.port or ""),
-        "CONN_MAX_AGE": 60,
-        "CONN_HEALTH_CHECKS": True,
+        # Behind ASGI each request has a thread of its own, so a connection kept for the next one is never used again:
+        # under load the kept ones would take every place that PostgreSQL has.
+        "CONN_MAX_AGE": 0,
     }

@@ -48,6 +48,7 @@ pytestmark = pytest.mark.e2e
 ROUNDS = 4
 RELEASING = 3  # threads; the two machines attest in a thread each
 AT_ONCE = 20
+RUSH = 40
 RELEASES = "/kps/v1/releases"
 CRASH_DATABASE = "guardhouse_crash"
 UNSPENT_BUT_ANSWERED = """
@@ -316,3 +317,15 @@ def test_of_twenty_that_send_the_same_at_once_exactly_one_is_answered(
     answers = Counter(all_at_once(lab, path, body))
     assert answers == {(200, ""): 1, (409, code): AT_ONCE - 1}
     assert lab.records.rows(count) == [(before + 1,)]
+
+
+def test_forty_clients_that_keep_asking_are_all_served(lab: Lab) -> None:
+    """More requests than the database has places for connections: none may be kept that no request will use."""
+
+    def ask() -> list[int]:
+        with lab.line() as line:
+            return [line.get("/attestation/v1/info")[0] for _ in range(15)]
+
+    with ThreadPoolExecutor(RUSH) as pool:
+        answers = [sent.result() for sent in [pool.submit(ask) for _ in range(RUSH)]]
+    assert {status for each in answers for status in each} == {200}
