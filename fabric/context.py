@@ -36,6 +36,7 @@ def portal(request: HttpRequest) -> dict[str, object]:
         "mode": {"word": word, "icon": icon, "weak": weak},
         "navigation": navigation(user),
         "insecure_custody": not custody().secure,
+        "four_eyes": settings.FOUR_EYES,
         "theme": theme if theme in THEMES else "auto",
         "now": timezone.now(),
         "time_zone": settings.TIME_ZONE,
