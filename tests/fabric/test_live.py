@@ -32,7 +32,13 @@ class Channel:
     """A browser's end of the websocket."""
 
     def __init__(self, user: User | AnonymousUser) -> None:
-        scope = {"type": "websocket", "path": "/ws/fleet/", "headers": [], "subprotocols": [], "user": user}
+        scope: dict[str, Any] = {
+            "type": "websocket",
+            "path": "/ws/fleet/",
+            "headers": [],
+            "subprotocols": [],
+            "user": user,
+        }
         self.wire = ApplicationCommunicator(FleetConsumer.as_asgi(), scope)
 
     async def open(self) -> None:

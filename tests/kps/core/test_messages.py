@@ -158,7 +158,7 @@ def test_secrets_open_under_their_key_protector_and_roll() -> None:
 def test_secrets_do_not_open_otherwise(how: dict[str, Any]) -> None:
     token = seal_secrets(SECRETS, KEY, protector_id=ID, roll=3)
     with pytest.raises(errors.SecretsRefused):
-        open_secrets(token, **({"key": KEY, "protector_id": ID, "roll": 3} | how))
+        open_secrets(token, **{"key": KEY, "protector_id": ID, "roll": 3, **how})
 
 
 def test_altered_secrets_do_not_open() -> None:
