@@ -99,7 +99,7 @@ def shown_status(attester: Attester, *, now: datetime) -> str:
 
 def attesters(*, query: str = "", status: str = "", now: datetime) -> list[Attester]:
     """Return the hosts, with `shown` set on each; searched by name, id, digest or certificate serial."""
-    found = Attester.objects.select_related("latest")
+    found = Attester.objects.select_related("latest").defer("latest__evidence", "latest__pcrs")
     if query:
         found = found.filter(_matching(query))
     rows = []
@@ -161,6 +161,11 @@ def lapsing(*, now: datetime, limit: int) -> list[Attester]:
     return list(alive.order_by("certified_until")[:limit])
 
 
+def certified(*, now: datetime) -> int:
+    """Return how many hosts hold a certificate that has not lapsed."""
+    return Attester.objects.filter(state=Attester.State.APPROVED, certified_until__gt=now).count()
+
+
 def certificates(attester_id: UUID) -> QuerySet[HealthCertificate]:
     return HealthCertificate.objects.filter(attester_id=attester_id).select_related("attestation", "signer", "attester")
 
@@ -179,9 +184,7 @@ def certificate(serial: str) -> HealthCertificate:
 # --- attestations ------------------------------------------------------------------------------------------------
 
 
-def attestations(
-    *, attester_id: UUID | None = None, query: str = "", status: str = "", substatus: str = ""
-) -> QuerySet[Attestation]:
+def attestations(*, attester_id: UUID | None = None, query: str = "", status: str = "") -> QuerySet[Attestation]:
     """Return verdicts, newest first."""
     found = Attestation.objects.select_related("attester", "baseline", "certificate")
     if attester_id is not None:
@@ -191,8 +194,6 @@ def attestations(
         found = found.filter(Q(attester__name__icontains=query.strip()) | Q(certificate__serial__startswith=serial))
     if status:
         found = found.filter(status=status)
-    if substatus:
-        found = found.filter(findings__icontains=substatus)
     return found
 
 
@@ -256,6 +257,11 @@ def effect_of(proposal: Proposal) -> Effect:
     retires = same_name.first()
     loses = () if retires is None else tuple(_losing(differs, retires))
     return Effect(fits=fits, differs=differs, loses=loses, retires=retires, replaces=None)
+
+
+def losing(retired: Baseline) -> tuple[Attester, ...]:
+    """Return the hosts that pass with this baseline and would with no other, if it were retired."""
+    return tuple(_losing(matching(retired)[0], retired))
 
 
 def _losing(hosts: Iterable[Attester], retired: Baseline) -> Iterator[Attester]:

@@ -68,16 +68,16 @@ class DangerForm(FreshForm):
     )
     field_order = ("reason", "name", "password")
 
-    def __init__(self, *args: Any, expected: str, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, expected: str, of: str = "host", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.expected = expected
-        self.fields["name"].label = "Type the host’s name"
+        self.fields["name"].label = f"Type the {of}’s name"
         self.fields["name"].widget.attrs["placeholder"] = expected
 
     def clean_name(self) -> str:
         name = str(self.cleaned_data["name"]).strip()
         if name != self.expected:
-            raise forms.ValidationError("This is not the name of the host")
+            raise forms.ValidationError("This is not the name")
         return name
 
 

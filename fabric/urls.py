@@ -39,6 +39,8 @@ urlpatterns = [
     path("proposals/<int:proposal_id>/", trust.proposal, name="proposal"),
     path("baselines/", trust.baselines, name="baselines"),
     path("baselines/<uuid:baseline_id>/", trust.baseline, name="baseline"),
+    path("baselines/<uuid:baseline_id>/retire/", trust.retire_baseline, name="retire-baseline"),
+    path("certificates/deny/", trust.deny_certificates, name="deny-certificates"),
     path("attestations/<int:attestation_id>/capture/", fleet.capture_baseline, name="capture-baseline"),
     # records
     path("attestations/", audit.attestations, name="attestations"),

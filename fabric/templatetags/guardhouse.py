@@ -91,9 +91,9 @@ def act_icon(act: str) -> SafeString:
 
 
 @register.filter
-def when(moment: datetime | None) -> SafeString | str:
-    """Show a clock time today, the weekday this week, the date before that."""
-    if moment is None:
+def when(moment: datetime | str | None) -> SafeString | str:
+    """Show a clock time today, the weekday this week, the date before that; what a template cannot find is a `str`."""
+    if not isinstance(moment, datetime):
         return "never"
     local, now = timezone.localtime(moment), timezone.localtime()
     if local.date() == now.date():
@@ -107,9 +107,9 @@ def when(moment: datetime | None) -> SafeString | str:
 
 
 @register.filter
-def moment(value: datetime | None) -> SafeString | str:
+def moment(value: datetime | str | None) -> SafeString | str:
     """Show date and time in full, for records."""
-    if value is None:
+    if not isinstance(value, datetime):
         return "never"
     local = timezone.localtime(value)
     return format_html('<time datetime="{}">{} {}</time>', value.isoformat(), local.day, f"{local:%b %Y %H:%M:%S}")

@@ -13,7 +13,7 @@ from django.views.decorators.http import require_GET, require_http_methods
 from attestation import service as attestation
 from fabric.access import needs, page, person
 from fabric.errors import explained
-from fabric.forms import APPROVE, APPROVE_UNENDORSED, REJECT, DecisionForm
+from fabric.forms import APPROVE, APPROVE_UNENDORSED, REJECT, DangerForm, DecisionForm
 
 DECIDED = 30
 
@@ -90,3 +90,32 @@ def baseline(request: HttpRequest, baseline_id: UUID) -> HttpResponse:
         "proposals": attestation.proposals().filter(baseline=found),
     }
     return page(request, "fabric/baseline.html", context)
+
+
+@require_http_methods(["GET", "POST"])
+@needs("attestation.revoke")
+@explained
+def retire_baseline(request: HttpRequest, baseline_id: UUID) -> HttpResponse:
+    found = attestation.baseline(baseline_id)
+    form = DangerForm(request.POST or None, request=request, expected=found.name, of="baseline")
+    if request.method == "POST" and form.is_valid():
+        reason = form.cleaned_data["reason"]
+        attestation.retire_baseline(baseline_id, by=person(request), reason=reason, now=timezone.now())
+        messages.success(request, f"{found.name} is retired. Hosts that match no other baseline get no more keys.")
+        return redirect("baseline", baseline_id)
+    context = {"form": form, "baseline": found, "loses": attestation.losing(found)}
+    return page(request, "fabric/retire_baseline.html", context)
+
+
+@require_http_methods(["GET", "POST"])
+@needs("attestation.revoke")
+@explained
+def deny_certificates(request: HttpRequest) -> HttpResponse:
+    """Void every certificate of the fabric at once."""
+    now = timezone.now()
+    form = DangerForm(request.POST or None, request=request, expected=settings.FABRIC_NAME, of="fabric")
+    if request.method == "POST" and form.is_valid():
+        attestation.deny_issued_before(now, by=person(request), reason=form.cleaned_data["reason"], now=now)
+        messages.success(request, "Every certificate issued until now is void. Hosts attest again for another.")
+        return redirect("fleet")
+    return page(request, "fabric/deny_certificates.html", {"form": form, "certified": attestation.certified(now=now)})

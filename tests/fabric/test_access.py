@@ -27,6 +27,8 @@ MAY_OPEN = {
     "capture-baseline": {"admin"},
     "revoke-host": {"admin", "approver"},
     "revoke-certificate": {"admin", "approver"},
+    "retire-baseline": {"admin", "approver"},
+    "deny-certificates": {"admin", "approver"},
     "machines": STAFF,
     "proposals": STAFF,
     "proposal": STAFF,
@@ -41,6 +43,10 @@ MAY_OPEN = {
     "add-machine": {"owner"},
     "proves": EVERYBODY,
 }
+ACTS = (
+    *("propose-host", "capture-baseline", "revoke-host", "revoke-certificate", "add-machine"),
+    *("retire-baseline", "deny-certificates"),
+)
 # Open to everybody, or sends each to the page that is theirs.
 OPEN = {"api-schema", "api-docs", "healthz", "login", "logout", "theme", "home"}
 
@@ -61,6 +67,7 @@ def addresses(fleet: Portal, healthy: Machine, admin: User, machine: VirtualMach
         "revoke-certificate": [certificate.serial],
         "proposal": [proposal.pk],
         "baseline": [proposal.baseline_id],
+        "retire-baseline": [proposal.baseline_id],
         "tenant": ["brandt"],
         "add-machine": ["brandt"],
     }
@@ -106,7 +113,7 @@ def test_an_act_by_the_wrong_role_is_refused(
     request: pytest.FixtureRequest,
 ) -> None:
     client = browse(request.getfixturevalue(role))
-    for name in ("propose-host", "capture-baseline", "revoke-host", "revoke-certificate", "add-machine"):
+    for name in ACTS:
         if role not in MAY_OPEN[name]:
             assert client.post(addresses[name], {"reason": REASON}).status_code in {403, 404}, name
 

@@ -10,6 +10,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 
 from attestation import service
+from attestation.errors import Refusal
 from ledger import service as ledger
 from tests.attestation.conftest import Portal
 from tests.fabric.conftest import PASSWORD, REASON, newest
@@ -189,6 +190,25 @@ def test_a_dangerous_act_wants_name_reason_and_password(
         assert "Not recorded" in browse(admin).post(address, danger(healthy, **changes)).content.decode()
     assert service.certificate(serial).revoked_at is None
     assert state_of(healthy) == "approved"
+
+
+def test_a_baseline_is_retired(fleet: Portal, healthy: Machine, admin: User, browse: Browse) -> None:
+    baseline = service.baselines().get(name="trixie")
+    client, address = browse(admin), f"/baselines/{baseline.pk}/"
+    assert "1 host that passes today" in " ".join(client.get(f"{address}retire/").content.decode().split())
+    assert "Not recorded" in client.post(f"{address}retire/", danger(healthy)).content.decode()
+    assert client.post(f"{address}retire/", danger(healthy, name="trixie")).status_code == 302
+    assert "Retired" in client.get(address).content.decode()
+    assert fleet.attest(healthy).json()["status"] == "InsecureHostConfiguration"
+
+
+def test_every_certificate_is_voided_at_once(serial: str, healthy: Machine, approver: User, browse: Browse) -> None:
+    client = browse(approver)
+    assert "1 host holds a certificate" in client.get("/certificates/deny/").content.decode()
+    assert "Not recorded" in client.post("/certificates/deny/", danger(healthy)).content.decode()
+    assert client.post("/certificates/deny/", danger(healthy, name="demo")).status_code == 302
+    with pytest.raises(Refusal, match="denies certificates issued before"):
+        service.verify_certificate(bytes(service.certificate(serial).der), now=datetime.now(UTC))
 
 
 def test_a_form_without_its_token_is_refused(proposed: str, approver: User) -> None:
