@@ -8,13 +8,13 @@ help: ## List the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 setup: ## Install what is missing: Debian packages, .venv, browser assets
 	@deploy/setup.sh
-demo: setup ## Run the portal, three lab hosts and a shielded VM on this machine
-	@$(PYTHON) deploy/demo.py
+demo: setup ## Run the portal, three lab hosts and a shielded VM on this machine (APPROVED=1: host and baseline approved already)
+	@$(PYTHON) deploy/demo.py $(if $(APPROVED),--approved)
 demo-check: setup ## Walk through the demo without a person; one line per step
 	@$(PYTHON) deploy/demo.py --check
 test: setup ## Run every test on SQLite, then services and APIs on PostgreSQL and Redis
 	$(PYTHON) -m pytest
-	GUARDHOUSE_TEST_SERVICES=1 $(PYTHON) -m pytest --ignore-glob='tests/*/core' tests/attestation tests/kps tests/ledger tests/fabric
+	GUARDHOUSE_TEST_SERVICES=1 $(PYTHON) -m pytest --ignore-glob='tests/*/core' tests/attestation tests/kps tests/ledger tests/fabric tests/e2e/test_crash.py
 check: export GUARDHOUSE_SECRET_KEY := $(shell head -c 48 /dev/urandom | base64 -w0)
 check: export GUARDHOUSE_STATE_DIR := $(CURDIR)/.setup
 check: setup ## Lint, types, import contracts, templates, settings, migrations, API schema, spelling

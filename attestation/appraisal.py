@@ -110,8 +110,14 @@ def appraise_evidence(challenge_id: UUID, received: ReceivedEvidence, *, now: da
     policy = policy_in_force()
     result = appraise(claims.pcrs, claims.events, policy)
     with transaction.atomic():
+        challenge.attester = _locked(challenge.attester_id)
         attestation = _record(challenge, evidence, claims, result, policy_version=policy.version, at=(now, started))
         return _outcome(attestation, claims, now=now)
+
+
+def _locked(attester_id: UUID) -> Attester:
+    """Return the host as it stands now, held still: somebody may revoke it while its Evidence is being verified."""
+    return Attester.objects.select_for_update(of=("self",)).select_related("latest").get(pk=attester_id)
 
 
 def _complete(received: ReceivedEvidence, challenge: Challenge) -> Evidence:
@@ -199,20 +205,10 @@ def _outcome(attestation: Attestation, claims: Claims, *, now: datetime) -> Outc
         secret = wrap_to_transport_key(certificates.release_secret(issued.serial), claims.transport.spki)
         next_at = issued.not_after - settings.CERTIFICATE_LIFETIME / 8
         attester.certified_until = issued.not_after
+    news = passed or _differs(attester.latest, attestation)
     _show(attester, attestation, next_at)
-    ledger.record(
-        actor=attester.subject,
-        act="attestation.passed" if passed else "attestation.failed",
-        subject=attester.subject,
-        detail={
-            "name": attester.name,
-            "attestation": attestation.id,
-            "status": attestation.status,
-            "codes": [finding["code"] for finding in attestation.findings],
-            "policy": attestation.policy_version,
-        },
-        now=now,
-    )
+    if news:  # a certificate is always news; the same failure again is a row of the history and no decision
+        _tell(attestation, now=now)
     log.info("attestation %s of host %s: %s", attestation.id, attester.id, attestation.status)
     return Outcome(
         status=attestation.status,
@@ -224,9 +220,36 @@ def _outcome(attestation: Attestation, claims: Claims, *, now: datetime) -> Outc
     )
 
 
+def _differs(before: Attestation | None, now: Attestation) -> bool:
+    """Say whether an attestation found something else than the one before it."""
+    if before is None or (before.status, before.policy_version) != (now.status, now.policy_version):
+        return True
+    return [finding["what"] for finding in before.findings] != [finding["what"] for finding in now.findings]
+
+
+def _tell(attestation: Attestation, *, now: datetime) -> None:
+    attester = attestation.attester
+    ledger.record(
+        actor=attester.subject,
+        act="attestation.passed" if attestation.status == "Passed" else "attestation.failed",
+        subject=attester.subject,
+        detail={
+            "name": attester.name,
+            "attestation": attestation.id,
+            "status": attestation.status,
+            "codes": [finding["code"] for finding in attestation.findings],
+            "policy": attestation.policy_version,
+        },
+        now=now,
+    )
+
+
 def _show(attester: Attester, attestation: Attestation, next_at: datetime) -> None:
+    """Let the host's row say what was found; `status_at` is since when, not when last."""
+    if attester.status != attestation.status:
+        attester.status_at = attestation.at
     attester.status, attester.substatus = attestation.status, attestation.substatus
-    attester.status_at, attester.latest, attester.next_attestation_at = attestation.at, attestation, next_at
+    attester.latest, attester.next_attestation_at = attestation, next_at
     attester.save(
         update_fields=["status", "substatus", "status_at", "latest", "next_attestation_at", "certified_until"]
     )

@@ -196,7 +196,7 @@ def _climb(signed: _Signed, authorities: Sequence[x509.Certificate], now: dateti
     """
     certificate = signed.certificate
     refusal: EndorsementRefused = EndorsementUntrusted(
-        f"No trusted authority is named “{certificate.issuer.rfc4514_string()}”."
+        f"No trusted authority named “{certificate.issuer.rfc4514_string()}” has signed it."
     )
     if depth >= _LONGEST_CHAIN:
         _refuse("The chain is too long.")

@@ -73,6 +73,19 @@ def test_a_changed_kernel_command_line_is_named(fabric: Portal, drifted: Machine
     assert any("drift=1" in finding["what"] for finding in verdict["findings"])
 
 
+def test_the_same_failure_again_is_history_and_no_news(
+    fabric: Portal, drifted: Machine, admin: User, approver: User
+) -> None:
+    approve_host(fabric, drifted, admin, approver)
+    for _ in range(3):
+        fabric.attest(drifted)
+    attester = Attester.objects.get(pk=drifted.attester)
+    assert attester.attestations.count() == 3
+    assert ledger.leaves(act_prefix="attestation.failed", subject=attester.subject).count() == 1
+    assert attester.latest is not None
+    assert attester.status_at < attester.latest.at  # type: ignore[operator]  # set by the first attestation
+
+
 def test_an_unchanged_log_travels_once(fabric: Portal, healthy: Machine) -> None:
     challenge = fabric.challenge(healthy, event_log_sha256=healthy.log_digest).json()
     assert challenge["send_event_log"] is False
