@@ -1,12 +1,11 @@
 """Shape and size of what machines send: text to bytes, bounded before anything is parsed. Nothing here is saved."""
 
-import base64
-import binascii
 import re
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from attestation.core.base64url import from_b64u, to_b64u
 from attestation.core.eventlog import EVENT_LOG_LIMIT
 from attestation.core.ima import IMA_LIMIT
 
@@ -37,18 +36,13 @@ class Base64Bytes(serializers.Field[bytes, str, str, bytes]):
             self.fail("malformed")
         if len(data) > (self.limit * 4 + 2) // 3:
             self.fail("too_large", limit=self.limit)
-        return self._decode(data)
-
-    def _decode(self, data: str) -> bytes:
-        if "+" in data or "/" in data:  # the other alphabet, which Python's decoder would let through
-            self.fail("malformed")
         try:
-            return base64.b64decode(data.encode("ascii") + b"=" * (-len(data) % 4), altchars=b"-_", validate=True)
-        except (binascii.Error, UnicodeEncodeError):
+            return from_b64u(data)
+        except ValueError:
             self.fail("malformed")
 
     def to_representation(self, value: bytes) -> str:
-        return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
+        return to_b64u(value)
 
 
 class PcrValues(serializers.DictField):

@@ -8,10 +8,10 @@ from typing import ParamSpec, TypeVar
 
 import click
 
+from attestation.core.appraise import Finding
 from guardedhost.agent import NotAttested
 from guardedhost.errors import AgentError, Unreachable
 from guardedhost.store import DEFAULT_FOLDER
-from guardedhost.wire import Finding
 
 REFUSED, UNREACHABLE = 1, 3
 

@@ -10,15 +10,15 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from attestation.core.base64url import to_b64u
+from attestation.core.eventlog import EVENT_LOG_LIMIT
+from attestation.core.ima import IMA_LIMIT
 from guardedhost.client import Client
 from guardedhost.errors import AgentError, Unreachable
 from guardedhost.jwe import open_jwe
 from guardedhost.store import Config, Credential, LastAttestation, Store
 from guardedhost.tpm import Quoted, SavedKey, Tpm
-from guardedhost.wire import Activation, Challenge, Verdict, to_b64u
-
-EVENT_LOG_LIMIT = 1 << 20
-IMA_LIMIT = 64 << 20
+from guardedhost.wire import Activation, Challenge, Verdict
 
 log = logging.getLogger(__name__)
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import requests
 
+from attestation.core.base64url import from_b64u, to_b64u
 from guardedhost.errors import AgentError, Refused, Unreachable
 from guardedhost.wire import (
     Activation,
@@ -19,14 +20,12 @@ from guardedhost.wire import (
     Enrolment,
     Release,
     Verdict,
-    from_b64u,
     malformed,
     read_activation,
     read_challenge,
     read_enrolment,
     read_release,
     read_verdict,
-    to_b64u,
 )
 
 _TIMEOUT = (5.0, 60.0)  # connect, read

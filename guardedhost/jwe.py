@@ -10,8 +10,8 @@ from collections.abc import Callable
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from attestation.core.base64url import from_b64u
 from guardedhost.errors import AgentError
-from guardedhost.wire import from_b64u
 
 _HEADER = {"alg": "RSA-OAEP-256", "enc": "A256GCM"}
 _CONTENT_KEY, _IV, _TAG = 32, 12, 16

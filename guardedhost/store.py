@@ -18,9 +18,10 @@ from typing import Any, TypeVar
 
 from cryptography import x509
 
+from attestation.core.appraise import Finding
+from attestation.core.base64url import from_b64u, to_b64u
 from guardedhost.errors import StoreDamaged
 from guardedhost.tpm import SavedKey
-from guardedhost.wire import Finding, from_b64u, to_b64u
 
 DEFAULT_FOLDER = Path("/var/lib/guardhouse")
 EVENT_LOG = "/sys/kernel/security/tpm0/binary_bios_measurements"

@@ -1,46 +1,17 @@
 """The shapes of what the portal answers. The portal is authenticated by TLS; its answers are still read strictly."""
 
-import base64
-import binascii
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from attestation.core.appraise import Finding
+from attestation.core.base64url import from_b64u
 from guardedhost.errors import Unreachable
 
-_B64U = re.compile(r"[A-Za-z0-9_-]*")
 # Shorter and the quote may not be fresh; longer and it is no nonce but something the portal wants signed.
 _NONCE_SIZES = range(16, 65)
 _PCRS = range(24)
-
-
-def to_b64u(data: bytes) -> str:
-    """Base64url without padding (RFC 7515, section 2)."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def from_b64u(text: str) -> bytes:
-    """The inverse, strict: any other character is a ValueError."""
-    if not _B64U.fullmatch(text):
-        raise ValueError("not base64url")
-    try:
-        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    except binascii.Error as error:
-        raise ValueError("not base64url") from error
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is wrong with this host: what, why it matters, and what to do."""
-
-    code: str
-    substatus: str
-    what: str
-    why: str
-    remedy: str
-    pcrs: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

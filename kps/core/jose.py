@@ -3,11 +3,8 @@
 The JOSE library does the cryptography. Whatever it would parse is read here before, so that its input has one shape.
 """
 
-import base64
-import binascii
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
@@ -17,9 +14,9 @@ from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OctKey
 
+from attestation.core import base64url
 from kps.errors import MalformedDocument
 
-_B64U: Final = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
 _HEADER_LIMIT: Final = 512
 
 Json = dict[str, Any]
@@ -27,20 +24,15 @@ SigningKey = ec.EllipticCurvePrivateKey | bytes
 VerifyingKey = ec.EllipticCurvePublicKey | bytes
 
 
-def to_b64u(data: bytes) -> str:
-    """Base64url without padding (RFC 7515, section 2)."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
 def from_b64u(value: object, *, size: range | None = None) -> bytes:
-    """The inverse, in one way only: other characters and stray bits at the end are refused; `size` is in bytes."""
-    if not isinstance(value, str) or not _B64U.fullmatch(value):
-        raise MalformedDocument("A binary field is not base64url without padding.")
+    """Return the bytes of a binary field, which is base64url written the one way; `size` is in bytes."""
+    if not isinstance(value, str):
+        raise MalformedDocument("A binary field is not text.")
     try:
-        data = base64.urlsafe_b64decode(value + "=" * (-len(value) % 4))
-    except binascii.Error as error:
+        data = base64url.from_b64u(value)
+    except ValueError as error:
         raise MalformedDocument("A binary field is not base64url without padding.") from error
-    if to_b64u(data) != value or (size is not None and len(data) not in size):
+    if size is not None and len(data) not in size:
         raise MalformedDocument("A binary field has the wrong size.")
     return data
 
@@ -104,7 +96,7 @@ def jwk(key: ec.EllipticCurvePublicKey) -> dict[str, str]:
 
 def thumbprint(key: ec.EllipticCurvePublicKey) -> str:
     """Return the JWK thumbprint (RFC 7638, SHA-256, base64url)."""
-    return to_b64u(hashlib.sha256(canonical(jwk(key))).digest())
+    return base64url.to_b64u(hashlib.sha256(canonical(jwk(key))).digest())
 
 
 def parse_public_key(value: object) -> ec.EllipticCurvePublicKey:
@@ -143,7 +135,7 @@ def parse_jws(token: object, *, limit: int) -> Unverified:
     first, second, third = token.split(".")
     header = members(read_json(from_b64u(first), limit=_HEADER_LIMIT), {"alg", "kid"}, what="The header of a JWS")
     from_b64u(third, size=range(32, 65))
-    if header["alg"] not in {"ES256", "HS256"}:
+    if header["alg"] not in ("ES256", "HS256"):
         raise MalformedDocument("A JWS uses another algorithm than ES256 and HS256.")
     payload = read_json(from_b64u(second), limit=limit)
     return Unverified(token, text(header["kid"], what="The key id of a JWS"), payload)

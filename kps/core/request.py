@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
+from attestation.core.base64url import to_b64u
 from kps.core import jose
 from kps.errors import MalformedDocument, MalformedRequest, ReleaseRequestRefused, ReleaseStale
 
@@ -35,9 +36,9 @@ def build_request(request: ReleaseRequest, secret: bytes) -> str:
     """Return the message that `parse_request` and `verify_request` read; for the agent."""
     payload = {
         "key_protector": request.untrusted_protector,
-        "certificate": jose.to_b64u(request.certificate),
+        "certificate": to_b64u(request.certificate),
         "vm": request.vm,
-        "nonce": jose.to_b64u(request.nonce),
+        "nonce": to_b64u(request.nonce),
         "at": request.at,
     }
     return jose.sign(payload, secret, kid=request.serial)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
+from attestation.core.base64url import to_b64u
 from attestation.core.handover import wrap_to_transport_key
 from kps.core import jose
 from kps.core.protector import LEVELS, MOST_ROLLS
@@ -30,8 +31,8 @@ class ReleasedKeys:
 def wrap(keys: ReleasedKeys, *, transport_spki: bytes) -> str:
     """Return the keys as a compact JWE (RSA-OAEP-256, A256GCM) to the certificate's transport key."""
     payload = {
-        "ingress": jose.to_b64u(keys.ingress),
-        "egress": jose.to_b64u(keys.egress),
+        "ingress": to_b64u(keys.ingress),
+        "egress": to_b64u(keys.egress),
         "level": keys.level,
         "protector": str(keys.protector),
         "roll": keys.roll,

@@ -10,6 +10,7 @@ from joserfc import jwe
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
 
+from attestation.core.base64url import to_b64u
 from kps.core import jose
 from kps.errors import MalformedDocument, ProtectorUnopened
 
@@ -17,7 +18,7 @@ KEY_SIZE: Final = 32
 MOST_RECIPIENTS: Final = 17  # the owner and 16 guardians
 _ALGORITHM: Final = "ECDH-ES+A256KW"
 _PROTECTED: Final = {"enc": "A256GCM", "typ": "guardhouse-transport-key+jwe"}
-_ENCODED: Final = jose.to_b64u(b'{"enc":"A256GCM","typ":"guardhouse-transport-key+jwe"}')
+_ENCODED: Final = to_b64u(b'{"enc":"A256GCM","typ":"guardhouse-transport-key+jwe"}')
 _SIZES: Final = {"iv": range(12, 13), "ciphertext": range(KEY_SIZE, KEY_SIZE + 1), "tag": range(16, 17)}
 _ENCRYPTED_KEY: Final = range(40, 41)  # AES key wrap of 32 bytes (RFC 3394)
 

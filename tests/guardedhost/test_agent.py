@@ -1,6 +1,5 @@
 """The agent against a portal that uses the real verifier: what it sends, what it keeps, what it does not."""
 
-import base64
 import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -10,8 +9,10 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from attestation.core.base64url import from_b64u, to_b64u
 from attestation.core.certificate import HealthClaims, build_health_certificate, build_signer
 from attestation.core.credential import make_credential
+from attestation.core.eventlog import EVENT_LOG_LIMIT
 from attestation.core.handover import wrap_to_transport_key
 from attestation.core.quote import BOOT_PCRS, QUOTED_PCRS, verify_quote
 from attestation.core.tpm import parse_public
@@ -24,14 +25,6 @@ from tests.guardedhost.conftest import DRIFT, ON, Portal
 
 NONCE, SECRET = os.urandom(32), os.urandom(32)
 SIGNER = ec.generate_private_key(ec.SECP256R1())
-
-
-def b64u(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def raw(text: str) -> bytes:
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
 class Verifier:
@@ -49,26 +42,26 @@ class Verifier:
         if path.endswith("/activation"):
             return (
                 (200, {"attester": "host", "state": "pending", "detail": "Wait."})
-                if raw(body["secret"]) == SECRET
+                if from_b64u(body["secret"]) == SECRET
                 else (403, {})
             )
         if path.endswith("/challenges"):
-            fields = {"id": "c", "nonce": b64u(self.nonce), "bank": "sha256", "send_event_log": self.send_event_log}
+            fields = {"id": "c", "nonce": to_b64u(self.nonce), "bank": "sha256", "send_event_log": self.send_event_log}
             return 201, {**fields, "pcrs": QUOTED_PCRS, "boot_pcrs": BOOT_PCRS}
         return 200, self._verdict(body)
 
     def _credential(self, body: Any) -> dict[str, str]:
-        self.ek, self.ak = raw(body["ek_public"]), raw(body["ak_public"])
+        self.ek, self.ak = from_b64u(body["ek_public"]), from_b64u(body["ak_public"])
         name = parse_public(self.ak).name
         blob, seed = make_credential(parse_public(self.ek), name, SECRET, seed=bytes(64), ephemeral=None)
-        return {"id": "e", "credential_blob": b64u(blob), "secret": b64u(seed)}
+        return {"id": "e", "credential_blob": to_b64u(blob), "secret": to_b64u(seed)}
 
     def _verdict(self, body: dict[str, Any]) -> dict[str, Any]:
         self.evidence.append(body)
-        ak, values = parse_public(self.ak), {int(pcr): raw(value) for pcr, value in body["pcr_values"].items()}
-        signed = (raw(body["quote"]), raw(body["signature"]))
+        ak, values = parse_public(self.ak), {int(pcr): from_b64u(value) for pcr, value in body["pcr_values"].items()}
+        signed = (from_b64u(body["quote"]), from_b64u(body["signature"]))
         verify_quote(*signed, ak=ak, nonce=self.nonce, selection=("sha256", QUOTED_PCRS), pcr_values=values)
-        parts = [raw(body[f"transport_{part}"]) for part in ("public", "certify", "signature")]
+        parts = [from_b64u(body[f"transport_{part}"]) for part in ("public", "certify", "signature")]
         spki = verify_transport_key(*parts, ak=ak, nonce=self.nonce, pcrs=values).spki
         now = datetime.now(UTC)
         answer: dict[str, Any] = {"substatus": [], "findings": [], "next_attestation_at": now.isoformat()}
@@ -78,7 +71,7 @@ class Verifier:
             return {**answer, "status": "InsecureHostConfiguration", "findings": [finding]}
         certificate = self._certificate(spki, now)
         secret = wrap_to_transport_key(SECRET, spki)
-        return {**answer, "status": "Passed", "certificate": b64u(certificate), "release_secret": secret}
+        return {**answer, "status": "Passed", "certificate": to_b64u(certificate), "release_secret": secret}
 
     def _certificate(self, spki: bytes, now: datetime) -> bytes:
         start = now - timedelta(hours=1)
@@ -118,7 +111,7 @@ def test_a_host_that_passes_holds_a_certificate_and_a_secret_that_its_tpm_opens(
     assert (last.status, last.certificate_until) == ("Passed", credential.not_after)
     for path in store.folder.glob("*.json"):
         assert SECRET not in path.read_bytes()
-        assert b64u(SECRET).encode() not in path.read_bytes()
+        assert to_b64u(SECRET).encode() not in path.read_bytes()
 
 
 def test_the_log_travels_only_when_the_portal_asks(verifier: Verifier, store: Store) -> None:
@@ -127,7 +120,7 @@ def test_the_log_travels_only_when_the_portal_asks(verifier: Verifier, store: St
         verifier.send_event_log = False
         agent.attest(host)
     first, second = verifier.evidence
-    assert raw(first["event_log"]) == ON.read_bytes()
+    assert from_b64u(first["event_log"]) == ON.read_bytes()
     assert "event_log" not in second
     assert "ima_log" not in second
 
@@ -198,7 +191,7 @@ def test_a_token_for_another_key_does_not_open(verifier: Verifier, store: Store)
         credential = agent.ensure_certificate(host)
         head, _, rest = credential.release_secret.split(".", 2)
         with pytest.raises((NotOpened, TpmFailure)):
-            agent.open_token(host, credential, f"{head}.{b64u(os.urandom(256))}.{rest}")
+            agent.open_token(host, credential, f"{head}.{to_b64u(os.urandom(256))}.{rest}")
 
 
 def test_a_host_that_answers_for_another_tpm_cannot_activate(verifier: Verifier, store: Store, portal: Portal) -> None:
@@ -208,7 +201,7 @@ def test_a_host_that_answers_for_another_tpm_cannot_activate(verifier: Verifier,
             blob, seed = make_credential(
                 parse_public(verifier.ek), b"\x00\x0b" + bytes(32), SECRET, seed=bytes(64), ephemeral=None
             )
-            answer = {"id": "e", "credential_blob": b64u(blob), "secret": b64u(seed)}
+            answer = {"id": "e", "credential_blob": to_b64u(blob), "secret": to_b64u(seed)}
         return status, answer
 
     portal.answer = swapped
@@ -224,7 +217,7 @@ def test_a_host_without_a_boot_log_says_so(verifier: Verifier, store: Store) -> 
 
 def test_a_boot_log_that_is_too_large_is_not_sent(verifier: Verifier, store: Store) -> None:
     log = store.folder / "large"
-    log.write_bytes(bytes(agent.EVENT_LOG_LIMIT + 1))
+    log.write_bytes(bytes(EVENT_LOG_LIMIT + 1))
     store.save_config(replace(store.config(), event_log=str(log)))
     with agent.opened(store) as host, pytest.raises(AgentError, match="larger than"):
         agent.attest(host)
@@ -252,6 +245,6 @@ def test_nothing_secret_is_logged(verifier: Verifier, store: Store, caplog: pyte
     with agent.opened(store) as host:
         agent.open_token(host, agent.ensure_certificate(host), agent.ensure_certificate(host).release_secret)
     sent = verifier.evidence[0]
-    for secret in (SECRET.hex(), b64u(SECRET), NONCE.hex(), b64u(NONCE), sent["quote"], sent["signature"]):
+    for secret in (SECRET.hex(), to_b64u(SECRET), NONCE.hex(), to_b64u(NONCE), sent["quote"], sent["signature"]):
         assert secret not in caplog.text
     assert "status=Passed certificate=abc findings=-" in caplog.text

@@ -1,27 +1,23 @@
 """Tokens that must not reach the TPM, or must not be believed after it."""
 
-import base64
 import json
 import os
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from attestation.core.base64url import to_b64u
 from guardedhost.jwe import NotOpened, open_jwe
 
 KEY = os.urandom(32)
 GOOD = {"alg": "RSA-OAEP-256", "enc": "A256GCM"}
 
 
-def b64u(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
 def token(header: object, *, content: bytes = b"secret", iv: bytes = bytes(12), bound_to: object = None) -> str:
-    head = b64u(json.dumps(header).encode())
-    authenticated = head if bound_to is None else b64u(json.dumps(bound_to).encode())
+    head = to_b64u(json.dumps(header).encode())
+    authenticated = head if bound_to is None else to_b64u(json.dumps(bound_to).encode())
     sealed = AESGCM(KEY).encrypt(iv, content, authenticated.encode())
-    return ".".join((head, b64u(b"wrapped"), b64u(iv), b64u(sealed[:-16]), b64u(sealed[-16:])))
+    return ".".join((head, to_b64u(b"wrapped"), to_b64u(iv), to_b64u(sealed[:-16]), to_b64u(sealed[-16:])))
 
 
 def never(wrapped: bytes) -> bytes:

@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from attestation.core.appraise import Finding
 from guardedhost.errors import StoreDamaged
 from guardedhost.store import Config, Credential, LastAttestation, Store, write_atomically
 from guardedhost.tpm import SavedKey
-from guardedhost.wire import Finding
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 KEY = SavedKey(b"public", b"private")

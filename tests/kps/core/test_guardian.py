@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from attestation.core.base64url import to_b64u
 from kps import errors
 from kps.core import jose
 from kps.core.guardian import Guardian, GuardianKeys, build_metadata, parse_metadata
@@ -95,4 +96,4 @@ def test_any_text_gives_a_refusal(token: str) -> None:
 def test_any_header_gives_a_refusal(header: dict[str, object]) -> None:
     _, payload, signature = TOKEN.split(".")
     with pytest.raises(errors.Refusal):
-        parse_metadata(f"{jose.to_b64u(jose.canonical(header))}.{payload}.{signature}")
+        parse_metadata(f"{to_b64u(jose.canonical(header))}.{payload}.{signature}")

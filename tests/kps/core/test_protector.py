@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from attestation.core.base64url import to_b64u
 from kps import errors
 from kps.core import jose
 from kps.core.protector import open_protector, parse_protector, roll_protector, verify_protector
@@ -66,7 +67,7 @@ def test_sixteen_guardians_fit() -> None:
 def altered_level() -> Document:
     """Level changed in place, signature kept."""
     head, payload, signature = GENUINE["chain"][0].split(".")
-    lie = jose.to_b64u(jose.from_b64u(payload).replace(b'"shielded"', b'"encryption-supported"'))
+    lie = to_b64u(jose.from_b64u(payload).replace(b'"shielded"', b'"encryption-supported"'))
     return sealed(GENUINE | {"chain": [f"{head}.{lie}.{signature}", *GENUINE["chain"][1:]]}, FABRIC, roll=1)
 
 
@@ -170,7 +171,7 @@ FORGERIES: list[tuple[str, Callable[[], Document], type[errors.Refusal]]] = [
     ),
     (
         "another content algorithm",
-        lambda: GENUINE | {"wrapped": GENUINE["wrapped"] | {"protected": jose.to_b64u(b'{"enc":"A128GCM"}')}},
+        lambda: GENUINE | {"wrapped": GENUINE["wrapped"] | {"protected": to_b64u(b'{"enc":"A128GCM"}')}},
         errors.MalformedProtector,
     ),
     ("too many links", lambda: GENUINE | {"chain": GENUINE["chain"] * 6}, errors.MalformedProtector),
