@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from threading import Thread
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from deploy.localfabric import ROOT, DidNotWork, LabHost, Portal, TenantDesk, free_port
 from deploy.person import Person, Refused
@@ -130,6 +132,10 @@ def status_of(host: LabHost) -> str:
         return "not attested"
 
 
+def is_shown(host: LabHost, status: str) -> bool:
+    return status_of(host) == status
+
+
 @contextmanager
 def running(folder: Path, port: int) -> Iterator[Demo]:
     """Bring a fresh demo fabric up in a folder, and take it down whatever happens."""
@@ -189,7 +195,7 @@ class Check:
     def pending(self) -> str:
         self.demo.enrol_hosts()
         for host in self.demo.hosts:
-            until(lambda host=host: status_of(host) == "UnauthorizedHost", f"{host.name} is told to wait")
+            until(partial(is_shown, host, "UnauthorizedHost"), f"{host.name} is told to wait")
         return ", ".join(host.name for host in self.demo.hosts)
 
     def unknown_maker(self) -> str:
@@ -239,7 +245,9 @@ class Check:
         """Attest, and have the dashboard's channel say so within a second of the moment that was recorded."""
         ada, host = self.demo.person("ada"), self.demo.healthy
         address = self.demo.portal.url.replace("http", "ws") + "/ws/fleet/"
-        with connect(address, additional_headers={"Cookie": ada.cookie}, origin=self.demo.portal.url) as dashboard:
+        with connect(
+            address, additional_headers={"Cookie": ada.cookie}, origin=Origin(self.demo.portal.url)
+        ) as dashboard:
             attesting = Thread(target=host.attest)
             attesting.start()
             wanted = {"subject": f"host:{identity(host)}", "act": "attestation.passed"}
