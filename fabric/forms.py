@@ -112,7 +112,7 @@ class MachineForm(StyledForm):
     name = forms.CharField(max_length=100, error_messages={"required": "Give the machine a name"})
     protector = forms.FileField(
         label="Key protector",
-        help_text="The file state.0.json that “guardhouse tenant protect” wrote, or the key protector in it. At most 64 KiB.",
+        help_text="The file state.0.json that “guardhouse tenant protect” wrote, or its key protector. At most 64 KiB.",
         error_messages={"required": "Choose the key protector’s file"},
         widget=forms.FileInput(attrs={"accept": "application/json,.json"}),
     )
