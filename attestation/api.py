@@ -91,9 +91,12 @@ class ChallengesView(MachineView):
 
 
 class EvidenceView(MachineView):
+    body_limit = 90 * 1024 * 1024  # an IMA list of 64 MiB and an event log of 1 MiB, in base64, and the small fields
+
     @extend_schema(request=EvidenceSerializer, responses=OutcomeSerializer)
     def post(self, request: Request, challenge_id: UUID) -> Response:
         """Answer a challenge with Evidence; a passing host gets its health certificate."""
+        service.require_open(challenge_id, now=timezone.now())  # before a body of this size is read
         body = checked(EvidenceSerializer(data=request.data))
         received = service.ReceivedEvidence(**{"event_log": None, "ima_log": None, **body})  # type: ignore[arg-type]  # the serializer's
         return Response(OutcomeSerializer(service.appraise_evidence(challenge_id, received, now=timezone.now())).data)

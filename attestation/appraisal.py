@@ -18,6 +18,7 @@ from attestation.core.claims import Claims, Evidence, verify_evidence
 from attestation.core.handover import wrap_to_transport_key
 from attestation.errors import (
     BadSignature,
+    ChallengeSpent,
     EventLogNeeded,
     NotFromTpm,
     ParseError,
@@ -91,6 +92,12 @@ def new_challenge(attester_id: UUID, event_log_sha256: str, *, now: datetime) ->
         created_at=now,
         expires_at=now + settings.CHALLENGE_LIFETIME,
     )
+
+
+def require_open(challenge_id: UUID, *, now: datetime) -> None:
+    """Refuse Evidence that cannot count before it is read: strangers have no challenge to send 90 MB under."""
+    if not Challenge.objects.filter(pk=challenge_id, spent_at=None, expires_at__gt=now).exists():
+        raise ChallengeSpent("This challenge is unknown, expired or used. Ask for a new one.")
 
 
 def appraise_evidence(challenge_id: UUID, received: ReceivedEvidence, *, now: datetime) -> Outcome:

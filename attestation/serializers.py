@@ -15,6 +15,7 @@ SIGNATURE_LIMIT = 2 * 1024
 CERTIFICATE_LIMIT = 8 * 1024
 SECRET_LIMIT = 64
 PCR_VALUE_LIMIT = 64
+PCR_NAMES = frozenset(str(pcr) for pcr in range(24))
 NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,62}[a-z0-9])?")
 
 
@@ -51,13 +52,9 @@ class PcrValues(serializers.DictField):
     child = Base64Bytes(limit=PCR_VALUE_LIMIT)
 
     def to_internal_value(self, data: object) -> dict[int, bytes]:
-        if not isinstance(data, dict) or len(data) > 24 or not all(_is_pcr(key) for key in data):
+        if not isinstance(data, dict) or len(data) > 24 or not data.keys() <= PCR_NAMES:
             raise serializers.ValidationError("This is not an object of at most 24 PCR indices.", code="malformed")
         return {int(key): value for key, value in super().to_internal_value(data).items()}
-
-
-def _is_pcr(key: object) -> bool:
-    return isinstance(key, str) and key.isascii() and key.isdigit() and key == str(int(key)) and int(key) < 24
 
 
 class EnrolmentSerializer(serializers.Serializer[object]):

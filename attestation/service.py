@@ -1,6 +1,6 @@
 """The door of attestation: everything that other apps may ask of it. The rooms behind it are private."""
 
-from attestation.appraisal import Outcome, ReceivedEvidence, appraise_evidence, new_challenge
+from attestation.appraisal import Outcome, ReceivedEvidence, appraise_evidence, new_challenge, require_open
 from attestation.authorities import trust_authority
 from attestation.certificates import (
     HealthStatement,
@@ -103,6 +103,7 @@ __all__ = [
     "proposals",
     "propose_host",
     "release_secret",
+    "require_open",
     "retire_baseline",
     "revocation_list",
     "revoke_certificate",

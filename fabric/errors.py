@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec
 
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.template import loader
@@ -54,6 +54,10 @@ def problem(exc: Exception, context: Mapping[str, Any]) -> Response:
         return _problem(404, "not_found", "There is no such resource.")
     if isinstance(exc, PermissionDenied):
         return _problem(403, "not_allowed", "You may not do this.")
+    if isinstance(exc, RequestDataTooBig):
+        return _problem(413, "too_large", "The message is larger than this service reads.")
+    if isinstance(exc, SuspiciousOperation):
+        return _problem(400, "malformed_request", "The message cannot be read.")
     if isinstance(exc, exceptions.APIException):
         response = _problem(exc.status_code, _code(exc), _sentence(exc.detail))
         for header, value in _headers(exc).items():

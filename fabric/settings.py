@@ -136,12 +136,13 @@ STORAGES = {
 }
 WHITENOISE_USE_FINDERS = WHITENOISE_AUTOREFRESH = not HASHED_STATIC
 
-# The largest request is Evidence: an IMA list of 64 MiB and an event log of 1 MiB, in base64, plus the small fields.
+# Django's own bound on bodies that it holds in memory. The largest request is Evidence: an IMA list of 64 MiB and an
+# event log of 1 MiB, in base64, plus the small fields. `fabric.parsing` bounds every other message much lower.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 90 * 1024 * 1024
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.SessionAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["fabric.parsing.BoundedJson"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "fabric.errors.problem",

@@ -278,6 +278,8 @@ def _read_rsa(reader: Reader) -> rsa.RSAPublicKey:
     modulus = int.from_bytes(reader.sized(_LARGEST_RSA), "big")
     if modulus.bit_length() != bits:
         raise reader.error(f"RSA modulus has {modulus.bit_length()} bits, not {bits}")
+    if modulus % 2 == 0:  # OpenSSL takes it as a key and then cannot encrypt to it
+        raise reader.error("the RSA modulus is even")
     try:
         return rsa.RSAPublicNumbers(65537, modulus).public_key()
     except (ValueError, UnsupportedAlgorithm) as error:

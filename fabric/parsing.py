@@ -1,0 +1,55 @@
+"""The way in for machines' messages: JSON in UTF-8, bounded in bytes, members and depth before anything is built of it.
+
+A JSON text of brackets costs fifty times its size in memory once parsed, and one nested deeply enough ends the
+parser. No message of ours has more than a few dozen members; what is long in them is base64, which has no brackets.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import IO, Any, Final, NoReturn
+
+from django.http import UnreadablePostError
+from rest_framework.exceptions import ParseError
+from rest_framework.parsers import BaseParser
+from rest_framework.renderers import JSONRenderer
+
+from attestation.errors import TooLarge
+
+SMALL_BODY: Final = 256 * 1024
+MOST_MEMBERS: Final = 256
+
+
+class BoundedJson(BaseParser):
+    """Reads at most a view's `body_limit` bytes. No charset is heeded: JSON is UTF-8 (RFC 8259, section 8.1)."""
+
+    media_type = "application/json"
+    renderer_class = JSONRenderer
+
+    def parse(
+        self, stream: IO[bytes], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> Any:
+        limit = getattr((parser_context or {}).get("view"), "body_limit", SMALL_BODY)
+        try:
+            content = stream.read(limit + 1)
+        except UnreadablePostError as error:
+            raise ParseError("The message did not arrive whole.") from error
+        if len(content) > limit:
+            raise TooLarge(f"The message is larger than {limit} bytes.")
+        if sum(content.count(sign) for sign in (b"[", b"{", b",")) > MOST_MEMBERS:
+            raise ParseError(f"The message has more than {MOST_MEMBERS} members.")
+        try:
+            return json.loads(content.decode(), object_pairs_hook=_without_repetition, parse_constant=_no_number)
+        except (ValueError, RecursionError) as error:
+            raise ParseError("The message is not JSON in UTF-8.") from error
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Two members of one name mean one thing to us and may mean another to whoever reads the message after us."""
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("a member is repeated")
+    return members
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number")
