@@ -1,21 +1,20 @@
 """The guardians that a tenant trusts: signed metadata in a local folder, each compared by its fingerprint once."""
 
 import json
-import os
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 import click
 import requests
 
+from guardedhost.client import portal_url
+from guardedhost.files import write_atomically
 from kps.core import jose
 from kps.core.guardian import METADATA_LIMIT, Guardian, parse_metadata
 from kps.errors import GuardianRefused, MalformedDocument
 
 _PATH: Final = "kps/v1/metadata"
 _TIMEOUT: Final = (5.0, 20.0)  # connect, read
-_LOOPBACK: Final = {"127.0.0.1", "::1", "localhost"}
 
 
 def default_folder() -> Path:
@@ -36,10 +35,7 @@ def read_guardian(content: bytes) -> tuple[Guardian, str]:
 
 def fetch(url: str) -> bytes:
     """Return what the fabric at this address publishes. Who it is, the fingerprint has to show."""
-    parts = urlsplit(url)
-    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
-        raise GuardianRefused(f"{url}: the fabric must be reached by https; http is for loopback addresses only.")
-    address = url if parts.path.endswith(f"/{_PATH}") else f"{url.rstrip('/')}/{_PATH}"
+    address = f"{portal_url(url).removesuffix(f'/{_PATH}')}/{_PATH}"
     try:
         with requests.get(address, timeout=_TIMEOUT, allow_redirects=False, stream=True) as answer:
             if answer.status_code != requests.codes.ok:
@@ -70,7 +66,5 @@ def store(guardian: Guardian, token: str, folder: Path) -> Path:
     """Keep the metadata under its fingerprint; return the file."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / f"{guardian.fingerprint}.json"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps({"metadata": token}) + "\n")
-    temporary.replace(path)
+    write_atomically(path, json.dumps({"metadata": token}).encode() + b"\n")
     return path

@@ -1,7 +1,6 @@
 """The owner's key file: both private keys under a passphrase (JWE, PBES2), the card beside them in the open."""
 
 import json
-import os
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +10,7 @@ from joserfc import jwe
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OctKey
 
+from guardedhost.files import write_new
 from kps.core import jose
 from kps.core.guardian import Guardian, GuardianKeys, parse_card
 from kps.errors import MalformedDocument, SecretsRefused
@@ -33,11 +33,7 @@ def write_owner(path: Path, keys: GuardianKeys, passphrase: str) -> None:
         header, jose.canonical(private), OctKey.import_key(passphrase.encode()), algorithms=_ALGORITHMS
     )
     document = {"version": 1, "owner": keys.guardian.card, "keys": token}
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(document, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
+    write_new(path, json.dumps(document, indent=1).encode())
 
 
 def read_card(path: Path) -> Guardian:

@@ -1,7 +1,6 @@
 """Makes a VM's bundle on the tenant's machine: encrypted disk, key protector, sealed secrets, all of it or nothing."""
 
 import base64
-import os
 import secrets
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID, uuid4
 
+from guardedhost.files import write_new
 from guardedhost.process import by_pipe
 from kps.core.bundle import DISK_FILE, VM_FILE, VmDescription, VmState, build_state, build_vm, state_file
 from kps.core.guardian import Guardian, GuardianKeys
@@ -77,8 +77,8 @@ def _fill(
         secrets=seal_secrets(plain, key, protector_id=protector_id, roll=0),
     )
     description = VmDescription(wanted.name, str(protector_id), wanted.level, wanted.memory)
-    _write(building / VM_FILE, build_vm(description))
-    _write(building / state_file(0), build_state(state))
+    write_new(building / VM_FILE, build_vm(description))
+    write_new(building / state_file(0), build_state(state))
 
 
 def _make_disk(target: Path, raw: Path | None, passphrase: bytes) -> None:
@@ -128,11 +128,3 @@ def _try_qemu_img(command: Sequence[str], folder: Path, passphrase: bytes) -> st
         except FileNotFoundError as error:
             raise DiskFailure("qemu-img is not installed (Debian: qemu-utils).") from error
     return done.stderr.strip()[-300:] if done.returncode else None
-
-
-def _write(path: Path, content: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())

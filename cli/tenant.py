@@ -13,6 +13,7 @@ from cli.guardians import default_folder, fetch, read_guardian, require_fingerpr
 from cli.owner_file import SHORTEST_PASSPHRASE, new_keys, read_card, read_owner, write_owner
 from cli.shielding import DiskFailure, Wanted
 from cli.shielding import protect as make_bundle
+from guardedhost.errors import AgentError
 from kps.core import jose
 from kps.core.bundle import MEMORY, NAME
 from kps.core.guardian import Guardian
@@ -42,7 +43,7 @@ def plainly(command: Callable[P, R]) -> Callable[P, R]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
-        except (Refusal, DiskFailure, OSError) as error:
+        except (Refusal, AgentError, DiskFailure, OSError) as error:
             raise click.ClickException(str(error)) from error
 
     return wrapped

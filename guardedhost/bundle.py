@@ -4,15 +4,13 @@ Every start rolls the key that protects the secrets, so a state is only replaced
 and the one that last started the machine is kept until the newer one has. The highest number that can be opened wins.
 """
 
-import fcntl
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from guardedhost.store import sync_folder, write_atomically
+from guardedhost import files
 from kps.core.bundle import VmState, build_state, parse_state, state_file
 from kps.errors import MalformedDocument
 
@@ -33,12 +31,8 @@ class State:
 def locked(folder: Path) -> Iterator[None]:
     """One start at a time per bundle."""
     (folder / "run").mkdir(mode=0o700, exist_ok=True)
-    descriptor = os.open(folder / "run" / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with files.locked(folder / "run" / "lock"):
         yield
-    finally:
-        os.close(descriptor)
 
 
 def read_states(folder: Path) -> list[State]:
@@ -50,7 +44,7 @@ def read_states(folder: Path) -> list[State]:
 def add_state(folder: Path, content: VmState) -> int:
     """Write a state that is newer than all others, damaged ones included, and return its number."""
     number = max(_numbers(folder), default=-1) + 1
-    write_atomically(folder / state_file(number), build_state(content))
+    files.write_atomically(folder / state_file(number), build_state(content))
     return number
 
 
@@ -61,7 +55,7 @@ def keep_states(folder: Path, numbers: set[int]) -> None:
     for path in folder.iterdir():
         if _UNFINISHED.fullmatch(path.name):
             path.unlink()
-    sync_folder(folder)
+    files.sync_folder(folder)
 
 
 def _numbers(folder: Path) -> set[int]:

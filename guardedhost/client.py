@@ -39,7 +39,7 @@ class Client:
     """One portal."""
 
     def __init__(self, server: str, ca: str = "") -> None:
-        self._base = _checked(server)
+        self._base = portal_url(server)
         self._session = requests.Session()
         self._session.trust_env = False
         self._session.verify = ca or True
@@ -103,6 +103,16 @@ class Client:
             raise AgentError(f"The file of trusted authorities cannot be read: {error}.") from error
 
 
+def portal_url(server: str) -> str:
+    """The base URL, if what counts may travel there: https, or http to this machine."""
+    parts = urlsplit(server)
+    if not parts.hostname or parts.query or parts.fragment or parts.username or parts.password:
+        raise AgentError(f"{server} is not the URL of a portal.")
+    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname)):
+        raise AgentError(f"{server}: the portal must be reached by https; http is for loopback addresses only.")
+    return server.rstrip("/")
+
+
 def _bounded(response: requests.Response) -> bytes:
     content = b""
     for chunk in response.iter_content(1 << 16):
@@ -129,16 +139,6 @@ def _refusal(status: int, answer: Mapping[str, Any]) -> AgentError:
     if status in _TRY_LATER:
         return Unreachable(f"The portal cannot answer now ({status}): {detail}")
     return Refused(str(answer.get("code", "refused")), detail)
-
-
-def _checked(server: str) -> str:
-    """The base URL, if evidence and keys may travel there: https, or http to this machine."""
-    parts = urlsplit(server)
-    if not parts.hostname or parts.query or parts.fragment or parts.username or parts.password:
-        raise AgentError(f"{server} is not the URL of a portal.")
-    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname)):
-        raise AgentError(f"{server}: the portal must be reached by https; http is for loopback addresses only.")
-    return server.rstrip("/")
 
 
 def _is_loopback(host: str) -> bool:

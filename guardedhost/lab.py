@@ -4,7 +4,6 @@ A lab host proves nothing about this machine; it lets the real agent meet the re
 folder is a state folder of the agent, with the TPM and the logs of its present "boot" in `lab/`.
 """
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -21,8 +20,9 @@ from struct import error as StructError
 from attestation.core.eventlog import EventLog, parse_event_log
 from attestation.errors import ParseError
 from guardedhost.errors import AgentError
+from guardedhost.files import locked, write_atomically
 from guardedhost.process import running_pid
-from guardedhost.store import Store, write_atomically
+from guardedhost.store import Store
 from guardedhost.tpm import Tpm
 
 _EV_NO_ACTION = 3
@@ -79,8 +79,7 @@ def _manufacture(lab: Path, name: str, authority: Path) -> None:
     config = _setup_config(lab, authority.resolve())
     command = ["swtpm_setup", "--tpm2", "--tpm-state", f"dir://{state.resolve()}", "--create-ek-cert", "--lock-nvram"]
     command += ["--pcr-banks", "sha256", "--config", str(config), "--vmid", name, "--overwrite"]
-    with (authority / "lock").open("w") as lock:  # the authority makes itself at first use; two hosts may come at once
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(authority / "lock"):  # the authority makes itself at first use; two hosts may come at once
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (fixed program)
     if done.returncode:
         raise AgentError(f"swtpm_setup failed: {(done.stderr or done.stdout).strip()[-300:]}")

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from guardedhost.errors import VmFailure
+from guardedhost.files import sync_folder
 from guardedhost.machine import RULES, Firmware, Machine, UnlockedMachine
 from guardedhost.process import by_pipe, running_pid
 from guardedhost.qmp import Qmp
-from guardedhost.store import sync_folder
 
 _OVMF = Path("/usr/share/OVMF")
 _CODE = _OVMF / "OVMF_CODE_4M.ms.fd"

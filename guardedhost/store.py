@@ -1,14 +1,12 @@
 """The state folder of one host: small JSON files, each complete or absent, whenever the machine stops.
 
-Every write goes to a temporary file, is synced, and is renamed over the old one. What belongs together (a
+What belongs together (a
 certificate, the key it certifies and its release secret) is one file, so no crash can mix two of them. Only the
 configuration cannot be made again by attesting; any other damaged file counts as absent.
 """
 
-import fcntl
 import json
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -20,6 +18,7 @@ from cryptography import x509
 
 from attestation.core.appraise import Finding
 from attestation.core.base64url import from_b64u, to_b64u
+from guardedhost import files
 from guardedhost.errors import StoreDamaged
 from guardedhost.tpm import SavedKey
 
@@ -98,12 +97,8 @@ class Store:
     def locked(self) -> Iterator[None]:
         """One process at a time talks to the TPM and replaces files; the daemon and a VM start wait for each other."""
         self._make_folder()
-        descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with files.locked(self.folder / "lock"):
             yield
-        finally:
-            os.close(descriptor)
 
     def config(self) -> Config:
         """The configuration, or defaults when there is none yet."""
@@ -173,7 +168,7 @@ class Store:
 
     def _save(self, name: str, fields: dict[str, Any]) -> None:
         self._make_folder()
-        write_atomically(self.folder / name, json.dumps(fields, indent=1).encode())
+        files.write_atomically(self.folder / name, json.dumps(fields, indent=1).encode())
 
     def _load(self, name: str, build: Callable[[dict[str, Any]], T]) -> T | None:
         try:
@@ -185,27 +180,6 @@ class Store:
         except (KeyError, ValueError, TypeError):
             log.warning("%s is damaged and will be made again", self.folder / name)
             return None
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file so that any crash leaves the old or the new content, readable by the owner only."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames and removals in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _key_fields(key: SavedKey) -> dict[str, Any]:

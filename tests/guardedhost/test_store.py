@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from attestation.core.appraise import Finding
 from guardedhost.errors import StoreDamaged
-from guardedhost.store import Config, Credential, LastAttestation, Store, write_atomically
+from guardedhost.files import write_atomically
+from guardedhost.store import Config, Credential, LastAttestation, Store
 from guardedhost.tpm import SavedKey
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -105,7 +106,7 @@ def test_a_damaged_configuration_asks_for_a_new_enrolment(empty: Store, damage: 
 
 def test_a_writer_killed_at_any_moment_leaves_a_whole_file(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from guardedhost.store import write_atomically\n"
+        "import sys; from pathlib import Path; from guardedhost.files import write_atomically\n"
         "while True:\n for byte in (b'a', b'b'):\n  write_atomically(Path(sys.argv[1]), byte * 4096); print(flush=True)"
     )
     for _ in range(5):
