@@ -3,7 +3,6 @@
 import re
 from dataclasses import asdict, dataclass, field
 from typing import Final
-from uuid import UUID
 
 from kps.core import jose
 from kps.core.protector import LEVELS, PROTECTOR_LIMIT
@@ -55,10 +54,7 @@ def parse_vm(content: bytes) -> VmDescription:
         raise MalformedDocument("The level of this VM is not known here.")
     if jose.whole_number(fields["memory"], what="The memory of a VM", most=MEMORY[-1]) not in MEMORY:
         raise MalformedDocument(f"A VM has at least {MEMORY[0]} MiB of memory.")
-    try:
-        identity = str(UUID(str(fields["id"])))
-    except ValueError as error:
-        raise MalformedDocument("The id of a VM is not a UUID.") from error
+    identity = str(jose.uuid(fields["id"], what="The id of a VM"))
     return VmDescription(fields["name"], identity, fields["level"], fields["memory"], fields["disk"])
 
 

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
+from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from joserfc import jws
@@ -86,6 +87,17 @@ def whole_number(value: object, *, what: str, most: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
         raise MalformedDocument(f"{what} is not a whole number from 0 to {most}.")
     return value
+
+
+def uuid(value: object, *, what: str) -> UUID:
+    """Return the UUID that `value` is, written the one way: with dashes, in small letters."""
+    try:
+        found = UUID(value) if isinstance(value, str) else None
+    except ValueError:
+        found = None
+    if found is None or str(found) != value:
+        raise MalformedDocument(f"{what} is not a UUID.")
+    return found
 
 
 def jwk(key: ec.EllipticCurvePublicKey) -> dict[str, str]:

@@ -137,7 +137,7 @@ def _read(document: object) -> UnverifiedProtector:
     if fields["version"] != 1 or not isinstance(chain, list) or not 0 < len(chain) <= 1 + MOST_GUARDIANS:
         raise MalformedDocument(f"A key protector is of version 1 and has at most {MOST_GUARDIANS} guardians.")
     protector = UnverifiedProtector(
-        untrusted_id=_uuid(fields["id"]),
+        untrusted_id=jose.uuid(fields["id"], what="The id of a key protector"),
         chain=tuple(jose.parse_jws(link, limit=_JWS_LIMIT) for link in chain),
         wrapped=wrapped.parse_wrapped(fields["wrapped"]),
         seal=jose.parse_jws(fields["seal"], limit=_JWS_LIMIT),
@@ -246,16 +246,6 @@ def _share_a_key(one: Guardian, other: Guardian) -> bool:
 
 def _digest(chain: Sequence[str]) -> str:
     return hashlib.sha256(jose.canonical(list(chain))).hexdigest()
-
-
-def _uuid(value: object) -> UUID:
-    try:
-        found = UUID(value) if isinstance(value, str) and len(value) == 36 else None
-    except ValueError:
-        found = None
-    if found is None or str(found) != value:
-        raise MalformedDocument("The id of a key protector is not a UUID.")
-    return found
 
 
 def open_protector(protector: VerifiedProtector, key: ec.EllipticCurvePrivateKey) -> bytes:

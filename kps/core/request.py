@@ -10,13 +10,13 @@ from typing import Final
 
 from attestation.core.base64url import to_b64u
 from kps.core import jose
+from kps.core.bundle import NAME
 from kps.errors import MalformedDocument, MalformedRequest, ReleaseRequestRefused, ReleaseStale
 
 REQUEST_LIMIT: Final = 120_000
 CERTIFICATE_LIMIT: Final = 8 * 1024
 CLOCK_SKEW: Final = 60
 _SERIAL: Final = re.compile(r"[0-9a-f]{1,40}", re.ASCII)
-_VM: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _NONCE: Final = range(16, 65)
 
 
@@ -68,7 +68,7 @@ def verify_request(unverified: jose.Unverified, secret: bytes) -> ReleaseRequest
 def _read(unverified: jose.Unverified) -> ReleaseRequest:
     names = {"key_protector", "certificate", "vm", "nonce", "at"}
     fields = jose.members(unverified.untrusted_payload, names, what="A release request")
-    if not isinstance(fields["vm"], str) or not _VM.fullmatch(fields["vm"]):
+    if not isinstance(fields["vm"], str) or not NAME.fullmatch(fields["vm"]):
         raise MalformedDocument("The name of a virtual machine is 1 to 64 letters, digits, dots, dashes.")
     if not isinstance(fields["key_protector"], dict):
         raise MalformedDocument("The key protector is not an object.")

@@ -44,14 +44,10 @@ def parse_released(content: bytes) -> ReleasedKeys:
     """Read what the transport key has opened; for the agent."""
     names = {"ingress", "egress", "level", "protector", "roll"}
     fields = jose.members(jose.read_json(content, limit=_LIMIT), names, what="The released keys")
-    try:
-        protector = UUID(str(fields["protector"]))
-    except ValueError as error:
-        raise MalformedDocument("The released keys name no key protector.") from error
     if fields["level"] not in LEVELS:
         raise MalformedDocument("The released keys name a level that is not known here.")
     return ReleasedKeys(
-        protector=protector,
+        protector=jose.uuid(fields["protector"], what="The key protector of the released keys"),
         level=fields["level"],
         roll=jose.whole_number(fields["roll"], what="The roll", most=MOST_ROLLS + 1),
         ingress=jose.from_b64u(fields["ingress"], size=_KEY),
