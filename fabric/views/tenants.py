@@ -38,6 +38,7 @@ def tenant(request: HttpRequest, slug: str) -> HttpResponse:
         "machines": usage(found, request.user),
         "rows": Paginator(releases, PER_PAGE).get_page(request.GET.get("page")),
         "may_add": may_add(request.user, found),
+        "guardian": kps.guardian_fingerprint(now=timezone.now()),
     }
     return page(request, "fabric/tenant.html", context)
 

@@ -9,8 +9,10 @@ from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.core.management import CommandError, call_command
 from django.test import Client
+from django.utils import timezone
 
 from fabric.models import Membership, Tenant, VirtualMachine
+from kps import service as kps
 from ledger import service as ledger
 from tests.kps import parties
 from tests.kps.conftest import Host, guardian, host, protect
@@ -107,6 +109,11 @@ def test_a_tenant_sees_who_got_its_key_and_another_does_not(
     assert other.get("/tenants/brandt/").status_code == 404
     assert host.machine.name not in other.get("/tenants/halske/").content.decode()
     assert host.machine.name in browse(auditor).get("/releases/").content.decode()
+
+
+def test_a_tenant_finds_the_fingerprint_to_compare(owner: User, browse: Browse) -> None:
+    page = browse(owner).get("/tenants/brandt/").content.decode()
+    assert kps.guardian_fingerprint(now=timezone.now()) in page
 
 
 def test_a_refused_release_says_why(
