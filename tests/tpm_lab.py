@@ -214,10 +214,22 @@ def running(state: Path) -> Iterator[str]:
         process.wait()
 
 
+def _connected(tcti: str) -> Any:
+    """Connect, again while the TPM's socket is there and nobody listens on it yet, as on a busy machine."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            return ESAPI(tcti)
+        except TSS2_Exception:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
 @contextmanager
 def opened(tcti: str) -> Iterator[Tpm]:
     """Open a TPM; one opener at a time, swtpm serves the next when this one has closed."""
-    esapi = ESAPI(tcti)
+    esapi = _connected(tcti)
     try:
         yield Tpm(esapi)
     finally:
