@@ -28,14 +28,15 @@ from ledger import service as ledger
 def propose_host(attester_id: UUID, *, by: User, reason: str, now: datetime) -> Proposal:
     """Put an enrolled host forward for approval."""
     _require(by, "attestation.propose")
-    attester = Attester.objects.filter(pk=attester_id).first()
-    if attester is None:
-        raise NotFound("There is no such host.")
-    if attester.state != Attester.State.PENDING:
-        raise CannotApprove(
-            f"{attester.name} is {attester.get_state_display().lower()}; only a waiting host can be put forward."
-        )
     with transaction.atomic():
+        _queue()
+        attester = Attester.objects.filter(pk=attester_id).first()
+        if attester is None:
+            raise NotFound("There is no such host.")
+        if attester.state != Attester.State.PENDING:
+            raise CannotApprove(
+                f"{attester.name} is {attester.get_state_display().lower()}; only a waiting host can be put forward."
+            )
         proposal = _open(Proposal(attester=attester, proposed_by=by, proposed_at=now, reason=reason))
         _record(by, "host.proposed", attester.subject, {"name": attester.name, "reason": reason}, now)
     return proposal
@@ -47,6 +48,7 @@ def capture_baseline(attestation_id: int, *, name: str, by: User, reason: str, n
     attestation = Attestation.objects.select_related("attester").filter(pk=attestation_id, code="").first()
     if attestation is None or attestation.event_log is None:
         raise NotFound("There is no verified Evidence under that number.")
+    _require_source(attestation.attester)
     pcrs = {str(pcr): attestation.pcrs[str(pcr)] for pcr in BOOT_PCRS}
     with transaction.atomic():
         baseline = Baseline.objects.create(
@@ -102,7 +104,10 @@ def decide(
 
 
 def _settle_host(attester: Attester, by: User, approve: bool, accept_without_certificate: bool, now: datetime) -> None:
+    waiting = Attester.objects.filter(pk=attester.pk, state=Attester.State.PENDING)
     if approve:
+        if not waiting.exists():
+            raise CannotApprove(f"{attester.name} does not wait for approval any more.")
         refresh_endorsement(attester, now=now)
         if attester.ek_verdict == Attester.Endorsement.UNTRUSTED:
             raise CannotApprove(f"The maker of this TPM is not trusted here: {attester.ek_detail}")
@@ -112,13 +117,20 @@ def _settle_host(attester: Attester, by: User, approve: bool, accept_without_cer
         for other in others:
             _end(other, by, f"Replaced by another TPM under the name {other.name}.", now)
     state = Attester.State.APPROVED if approve else Attester.State.REJECTED
-    Attester.objects.filter(pk=attester.pk).update(state=state, decided_at=now, decided_by=by.get_username())
+    waiting.update(state=state, decided_at=now, decided_by=by.get_username())
+
+
+def _require_source(attester: Attester) -> None:
+    """Refuse what a host measured that people have turned away: its word is no model for others."""
+    if attester.state in (Attester.State.REJECTED, Attester.State.REVOKED):
+        raise CannotApprove(f"{attester.name}, whose measurements these are, is {attester.state} by now.")
 
 
 def _settle_baseline(baseline: Baseline, by: User, approve: bool, reason: str, now: datetime) -> None:
     if not approve:
         Baseline.objects.filter(pk=baseline.pk).update(state=Baseline.State.REJECTED)
         return
+    _require_source(baseline.captured_from.attester)
     same_name = Baseline.objects.filter(name=baseline.name, state=Baseline.State.APPROVED)
     retired = {str(pk) for pk in same_name.values_list("pk", flat=True)}
     same_name.update(state=Baseline.State.RETIRED)

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from django.db import transaction
+from django.db import IntegrityError, transaction
 
 from attestation.core.credential import make_credential
 from attestation.core.endorsement import require_ek, verify_endorsement
@@ -92,8 +92,20 @@ def activate(enrolment_id: UUID, secret: bytes, *, now: datetime) -> Attester:
         refusal = ActivationRefused("The secret is not the one that was sealed to this TPM, or it came too late.")
         _record_refusal("host.activation_refused", f"enrolment:{enrolment_id}", refusal, now=now)
         raise refusal
-    with transaction.atomic():
-        return _attester_of(enrolment, now=now)
+    try:
+        return _settled(enrolment, now=now)
+    except Refusal as refusal:
+        _record_refusal("host.activation_refused", f"enrolment:{enrolment_id}", refusal, now=now)
+        raise
+
+
+def _settled(enrolment: Enrolment, *, now: datetime) -> Attester:
+    try:
+        with transaction.atomic():
+            return _attester_of(enrolment, now=now)
+    except IntegrityError:  # the same TPM, activated meanwhile by another request: it has its row by now
+        with transaction.atomic():
+            return _attester_of(enrolment, now=now)
 
 
 def _attester_of(enrolment: Enrolment, *, now: datetime) -> Attester:
@@ -104,6 +116,7 @@ def _attester_of(enrolment: Enrolment, *, now: datetime) -> Attester:
         if known.name != enrolment.name:
             raise IdentityKnown(f"This TPM is enrolled as {known.name}. Enrol it under that name, or revoke it first.")
         return known
+    _require_one_place(fingerprint, enrolment.name)
     certificate = None if enrolment.ek_certificate is None else bytes(enrolment.ek_certificate)
     verdict = judge_endorsement(ek, certificate, now=now)
     attester = Attester.objects.create(
@@ -130,6 +143,19 @@ def _attester_of(enrolment: Enrolment, *, now: datetime) -> Attester:
         now=now,
     )
     return attester
+
+
+def _require_one_place(fingerprint: str, name: str) -> None:
+    """Refuse a TPM that comes back with another AK to get another name, or out of what people decided about it."""
+    same = list(Attester.objects.filter(ek_fingerprint=fingerprint))
+    alive = [row for row in same if row.state in (Attester.State.PENDING, Attester.State.APPROVED)]
+    elsewhere = next((row for row in alive if row.name != name), None)
+    if elsewhere is not None:
+        raise IdentityKnown(f"This TPM is enrolled as {elsewhere.name}. Enrol it under that name, or revoke it first.")
+    if same and not alive:
+        raise IdentityKnown(
+            f"This TPM was {same[-1].state} as {same[-1].name}; another attestation key changes nothing."
+        )
 
 
 def judge_endorsement(ek: TpmPublic, certificate: bytes | None, *, now: datetime) -> Verdict:

@@ -249,7 +249,7 @@ def baseline(baseline_id: UUID) -> Baseline:
 def effect_of(proposal: Proposal) -> Effect:
     """Say what would change: which hosts have the proposed values, which baseline or host would go."""
     if proposal.baseline is None:
-        replaces = proposal.attester and proposal.attester.replaces
+        replaces = proposal.attester and _holder(proposal.attester)
         return Effect(fits=(), differs=(), loses=(), retires=None, replaces=replaces)
     candidate = proposal.baseline
     fits, differs = matching(candidate)
@@ -262,6 +262,11 @@ def effect_of(proposal: Proposal) -> Effect:
 def losing(retired: Baseline) -> tuple[Attester, ...]:
     """Return the hosts that pass with this baseline and would with no other, if it were retired."""
     return tuple(_losing(matching(retired)[0], retired))
+
+
+def _holder(candidate: Attester) -> Attester | None:
+    """Return the host that has this one's name now, which need not be the one that had it when this one enrolled."""
+    return Attester.objects.filter(name=candidate.name, state=Attester.State.APPROVED).exclude(pk=candidate.pk).first()
 
 
 def _losing(hosts: Iterable[Attester], retired: Baseline) -> Iterator[Attester]:
