@@ -1,8 +1,7 @@
-"""Challenges and what answers them: the way of Evidence from the wire to a verdict."""
+"""The way of Evidence from the wire to a verdict."""
 
 import hashlib
 import logging
-import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -18,13 +17,11 @@ from attestation.core.claims import Claims, Evidence, verify_evidence
 from attestation.core.handover import wrap_to_transport_key
 from attestation.errors import (
     BadSignature,
-    ChallengeSpent,
     EventLogNeeded,
     NotFromTpm,
     ParseError,
     Refusal,
     ReplayMismatch,
-    UnknownAttester,
     VerificationError,
     WrongNonce,
 )
@@ -34,8 +31,6 @@ from ledger import service as ledger
 
 log = logging.getLogger(__name__)
 
-NONCE_SIZE = 32
-MAY_ATTEST = {Attester.State.PENDING, Attester.State.APPROVED}
 # Whoever knows a host's id can send these without its TPM, so they are recorded but say nothing about the host.
 ANYONE_CAN_SEND = (ParseError, BadSignature, NotFromTpm, WrongNonce, EventLogNeeded)
 
@@ -66,38 +61,15 @@ class Outcome:
     release_secret: str | None = None
 
 
-def new_challenge(attester_id: UUID, event_log_sha256: str, *, now: datetime) -> Challenge:
-    """Return a challenge of 32 random bytes that lives 60 s and answers once.
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """When an appraisal began: by the calendar, and by a counter that nobody sets."""
 
-    Raises `UnknownAttester` for hosts that nobody enrolled, and for rejected and revoked ones alike.
-    """
-    attester = Attester.objects.filter(pk=attester_id, state__in=MAY_ATTEST).first()
-    if attester is None:
-        refusal = UnknownAttester("This host is not enrolled here, or it was rejected or revoked.")
-        with transaction.atomic():
-            ledger.record(
-                actor="stranger",
-                act="challenge.refused",
-                subject=f"host:{attester_id}",
-                detail={"code": refusal.code},
-                now=now,
-            )
-        raise refusal
-    known = bool(event_log_sha256) and Blob.objects.filter(pk=event_log_sha256).exists()
-    return Challenge.objects.create(
-        attester=attester,
-        nonce=secrets.token_bytes(NONCE_SIZE),
-        event_log_sha256=event_log_sha256 if known else "",
-        send_event_log=not known,
-        created_at=now,
-        expires_at=now + settings.CHALLENGE_LIFETIME,
-    )
+    now: datetime
+    ticks: int
 
-
-def require_open(challenge_id: UUID, *, now: datetime) -> None:
-    """Refuse Evidence that cannot count before it is read: strangers have no challenge to send 90 MB under."""
-    if not Challenge.objects.filter(pk=challenge_id, spent_at=None, expires_at__gt=now).exists():
-        raise ChallengeSpent("This challenge is unknown, expired or used. Ask for a new one.")
+    def elapsed_us(self) -> int:
+        return (time.perf_counter_ns() - self.ticks) // 1000
 
 
 def appraise_evidence(challenge_id: UUID, received: ReceivedEvidence, *, now: datetime) -> Outcome:
@@ -106,19 +78,19 @@ def appraise_evidence(challenge_id: UUID, received: ReceivedEvidence, *, now: da
     Raises `ChallengeSpent`, or the `VerificationError` or `ParseError` that says why the Evidence is not authentic;
     that is recorded too. The nonce is spent outside the transaction: a failed appraisal must not bring it back.
     """
-    started = time.perf_counter_ns()
+    began = _Moment(now, time.perf_counter_ns())
     challenge = Challenge.objects.spend(challenge_id, now=now)
     try:
         evidence = _complete(received, challenge)
         claims = verify_evidence(evidence, ak=challenge.attester.ak(), nonce=bytes(challenge.nonce))
     except Refusal as refusal:
-        _record_refusal(challenge, refusal, started, now=now)
+        _record_refusal(challenge, refusal, began)
         raise
     policy = policy_in_force()
     result = appraise(claims.pcrs, claims.events, policy)
     with transaction.atomic():
         challenge.attester = _locked(challenge.attester_id)
-        attestation = _record(challenge, evidence, claims, result, policy_version=policy.version, at=(now, started))
+        attestation = _record(challenge, evidence, claims, result, policy_version=policy.version, began=began)
         return _outcome(attestation, claims, now=now)
 
 
@@ -153,16 +125,15 @@ def _record(
     result: AttestationResult,
     *,
     policy_version: int,
-    at: tuple[datetime, int],
+    began: _Moment,
 ) -> Attestation:
-    """Keep what came, what it proved and what was found; `at` is the time and the performance counter at the start."""
-    now, started = at
+    """Keep what came, what it proved and what was found."""
     attester = challenge.attester
     findings = (*_standing(attester), *result.findings)
     return Attestation.objects.create(
         attester=attester,
         challenge=challenge,
-        at=now,
+        at=began.now,
         mode=certificates.mode_in_force(),
         status=_status(attester, findings),
         substatus=sorted({finding.substatus for finding in findings if finding.substatus}),
@@ -176,7 +147,7 @@ def _record(
         reset_count=claims.clock.reset_count,
         restart_count=claims.clock.restart_count,
         firmware_version=f"{claims.firmware_version:016x}",
-        duration_us=_elapsed_us(started),
+        duration_us=began.elapsed_us(),
     )
 
 
@@ -262,7 +233,7 @@ def _show(attester: Attester, attestation: Attestation, next_at: datetime) -> No
     )
 
 
-def _record_refusal(challenge: Challenge, refusal: Refusal, started: int, *, now: datetime) -> None:
+def _record_refusal(challenge: Challenge, refusal: Refusal, began: _Moment) -> None:
     """Keep forged or broken Evidence as a row with its code; it changes the host's status only if its TPM signed it."""
     attester = challenge.attester
     substatus = ["TcgLogVerification"] if isinstance(refusal, ReplayMismatch) else []
@@ -277,23 +248,23 @@ def _record_refusal(challenge: Challenge, refusal: Refusal, started: int, *, now
         attestation = Attestation.objects.create(
             attester=attester,
             challenge=challenge,
-            at=now,
+            at=began.now,
             mode=certificates.mode_in_force(),
             status="TpmError",
             substatus=substatus,
             code=refusal.code,
             findings=[asdict(finding)],
             policy_version=policy_in_force().version,
-            duration_us=_elapsed_us(started),
+            duration_us=began.elapsed_us(),
         )
         if isinstance(refusal, VerificationError) and not isinstance(refusal, ANYONE_CAN_SEND):
-            _show(attester, attestation, now + settings.RETRY_AFTER)
+            _show(attester, attestation, began.now + settings.RETRY_AFTER)
         ledger.record(
             actor="stranger" if isinstance(refusal, ANYONE_CAN_SEND) else attester.subject,
             act="attestation.refused",
             subject=attester.subject,
             detail={"name": attester.name, "attestation": attestation.id, "code": refusal.code},
-            now=now,
+            now=began.now,
         )
     log.warning("attestation %s of host %s refused: %s", attestation.id, attester.id, refusal.code)
 
@@ -307,7 +278,3 @@ def _as_hex(evidence: Evidence) -> dict[str, str]:
     """Return the small parts of Evidence as JSON, so that the decision can be made again from what is stored."""
     parts = ("quote", "signature", "transport_public", "transport_certify", "transport_signature")
     return {part: getattr(evidence, part).hex() for part in parts}
-
-
-def _elapsed_us(started: int) -> int:
-    return (time.perf_counter_ns() - started) // 1000

@@ -1,6 +1,6 @@
 """The door of attestation: everything that other apps may ask of it. The rooms behind it are private."""
 
-from attestation.appraisal import Outcome, ReceivedEvidence, appraise_evidence, new_challenge, require_open
+from attestation.appraisal import Outcome, ReceivedEvidence, appraise_evidence
 from attestation.authorities import trust_authority
 from attestation.certificates import (
     HealthStatement,
@@ -10,6 +10,7 @@ from attestation.certificates import (
     signing_certificates,
     verify_certificate,
 )
+from attestation.challenges import new_challenge, require_open
 from attestation.comparison import Comparison, baseline_events, compare, events
 from attestation.decisions import (
     capture_baseline,

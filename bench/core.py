@@ -18,7 +18,8 @@ from attestation.core.credential import make_credential
 from attestation.core.eventlog import parse_event_log
 from attestation.core.quote import BOOT_PCRS, QUOTED_PCRS
 from attestation.core.replay import LOG_PCRS, replay, replay_values
-from attestation.core.tpm import TpmPublic, parse_public, verify_signature
+from attestation.core.signature import verify_signature
+from attestation.core.tpm import TpmPublic, parse_public
 from bench.figures import Figure, Item, measure
 from kps.core.guardian import GuardianKeys
 from kps.core.jose import Json

@@ -104,9 +104,7 @@ def _collect(records: Iterator[tuple[int, UnverifiedEvent]]) -> tuple[tuple[Unve
             if event.untrusted_data.startswith(_SPEC_ID):
                 raise ParseError(f"A second Spec ID record stands at byte {offset} of the event log.")
             if event.untrusted_data.startswith(_STARTUP_LOCALITY):
-                if extended or locality is not None:
-                    raise ParseError(f"The startup locality at byte {offset} of the event log comes too late.")
-                locality = _parse_locality(event, offset)
+                locality = _parse_locality(event, offset, settled=extended or locality is not None)
         elif event.pcr == 0:
             if event.untrusted_type == EV_EFI_HCRTM_EVENT and not extended and locality is None:
                 locality = _H_CRTM_LOCALITY
@@ -120,7 +118,9 @@ def _check_no_action(event: UnverifiedEvent, offset: int) -> None:
         raise ParseError(f"The EV_NO_ACTION record at byte {offset} of the event log carries a digest.")
 
 
-def _parse_locality(event: UnverifiedEvent, offset: int) -> int:
+def _parse_locality(event: UnverifiedEvent, offset: int, *, settled: bool) -> int:
+    if settled:
+        raise ParseError(f"The startup locality at byte {offset} of the event log comes too late.")
     value = event.untrusted_data[len(_STARTUP_LOCALITY) :]
     if event.pcr != 0 or len(value) != 1 or value[0] > _H_CRTM_LOCALITY:
         raise ParseError(f"The startup locality at byte {offset} of the event log is malformed.")

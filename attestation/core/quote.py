@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from attestation.core.signature import verify_signature
 from attestation.core.tpm import (
     BANKS,
     HASHES,
@@ -14,7 +15,6 @@ from attestation.core.tpm import (
     digest,
     parse_attest,
     require_ak,
-    verify_signature,
 )
 from attestation.errors import NotFromTpm, WrongNonce, WrongPcrDigest, WrongSelection
 

@@ -1,4 +1,4 @@
-"""TPM 2.0 structures as an untrusted host sends them, and the signatures a TPM makes over its own statements.
+"""TPM 2.0 structures as an untrusted host sends them.
 
 Clauses are of the TCG "Trusted Platform Module Library", part 2 (structures) and part 1 (names, attributes).
 """
@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from enum import Enum, IntFlag
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from attestation.core.reader import Reader
-from attestation.errors import AkNotRestricted, BadSignature, NotFromTpm, UnacceptableKey
+from attestation.errors import AkNotRestricted, NotFromTpm, UnacceptableKey
 
 ALG_RSA: Final = 0x0001
 ALG_AES: Final = 0x0006
@@ -43,10 +42,10 @@ HASHES: Final[dict[int, hashes.HashAlgorithm]] = {
 BANKS: Final[dict[str, int]] = {"sha256": ALG_SHA256, "sha384": ALG_SHA384, "sha512": ALG_SHA512}
 _CURVES: Final[dict[int, ec.EllipticCurve]] = {0x0003: ec.SECP256R1(), 0x0004: ec.SECP384R1()}
 _RSA_BITS: Final = (2048, 3072, 4096)
-_SIGNING_SCHEMES: Final = (ALG_RSASSA, ALG_RSAPSS, ALG_ECDSA)
+SIGNING_SCHEMES: Final = (ALG_RSASSA, ALG_RSAPSS, ALG_ECDSA)
 _LARGEST_DIGEST: Final = 64
 _LARGEST_NAME: Final = 2 + _LARGEST_DIGEST
-_LARGEST_RSA: Final = 512
+LARGEST_RSA: Final = 512
 _LARGEST_BANKS: Final = 16
 
 
@@ -197,29 +196,6 @@ def parse_attest(data: bytes) -> QuoteAttest | CertifyAttest:
     return attest
 
 
-def verify_signature(public: TpmPublic, message: bytes, signature: bytes) -> None:
-    """Verify a TPMT_SIGNATURE (part 2, 11.3.4) of RSASSA, RSAPSS or ECDSA with SHA-256 or better.
-
-    The scheme must be the key's own, so that nobody chooses a weaker one in the signature.
-    """
-    reader = Reader(signature, what="TPMT_SIGNATURE")
-    scheme, hash_algorithm = reader.u16(), reader.u16()
-    if scheme not in _SIGNING_SCHEMES:
-        raise reader.error(f"signature scheme {scheme:#06x} is not RSASSA, RSAPSS or ECDSA")
-    if hash_algorithm not in HASHES:
-        raise reader.error(f"hash {hash_algorithm:#06x} is not SHA-256, SHA-384 or SHA-512")
-    parts = [reader.sized(_LARGEST_RSA) for _ in range(2 if scheme == ALG_ECDSA else 1)]
-    reader.finish()
-    if public.scheme != ALG_NULL and (scheme, hash_algorithm) != (public.scheme, public.scheme_hash):
-        raise BadSignature("The signature uses another scheme than its key.")
-    if (scheme == ALG_ECDSA) != (public.kind is KeyKind.ECC):
-        raise BadSignature("The signature is of another kind than its key.")
-    try:
-        _verify(public.key, message, scheme, HASHES[hash_algorithm], parts)
-    except (InvalidSignature, UnsupportedAlgorithm, ValueError) as error:
-        raise BadSignature("The signature does not verify with the host's key.") from error
-
-
 def require_ak(public: TpmPublic) -> None:
     """Refuse a key that is not a TPM-resident restricted signing key with a scheme of its own.
 
@@ -231,27 +207,10 @@ def require_ak(public: TpmPublic) -> None:
         raise UnacceptableKey("The attestation key is not a key that signs and does nothing else.")
     if not public.has(RESIDENT):
         raise UnacceptableKey("The attestation key is not fixed to the TPM that made it.")
-    if public.scheme not in _SIGNING_SCHEMES or public.scheme_hash not in HASHES:
+    if public.scheme not in SIGNING_SCHEMES or public.scheme_hash not in HASHES:
         raise UnacceptableKey("The attestation key has no signing scheme with SHA-256 or better of its own.")
     if public.name_algorithm != ALG_SHA256:
         raise UnacceptableKey("The attestation key's name is not a SHA-256 name.")
-
-
-def _verify(
-    key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey,
-    message: bytes,
-    scheme: int,
-    algorithm: hashes.HashAlgorithm,
-    parts: list[bytes],
-) -> None:
-    if isinstance(key, ec.EllipticCurvePublicKey):
-        r, s = (int.from_bytes(part, "big") for part in parts)
-        key.verify(encode_dss_signature(r, s), message, ec.ECDSA(algorithm))
-    elif scheme == ALG_RSASSA:
-        key.verify(parts[0], message, padding.PKCS1v15(), algorithm)
-    else:
-        # TPMs differ in the salt: the digest's length in FIPS mode, else as much as fits (part 1, B.7).
-        key.verify(parts[0], message, padding.PSS(padding.MGF1(algorithm), padding.PSS.AUTO), algorithm)
 
 
 def _read_symmetric(reader: Reader) -> Symmetric | None:
@@ -275,7 +234,7 @@ def _read_rsa(reader: Reader) -> rsa.RSAPublicKey:
         raise reader.error(f"an RSA key of {bits} bits is not accepted")
     if exponent not in (0, 65537):  # 0 stands for 65537 (part 2, 12.2.3.5)
         raise reader.error(f"RSA exponent {exponent} is not 65537")
-    modulus = int.from_bytes(reader.sized(_LARGEST_RSA), "big")
+    modulus = int.from_bytes(reader.sized(LARGEST_RSA), "big")
     if modulus.bit_length() != bits:
         raise reader.error(f"RSA modulus has {modulus.bit_length()} bits, not {bits}")
     if modulus % 2 == 0:  # OpenSSL takes it as a key and then cannot encrypt to it

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from attestation.core.quote import BOOT_PCRS, Selection
+from attestation.core.signature import verify_signature
 from attestation.core.tpm import (
     ALG_OAEP,
     ALG_SHA256,
@@ -23,7 +24,6 @@ from attestation.core.tpm import (
     parse_attest,
     parse_public,
     require_ak,
-    verify_signature,
 )
 from attestation.errors import (
     BadSignature,

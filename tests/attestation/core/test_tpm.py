@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from attestation.core.signature import verify_signature
 from attestation.core.tpm import (
     ALG_NULL,
     CertifyAttest,
@@ -17,7 +18,6 @@ from attestation.core.tpm import (
     parse_attest,
     parse_public,
     require_ak,
-    verify_signature,
 )
 from attestation.errors import AkNotRestricted, BadSignature, NotFromTpm, ParseError, UnacceptableKey
 from tests import tpm_forge

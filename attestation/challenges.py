@@ -1,0 +1,49 @@
+"""Challenges: what makes Evidence fresh. Each is given to one host, lives a minute and is answered once."""
+
+import secrets
+from datetime import datetime
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+
+from attestation.errors import ChallengeSpent, UnknownAttester
+from attestation.models import Attester, Blob, Challenge
+from ledger import service as ledger
+
+NONCE_SIZE = 32
+MAY_ATTEST = {Attester.State.PENDING, Attester.State.APPROVED}
+
+
+def new_challenge(attester_id: UUID, event_log_sha256: str, *, now: datetime) -> Challenge:
+    """Return a challenge of 32 random bytes that lives 60 s and answers once.
+
+    Raises `UnknownAttester` for hosts that nobody enrolled, and for rejected and revoked ones alike.
+    """
+    attester = Attester.objects.filter(pk=attester_id, state__in=MAY_ATTEST).first()
+    if attester is None:
+        refusal = UnknownAttester("This host is not enrolled here, or it was rejected or revoked.")
+        with transaction.atomic():
+            ledger.record(
+                actor="stranger",
+                act="challenge.refused",
+                subject=f"host:{attester_id}",
+                detail={"code": refusal.code},
+                now=now,
+            )
+        raise refusal
+    known = bool(event_log_sha256) and Blob.objects.filter(pk=event_log_sha256).exists()
+    return Challenge.objects.create(
+        attester=attester,
+        nonce=secrets.token_bytes(NONCE_SIZE),
+        event_log_sha256=event_log_sha256 if known else "",
+        send_event_log=not known,
+        created_at=now,
+        expires_at=now + settings.CHALLENGE_LIFETIME,
+    )
+
+
+def require_open(challenge_id: UUID, *, now: datetime) -> None:
+    """Refuse Evidence that cannot count before it is read: strangers have no challenge to send 90 MB under."""
+    if not Challenge.objects.filter(pk=challenge_id, spent_at=None, expires_at__gt=now).exists():
+        raise ChallengeSpent("This challenge is unknown, expired or used. Ask for a new one.")
