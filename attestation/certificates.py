@@ -9,6 +9,7 @@ from cryptography import x509
 from django.conf import settings
 from django.db import IntegrityError, transaction
 
+from attestation import standing
 from attestation.core.appraise import appraise
 from attestation.core.certificate import (
     HealthClaims,
@@ -139,7 +140,9 @@ def verify_certificate(certificate: bytes, *, now: datetime) -> HealthStatement:
 
     Everything is checked again at the time of use: signature, time, revocation, the host's approval and newest
     status, the fabric's deny-before moment, and that mode and policy are still the ones that the host had satisfied.
+    Inside a transaction, none of what people decide about it changes until that ends.
     """
+    standing.hold()
     signers = [x509.load_der_x509_certificate(bytes(signer.certificate)) for signer, _ in signing_certificates(now=now)]
     health = verify_health_certificate(certificate, signers=signers, now=now)
     row = (

@@ -8,6 +8,7 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
 
+from attestation import standing
 from attestation.core.claims import BANK
 from attestation.core.quote import BOOT_PCRS
 from attestation.enrolment import refresh_endorsement
@@ -192,6 +193,7 @@ def revoke_certificate(serial: str, *, by: User, reason: str, now: datetime) -> 
     """Void one health certificate at once; the host may attest again for another."""
     _require(by, "attestation.revoke")
     with transaction.atomic():
+        _queue()
         live = HealthCertificate.objects.filter(serial=serial, revoked_at=None)
         if live.update(revoked_at=now, revoked_by=by.get_username(), revoked_reason=reason) != 1:
             raise NotFound("There is no such certificate, or it is revoked already.")
@@ -206,12 +208,14 @@ def deny_issued_before(moment: datetime, *, by: User, reason: str, now: datetime
     if moment > now:
         raise CannotApprove("The moment lies in the future; certificates that do not exist yet cannot be denied.")
     with transaction.atomic():
+        _queue()
         DenyBefore.objects.create(moment=moment, at=now, by=by.get_username(), reason=reason)
         _record(by, "certificates.denied", "fabric", {"before": moment.isoformat(), "reason": reason}, now)
 
 
 def _queue() -> None:
-    """Let decisions wait for one another, on every node, until the transaction ends."""
+    """Let decisions wait for one another and for releases under way, on every node, until the transaction ends."""
+    standing.change()
     ModeSwitch.objects.select_for_update().order_by("pk").first()
 
 
