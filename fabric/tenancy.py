@@ -1,12 +1,13 @@
 """What a tenant may do with its machines."""
 
-from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar, Protocol
+from uuid import UUID
 
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
 
 from attestation.errors import NotAllowed, Refusal
 from fabric.models import Membership, Tenant, Viewer, VirtualMachine
@@ -21,6 +22,7 @@ class Release(Protocol):
 
     at: datetime
     host: str
+    attester_id: UUID
 
 
 class OwnerMismatch(Refusal):
@@ -50,16 +52,11 @@ class Usage:
     last: Release | None
 
 
-def usage(tenant: Tenant, user: Viewer) -> list[Usage]:
-    """Return the tenant's machines, each with how often its key was released, and its newest release."""
-    given = defaultdict(list)
-    for release in kps.releases(owner_fingerprint=tenant.owner_fingerprint).filter(outcome="released"):
-        given[release.protector_id].append(release)
-    machines = VirtualMachine.objects.visible_to(user).filter(tenant=tenant).distinct()
-    return [
-        Usage(machine, len(given[machine.protector_id]), next(iter(given[machine.protector_id]), None))
-        for machine in machines
-    ]
+def usage(machines: QuerySet[VirtualMachine]) -> list[Usage]:
+    """Return these machines, each with how often its key was released, and its newest release."""
+    found = list(machines.select_related("tenant").distinct())
+    given = kps.starts([machine.protector_id for machine in found])
+    return [Usage(machine, *given.get(machine.protector_id, (0, None))) for machine in found]
 
 
 def add_machine(tenant: Tenant, name: str, document: bytes, *, by: User, now: datetime) -> VirtualMachine:

@@ -1,11 +1,12 @@
 """The door of key protection: everything that other apps may ask of it. The rooms behind it are private."""
 
+from collections.abc import Collection
 from datetime import datetime
 from uuid import UUID
 
 from django.contrib.auth.models import User
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Count, Max, QuerySet
 
 from kps.errors import NotAllowed, NotFound
 from kps.guardianship import guardian_fingerprint, metadata
@@ -22,6 +23,7 @@ __all__ = [
     "protectors",
     "release",
     "releases",
+    "starts",
 ]
 
 
@@ -38,6 +40,15 @@ def protectors(*, owner_fingerprint: str | None = None) -> QuerySet[KeyProtector
     """Return the key protectors that this fabric has opened, the latest used first."""
     found = KeyProtectorRecord.objects.all()
     return found if owner_fingerprint is None else found.filter(owner_fingerprint=owner_fingerprint)
+
+
+def starts(protector_ids: Collection[UUID]) -> dict[UUID, tuple[int, KeyRelease]]:
+    """Return how often the keys of these protectors were released, and the newest release of each; two queries."""
+    released = KeyRelease.objects.filter(protector_id__in=protector_ids, outcome=KeyRelease.Outcome.RELEASED)
+    rows = released.order_by().values_list("protector_id").annotate(count=Count("pk"), newest=Max("pk"))
+    counted = {newest: count for _, count, newest in rows}
+    found = KeyRelease.objects.in_bulk(counted)
+    return {row.protector_id: (counted[pk], row) for pk, row in found.items() if row.protector_id}
 
 
 def deny_protector(protector_id: UUID, *, by: User, reason: str, now: datetime) -> None:

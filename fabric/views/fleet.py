@@ -16,6 +16,7 @@ from fabric.errors import explained
 from fabric.forms import CaptureForm, DangerForm, ReasonForm
 from fabric.models import Host, VirtualMachine
 from fabric.pictures import chart
+from fabric.tenancy import usage
 
 LAPSING, FEED, HISTORY, STRIP = 6, 12, 10, 45
 STATUSES = ("Passed", "Expired", "InsecureHostConfiguration", "TpmError", "Unknown", "pending", "rejected", "revoked")
@@ -85,8 +86,7 @@ def _strip(newest: Iterable[object]) -> list[object]:
 @require_GET
 @needs("fabric.view_fleet")
 def machines(request: HttpRequest) -> HttpResponse:
-    context = {"machines": VirtualMachine.objects.visible_to(request.user).select_related("tenant")}
-    return page(request, "fabric/machines.html", context)
+    return page(request, "fabric/machines.html", {"machines": usage(VirtualMachine.objects.visible_to(request.user))})
 
 
 @require_http_methods(["GET", "POST"])

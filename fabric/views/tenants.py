@@ -13,7 +13,7 @@ from django.views.decorators.http import require_GET, require_http_methods
 from fabric.access import needs, page, person
 from fabric.errors import explained
 from fabric.forms import MachineForm
-from fabric.models import Tenant
+from fabric.models import Tenant, VirtualMachine
 from fabric.tenancy import add_machine as add
 from fabric.tenancy import may_add, usage
 from kps import service as kps
@@ -35,7 +35,7 @@ def tenant(request: HttpRequest, slug: str) -> HttpResponse:
     releases = kps.releases(owner_fingerprint=found.owner_fingerprint)
     context = {
         "tenant": found,
-        "machines": usage(found, request.user),
+        "machines": usage(VirtualMachine.objects.visible_to(request.user).filter(tenant=found)),
         "rows": Paginator(releases, PER_PAGE).get_page(request.GET.get("page")),
         "may_add": may_add(request.user, found),
         "guardian": kps.guardian_fingerprint(now=timezone.now()),
