@@ -4,20 +4,17 @@ A lab host proves nothing about this machine; it lets the real agent meet the re
 folder is a state folder of the agent, with the TPM and the logs of its present "boot" in `lab/`.
 """
 
-import hashlib
 import os
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from struct import Struct
-from struct import error as StructError
 
-from attestation.core.eventlog import EventLog, parse_event_log
+from attestation.core.eventlog import EV_NO_ACTION, EventLog, parse_event_log
+from attestation.core.ima import ima_measurements
 from attestation.errors import ParseError
 from guardedhost.errors import AgentError
 from guardedhost.files import locked, write_atomically
@@ -25,10 +22,6 @@ from guardedhost.process import running_pid
 from guardedhost.store import Store
 from guardedhost.tpm import Tpm
 
-_EV_NO_ACTION = 3
-_IMA_PCR = 10
-_U32 = Struct("<I")
-_SHA1_SIZE = 20
 _SOCKET_PATH_LIMIT = 100  # sockaddr_un holds 108 bytes, and ".ctrl" comes on top
 _PATIENCE = 10.0
 
@@ -102,16 +95,16 @@ def _setup_config(lab: Path, authority: Path) -> Path:
 
 def _power_on(store: Store, boot_log: Path, ima_log: Path | None) -> None:
     log = _read_boot_log(boot_log)
-    ima = ima_log.read_bytes() if ima_log else b""
+    ima, ima_measured = _read_ima_log(ima_log)
     lab = store.folder.resolve() / "lab"
     _power_off(lab)
     tcti = _start(lab)
     with Tpm(tcti) as tpm:
         for event in log.events:
-            if event.untrusted_type != _EV_NO_ACTION:
+            if event.untrusted_type != EV_NO_ACTION:
                 tpm.extend(event.pcr, event.digests["sha256"])
-        for digest in _ima_digests(ima):
-            tpm.extend(_IMA_PCR, digest)
+        for pcr, digest in ima_measured:
+            tpm.extend(pcr, digest)
     write_atomically(lab / "event-log.bin", boot_log.read_bytes())
     write_atomically(lab / "ima-log.bin", ima)
     ima_path = str(lab / "ima-log.bin") if ima_log else ""
@@ -129,20 +122,15 @@ def _read_boot_log(path: Path) -> EventLog:
     return log
 
 
-def _ima_digests(data: bytes) -> Iterator[bytes]:
-    """What the kernel extended the sha256 bank with: the digest of the template data, or ones for a violation."""
-    offset = 0
+def _read_ima_log(path: Path | None) -> tuple[bytes, list[tuple[int, bytes]]]:
+    """An IMA list, and what the kernel extended for it."""
+    if path is None:
+        return b"", []
+    content = path.read_bytes()
     try:
-        while offset < len(data):
-            listed = data[offset + 4 : offset + 4 + _SHA1_SIZE]
-            offset += 4 + _SHA1_SIZE
-            offset += 4 + _U32.unpack_from(data, offset)[0]  # the template's name
-            size = _U32.unpack_from(data, offset)[0]
-            template = data[offset + 4 : offset + 4 + size]
-            offset += 4 + size
-            yield bytes(32 * [0xFF]) if listed == bytes(_SHA1_SIZE) else hashlib.sha256(template).digest()
-    except StructError as error:
-        raise AgentError("The IMA list ends in the middle of an entry.") from error
+        return content, list(ima_measurements(content, bank="sha256"))
+    except ParseError as error:
+        raise AgentError(f"{path}: {error}") from error
 
 
 def _start(lab: Path) -> str:

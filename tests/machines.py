@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from attestation.core.eventlog import parse_event_log
+from attestation.core.eventlog import EV_NO_ACTION, parse_event_log
 from attestation.core.quote import BOOT_PCRS, QUOTED_PCRS
 from attestation.core.transport import policy_pcr
 from tests.tpm_lab import TRANSPORT, Key, Maker, Tpm, opened, running
 
 CAPTURES = Path(__file__).parent / "vectors" / "qemu-ovmf"
-EV_NO_ACTION = 3
 
 
 def b64u(data: bytes) -> str:

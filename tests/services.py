@@ -22,6 +22,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from deploy.localfabric import free_port
+
 WITH_SERVICES = "GUARDHOUSE_TEST_SERVICES"
 START_SECONDS = 30
 PR_SET_PDEATHSIG = 1
@@ -32,13 +34,6 @@ def pytest_report_header() -> str:
     if os.environ.get(WITH_SERVICES) == "1":
         return "guardhouse: tests run on PostgreSQL and Redis"
     return "guardhouse: tests run on SQLite and the in-process channel layer"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def program(name: str, package: str) -> str:

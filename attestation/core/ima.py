@@ -6,6 +6,7 @@ behind the quoted value is unproved and is not looked at.
 """
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from struct import Struct
 from typing import Final
@@ -37,9 +38,7 @@ class ImaList:
 def replay_ima(data: bytes, *, quoted: bytes, bank: str) -> ImaList:
     """Return the extent of the prefix that leads to the quoted PCR 10, or raise ImaMismatch.
 
-    The digest in the list may be of another bank than the quoted one (it is SHA-1 in the plain file), so each
-    template is hashed again, as the kernel does since 5.8. A listed digest of zeros marks a violation, which the kernel
-    extends as ones; the mark needs no trust, since the wrong reading does not lead to the quoted value.
+    The mark of a violation needs no trust: the wrong reading does not lead to the quoted value.
     """
     if len(data) > IMA_LIMIT:
         raise TooLarge(f"The IMA list has {len(data)} bytes; {IMA_LIMIT} is the limit.")
@@ -48,19 +47,33 @@ def replay_ima(data: bytes, *, quoted: bytes, bank: str) -> ImaList:
     new = getattr(hashlib, bank)
     value = bytes(new().digest_size)
     violation = b"\xff" * len(value)
-    entries = violations = offset = 0
+    entries = violations = 0
+    measured = ima_measurements(data, bank=bank)
+    while value != quoted:
+        pcr, digest = next(measured, (None, b""))
+        if pcr is None:
+            raise ImaMismatch("PCR 10: no part of the IMA list leads to the value that the TPM signed.")
+        if pcr == _IMA_PCR:  # an IMA policy rule may send a measurement to another PCR
+            entries += 1
+            violations += digest == violation
+            value = new(value + digest).digest()
+    return ImaList(entries, violations)
+
+
+def ima_measurements(data: bytes, *, bank: str) -> Iterator[tuple[int, bytes]]:
+    """Give the PCR of each entry and what the kernel extended it with, as far as the list can be read.
+
+    The digest in the list may be of another bank (it is SHA-1 in the plain file), so each template is hashed again, as
+    the kernel does since 5.8. A listed digest of zeros marks a violation, which the kernel extends as ones.
+    """
+    new = getattr(hashlib, bank)
+    violation = b"\xff" * new().digest_size
     listed = _listed_size(data) if data else 0
     blank = bytes(listed)
-    while value != quoted:
-        if offset == len(data):
-            raise ImaMismatch("PCR 10: no part of the IMA list leads to the value that the TPM signed.")
+    offset = 0
+    while offset != len(data):
         pcr, digest, template, offset = _entry(data, offset, listed)
-        if pcr != _IMA_PCR:  # an IMA policy rule may send a measurement to another PCR
-            continue
-        entries += 1
-        violations += digest == blank
-        value = new(value + (violation if digest == blank else new(template).digest())).digest()
-    return ImaList(entries, violations)
+        yield pcr, violation if digest == blank else new(template).digest()
 
 
 def _entry(data: bytes, offset: int, listed: int) -> tuple[int, bytes, bytes, int]:

@@ -81,7 +81,7 @@ def test_a_log_that_cannot_be_read_makes_no_boot(lab_host: Path, tmp_path: Path,
 
 def test_a_truncated_ima_list_is_a_sentence(lab_host: Path, tmp_path: Path) -> None:
     (tmp_path / "ima").write_bytes(ima_entry(b"/sbin/init")[:25])
-    with pytest.raises(AgentError, match="middle of an entry"):
+    with pytest.raises(AgentError, match="IMA list does not begin with an entry"):
         lab.reboot(lab_host, boot_log=ON, ima_log=tmp_path / "ima")
 
 

@@ -1,12 +1,12 @@
 """Owners, guardians and strangers, and protectors that they make or forge."""
 
+import hashlib
 from copy import deepcopy
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from cryptography.hazmat.primitives.asymmetric import ec
-
+from cli.owner_file import new_keys
 from kps.core import jose, wrapped
 from kps.core.guardian import Guardian, GuardianKeys
 from kps.core.protector import create_protector, verify_protector
@@ -17,11 +17,7 @@ OTHER_ID = UUID("00000000-0000-4000-8000-000000000000")
 KEY = bytes(range(32))
 
 
-def party(name: str) -> GuardianKeys:
-    return GuardianKeys(name, ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1()))
-
-
-OWNER, FABRIC, OTHER_FABRIC, STRANGER = party("owner"), party("fabric"), party("other fabric"), party("stranger")
+OWNER, FABRIC, OTHER_FABRIC, STRANGER = map(new_keys, ("owner", "fabric", "other fabric", "stranger"))
 
 
 def protector(*guardians: GuardianKeys, level: str = "shielded", owner: GuardianKeys = OWNER) -> dict[str, Any]:
@@ -51,8 +47,6 @@ def grant(guardian: Guardian, parent: GuardianKeys, **changes: Any) -> dict[str,
 
 def sealed(document: dict[str, Any], signer: GuardianKeys, **changes: Any) -> dict[str, Any]:
     """Seal a document as it stands, as somebody who wants it to be taken would."""
-    import hashlib
-
     seal = said(document["seal"]) | {
         "chain_sha256": hashlib.sha256(jose.canonical(document["chain"])).hexdigest(),
         "wrapped_sha256": wrapped.digest(document["wrapped"]),

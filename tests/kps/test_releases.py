@@ -13,6 +13,7 @@ from django.core import serializers
 from django.db import DatabaseError, IntegrityError, connection, transaction
 
 from attestation import service as attestation
+from cli.owner_file import new_keys
 from kps import errors, service
 from kps.core.protector import open_protector, verify_protector
 from kps.models import KeyProtectorRecord, KeyRelease, ServiceKey
@@ -20,7 +21,7 @@ from ledger import service as ledger
 from ledger.core.leaf import Act
 from tests.attestation.conftest import Portal
 from tests.kps.conftest import Host
-from tests.kps.parties import FABRIC, ID, KEY, OWNER, STRANGER, party, rewrapped, said, sealed, signed
+from tests.kps.parties import FABRIC, ID, KEY, OWNER, STRANGER, rewrapped, said, sealed, signed
 from tests.kps.parties import protector as made_by
 
 Protect = Callable[..., dict[str, Any]]
@@ -299,7 +300,7 @@ def test_another_owner_cannot_take_over_an_id(host: Host, protect: Protect, guar
 
     host.posts(host.asks(protect()))
     squatter = create_protector(
-        party("squatter"), [guardian], protector_id=ID, level="shielded", key=bytes(32), now=now()
+        new_keys("squatter"), [guardian], protector_id=ID, level="shielded", key=bytes(32), now=now()
     )
     assert host.posts(host.asks(squatter)).json()["code"] == "protector_stranger"
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attestation.core.base64url import to_b64u
+from cli.owner_file import new_keys
 from kps import errors
 from kps.core import jose
 from kps.core.protector import open_protector, parse_protector, roll_protector, verify_protector
@@ -23,7 +24,6 @@ from tests.kps.parties import (
     STRANGER,
     grant,
     parties_of,
-    party,
     protector,
     rewrapped,
     said,
@@ -59,7 +59,7 @@ def test_a_guardian_may_grant_another_when_it_wraps_the_key_for_it() -> None:
 
 
 def test_sixteen_guardians_fit() -> None:
-    guardians = [party(f"fabric {number}") for number in range(16)]
+    guardians = [new_keys(f"fabric {number}") for number in range(16)]
     document = protector(*guardians)
     assert open_protector(verify_protector(json.dumps(document)), guardians[-1].encryption) == KEY
 
