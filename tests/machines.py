@@ -1,6 +1,5 @@
 """Whole lab machines for tests: a software TPM that booted a captured log, and the words it speaks to the portal."""
 
-import base64
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,16 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from attestation.core.base64url import from_b64u, to_b64u
 from attestation.core.eventlog import EV_NO_ACTION, parse_event_log
 from attestation.core.quote import BOOT_PCRS, QUOTED_PCRS
 from attestation.core.transport import policy_pcr
 from tests.tpm_lab import TRANSPORT, Key, Maker, Tpm, opened, running
 
 CAPTURES = Path(__file__).parent / "vectors" / "qemu-ovmf"
-
-
-def b64u(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 @dataclass
@@ -39,11 +35,11 @@ class Machine:
         """Return the body of an enrolment request."""
         body: dict[str, object] = {
             "name": self.name,
-            "ek_public": b64u(self.ek.public),
-            "ak_public": b64u(self.ak.public),
+            "ek_public": to_b64u(self.ek.public),
+            "ak_public": to_b64u(self.ak.public),
         }
         if self.ek_certificate is not None:
-            body["ek_certificate"] = b64u(self.ek_certificate)
+            body["ek_certificate"] = to_b64u(self.ek_certificate)
         return body | changes
 
     def evidence(
@@ -62,15 +58,15 @@ class Machine:
         quote, signature = self.tpm.quote(signer, nonce, pcrs)
         certify, certify_signature = self.tpm.certify(key, signer, certify_nonce or nonce)
         body: dict[str, Any] = {
-            "quote": b64u(quote),
-            "signature": b64u(signature),
-            "pcr_values": {str(pcr): b64u(value) for pcr, value in self.tpm.pcrs(pcrs).items()},
-            "transport_public": b64u(key.public),
-            "transport_certify": b64u(certify),
-            "transport_signature": b64u(certify_signature),
+            "quote": to_b64u(quote),
+            "signature": to_b64u(signature),
+            "pcr_values": {str(pcr): to_b64u(value) for pcr, value in self.tpm.pcrs(pcrs).items()},
+            "transport_public": to_b64u(key.public),
+            "transport_certify": to_b64u(certify),
+            "transport_signature": to_b64u(certify_signature),
         }
         if with_log:
-            body["event_log"] = b64u(self.log if log is None else log)
+            body["event_log"] = to_b64u(self.log if log is None else log)
         return body
 
     @property
@@ -131,5 +127,4 @@ def booted(maker: Maker, folder: Path, *, name: str, capture: str) -> Iterator[M
 
 def decoded(body: Mapping[str, Any], name: str) -> bytes:
     """Return one binary field of an answer."""
-    text = str(body[name])
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    return from_b64u(str(body[name]))

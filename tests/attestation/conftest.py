@@ -11,7 +11,8 @@ from django.contrib.auth.models import Permission, User
 from rest_framework.test import APIClient
 
 from attestation import service
-from tests.machines import Machine, b64u, booted, decoded
+from attestation.core.base64url import to_b64u
+from tests.machines import Machine, booted, decoded
 from tests.tpm_lab import Maker
 
 
@@ -84,7 +85,7 @@ class Portal:
         if answer.status_code != 201:
             return answer
         opened = machine.activate(decoded(answer.json(), "credential_blob"), decoded(answer.json(), "secret"))
-        done = self.post(f"enrolments/{answer.json()['id']}/activation", {"secret": b64u(opened)})
+        done = self.post(f"enrolments/{answer.json()['id']}/activation", {"secret": to_b64u(opened)})
         if done.status_code == 200:
             machine.attester = done.json()["attester"]
         return done

@@ -8,11 +8,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from django.contrib.auth.models import User
 
 from attestation import service
+from attestation.core.base64url import to_b64u
 from attestation.errors import CannotApprove, FourEyes, NotAllowed
 from attestation.models import Attester, Enrolment
 from ledger import service as ledger
 from tests.attestation.conftest import Portal, approve_host
-from tests.machines import Machine, b64u, decoded
+from tests.machines import Machine, decoded
 
 pytestmark = pytest.mark.django_db
 
@@ -50,7 +51,7 @@ def test_a_tpm_does_not_change_its_name(portal: Portal, healthy: Machine) -> Non
 
 def test_the_ek_certificate_of_another_tpm_is_refused(portal: Portal, healthy: Machine, drifted: Machine) -> None:
     assert drifted.ek_certificate is not None
-    answer = portal.enrol(healthy, ek_certificate=b64u(drifted.ek_certificate))
+    answer = portal.enrol(healthy, ek_certificate=to_b64u(drifted.ek_certificate))
     assert (answer.status_code, answer.json()["code"]) == (422, "ek_certificate_mismatch")
     assert not Enrolment.objects.exists()
     assert ledger.leaves(act_prefix="host.enrolment_refused").count() == 1
@@ -58,7 +59,7 @@ def test_the_ek_certificate_of_another_tpm_is_refused(portal: Portal, healthy: M
 
 def test_an_attestation_key_that_is_not_restricted_is_refused(portal: Portal, healthy: Machine) -> None:
     free = healthy.tpm.primary("ecc256:ecdsa-sha256:null", "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|sign")
-    answer = portal.enrol(healthy, ak_public=b64u(free.public))
+    answer = portal.enrol(healthy, ak_public=to_b64u(free.public))
     healthy.tpm.forget(free)
     assert (answer.status_code, answer.json()["code"]) == (422, "ak_not_restricted")
 
@@ -87,9 +88,9 @@ def test_a_malformed_enrolment_changes_nothing(
 def test_a_wrong_secret_burns_the_enrolment(portal: Portal, healthy: Machine) -> None:
     offer = portal.post("enrolments", healthy.enrolment()).json()
     path = f"enrolments/{offer['id']}/activation"
-    assert portal.post(path, {"secret": b64u(bytes(32))}).json()["code"] == "activation_refused"
+    assert portal.post(path, {"secret": to_b64u(bytes(32))}).json()["code"] == "activation_refused"
     right = healthy.activate(decoded(offer, "credential_blob"), decoded(offer, "secret"))
-    assert portal.post(path, {"secret": b64u(right)}).json()["code"] == "activation_refused"
+    assert portal.post(path, {"secret": to_b64u(right)}).json()["code"] == "activation_refused"
     assert not Attester.objects.exists()
 
 
@@ -97,12 +98,12 @@ def test_an_activation_that_comes_too_late_is_refused(portal: Portal, healthy: M
     offer = portal.post("enrolments", healthy.enrolment()).json()
     right = healthy.activate(decoded(offer, "credential_blob"), decoded(offer, "secret"))
     Enrolment.objects.update(expires_at=datetime.now(UTC) - timedelta(seconds=1))
-    answer = portal.post(f"enrolments/{offer['id']}/activation", {"secret": b64u(right)})
+    answer = portal.post(f"enrolments/{offer['id']}/activation", {"secret": to_b64u(right)})
     assert answer.json()["code"] == "activation_refused"
 
 
 def test_an_unknown_enrolment_is_refused(portal: Portal) -> None:
-    answer = portal.post(f"enrolments/{uuid4()}/activation", {"secret": b64u(bytes(32))})
+    answer = portal.post(f"enrolments/{uuid4()}/activation", {"secret": to_b64u(bytes(32))})
     assert (answer.status_code, answer.json()["code"]) == (403, "activation_refused")
 
 

@@ -11,12 +11,13 @@ from django.db import connection
 from django.db.utils import DatabaseError
 
 from attestation import service
+from attestation.core.base64url import to_b64u
 from attestation.core.eventlog import EVENT_LOG_LIMIT
 from attestation.models import Attestation, Attester, Blob, Challenge, HealthCertificate
 from ledger import service as ledger
 from ledger.models import Leaf
 from tests.attestation.conftest import Portal, approve_host
-from tests.machines import Machine, b64u, decoded
+from tests.machines import Machine, decoded
 from tests.tpm_lab import TRANSPORT
 
 pytestmark = pytest.mark.django_db
@@ -157,7 +158,7 @@ def test_a_quote_over_fewer_pcrs_is_refused(fabric: Portal, healthy: Machine) ->
 def test_pcr_values_that_were_not_signed_are_refused(fabric: Portal, healthy: Machine) -> None:
     challenge = fabric.challenge(healthy).json()
     body = healthy.evidence(decoded(challenge, "nonce"))
-    body["pcr_values"]["8"] = b64u(bytes(32))
+    body["pcr_values"]["8"] = to_b64u(bytes(32))
     refused_with(fabric.post(f"challenges/{challenge['id']}/evidence", body), "wrong_pcr_digest")
 
 
@@ -186,7 +187,7 @@ def test_a_transport_key_certified_for_another_challenge_is_refused(fabric: Port
 
 def test_a_transport_key_that_was_not_certified_is_refused(fabric: Portal, healthy: Machine) -> None:
     with healthy.another_transport_key() as other:
-        uncertified = b64u(other.public)
+        uncertified = to_b64u(other.public)
     challenge = fabric.challenge(healthy).json()
     body = healthy.evidence(decoded(challenge, "nonce")) | {"transport_public": uncertified}
     refused_with(fabric.post(f"challenges/{challenge['id']}/evidence", body), "transport_key_not_certified")
@@ -195,7 +196,7 @@ def test_a_transport_key_that_was_not_certified_is_refused(fabric: Portal, healt
 def test_forged_evidence_does_not_change_what_the_host_is_shown_as(fabric: Portal, healthy: Machine) -> None:
     fabric.attest(healthy)
     challenge = fabric.challenge(healthy).json()
-    body = healthy.evidence(decoded(challenge, "nonce")) | {"signature": b64u(b"\x00\x18\x00\x0b" + bytes(70))}
+    body = healthy.evidence(decoded(challenge, "nonce")) | {"signature": to_b64u(b"\x00\x18\x00\x0b" + bytes(70))}
     assert fabric.post(f"challenges/{challenge['id']}/evidence", body).status_code in {400, 422}
     assert Attester.objects.get(pk=healthy.attester).status == "Passed"
     assert Attestation.objects.order_by("-id")[0].status == "TpmError"

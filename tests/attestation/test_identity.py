@@ -9,11 +9,12 @@ import pytest
 from django.contrib.auth.models import User
 
 from attestation import service
+from attestation.core.base64url import to_b64u
 from attestation.errors import CannotApprove
 from attestation.models import Attester, Proposal
 from ledger import service as ledger
 from tests.attestation.conftest import Portal, approve_host
-from tests.machines import Machine, b64u, bound_transport_key, decoded
+from tests.machines import Machine, bound_transport_key, decoded
 from tests.tpm_lab import Key
 
 pytestmark = pytest.mark.django_db
@@ -49,9 +50,9 @@ def another_ak(healthy: Machine) -> Iterator[Key]:
 
 def enrol_again(portal: Portal, machine: Machine, ak: Key, **changes: object) -> Any:
     """Enrol the same TPM with another attestation key."""
-    offer = portal.post("enrolments", machine.enrolment(ak_public=b64u(ak.public), **changes)).json()
+    offer = portal.post("enrolments", machine.enrolment(ak_public=to_b64u(ak.public), **changes)).json()
     opened = machine.tpm.activate(ak, machine.ek, decoded(offer, "credential_blob"), decoded(offer, "secret"))
-    return portal.post(f"enrolments/{offer['id']}/activation", {"secret": b64u(opened)})
+    return portal.post(f"enrolments/{offer['id']}/activation", {"secret": to_b64u(opened)})
 
 
 @pytest.mark.parametrize("ended", ["revoked", "rejected"])

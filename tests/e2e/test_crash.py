@@ -25,6 +25,7 @@ import psycopg
 import pytest
 from cryptography import x509
 
+from attestation.core.base64url import to_b64u
 from deploy.localfabric import Portal, free_port
 from tests.e2e.wire import (
     LOST,
@@ -40,7 +41,7 @@ from tests.e2e.wire import (
     must,
     portal_in,
 )
-from tests.machines import Machine, b64u, booted, decoded
+from tests.machines import Machine, booted, decoded
 from tests.tpm_lab import Maker
 
 pytestmark = pytest.mark.e2e
@@ -198,7 +199,7 @@ def spoilt(body: bytes) -> bytes:
     evidence = json.loads(body)
     signature = bytearray(decoded(evidence, "signature"))
     signature[-1] ^= 1
-    return json.dumps(evidence | {"signature": b64u(bytes(signature))}).encode()
+    return json.dumps(evidence | {"signature": to_b64u(bytes(signature))}).encode()
 
 
 def keep_releasing(lab: Lab, diary: Diary) -> None:

@@ -13,13 +13,14 @@ from uuid import uuid4
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from attestation.core.base64url import to_b64u
 from deploy.localfabric import Portal
 from guardedhost.jwe import open_jwe
 from kps.core.guardian import Guardian, GuardianKeys, parse_metadata
 from kps.core.jose import Json
 from kps.core.protector import SHIELDED, create_protector
 from kps.core.request import ReleaseRequest, build_request
-from tests.machines import Machine, b64u, decoded
+from tests.machines import Machine, decoded
 from tests.tpm_lab import Maker
 
 LOST = (OSError, HTTPException)  # what a client sees of a portal that is gone
@@ -82,7 +83,7 @@ def enrol(line: Line, machine: Machine) -> None:
     """Enrol a machine and prove that its keys live in one TPM."""
     told = must(line.post("/attestation/v1/enrolments", machine.enrolment()), 201)
     opened = machine.activate(decoded(told, "credential_blob"), decoded(told, "secret"))
-    done = must(line.post(f"/attestation/v1/enrolments/{told['id']}/activation", {"secret": b64u(opened)}))
+    done = must(line.post(f"/attestation/v1/enrolments/{told['id']}/activation", {"secret": to_b64u(opened)}))
     machine.attester = done["attester"]
 
 

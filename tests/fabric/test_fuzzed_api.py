@@ -1,6 +1,5 @@
 """Whatever a stranger sends to a machine endpoint, the answer is problem details with a code, and never a 500."""
 
-import base64
 import json
 from typing import Any
 from uuid import UUID
@@ -11,6 +10,7 @@ from django.test import Client
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from attestation.core.base64url import to_b64u
 from attestation.models import Challenge
 from fabric.parsing import MOST_MEMBERS, SMALL_BODY
 from tests.attestation.conftest import Portal
@@ -39,18 +39,14 @@ FEW = settings(
 )
 
 
-def b64u(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
 def dotted(*parts: Any) -> str:
     """Return a compact JWS of parts that may be anything."""
-    return ".".join(b64u(part if isinstance(part, bytes) else json.dumps(part).encode()) for part in parts)
+    return ".".join(to_b64u(part if isinstance(part, bytes) else json.dumps(part).encode()) for part in parts)
 
 
 # Lone surrogates are in JSON as \ud800; NUL breaks PostgreSQL; huge numbers break int().
 TEXTS = st.text(max_size=20) | st.sampled_from(
-    ["", "\0", "a\0b", "\ud800", "A" * 99, "1" * 5000, "..", "host", str(NOBODY), b64u(bytes(64)), "0" * 64]
+    ["", "\0", "a\0b", "\ud800", "A" * 99, "1" * 5000, "..", "host", str(NOBODY), to_b64u(bytes(64)), "0" * 64]
 )
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | TEXTS | st.just(10**400)
 JSON = st.recursive(
@@ -64,7 +60,7 @@ PCRS = st.dictionaries(st.sampled_from(["0", "7", "23", "24", "-1", "1" * 5000, 
 
 
 def bodies(path: str) -> st.SearchStrategy[Any]:
-    values = JSON | TOKENS | PCRS | st.builds(b64u, st.binary(max_size=80))
+    values = JSON | TOKENS | PCRS | st.builds(to_b64u, st.binary(max_size=80))
     return JSON | st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS[path], values))
 
 
@@ -147,7 +143,7 @@ def test_an_endorsement_key_that_nothing_can_be_encrypted_to_is_refused(client: 
     modulus = sized((1 << 2047).to_bytes(256, "big"))
     head = bytes.fromhex("0001 000b 000300b2") + sized(bytes(32)) + bytes.fromhex("0006 0080 0043 0010 0800 00000000")
     ak = SoftKey(ec.generate_private_key(ec.SECP256R1()))
-    body = {"name": "nbg-a09", "ek_public": b64u(sized(head + modulus)), "ak_public": b64u(ak.public)}
+    body = {"name": "nbg-a09", "ek_public": to_b64u(sized(head + modulus)), "ak_public": to_b64u(ak.public)}
     answer = checked(client.post(ENROLMENTS, json.dumps(body), content_type="application/json"))
     assert (answer.status_code, answer.json()["code"]) == (400, "malformed")
 
