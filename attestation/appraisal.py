@@ -1,6 +1,5 @@
 """The way of Evidence from the wire to a verdict."""
 
-import hashlib
 import logging
 import time
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db import transaction
 
-from attestation import certificates
+from attestation import certificates, strangers
 from attestation.core.appraise import AttestationResult, Finding, appraise
 from attestation.core.claims import Claims, Evidence, verify_evidence
 from attestation.core.handover import wrap_to_transport_key
@@ -141,8 +140,8 @@ def _record(
         policy_version=policy_version,
         baseline_id=result.baseline,
         pcrs={str(pcr): value.hex() for pcr, value in claims.pcrs.items()},
-        event_log=_keep(evidence.event_log),
-        ima_log=None if evidence.ima_log is None else _keep(evidence.ima_log),
+        event_log=strangers.keep(attester, evidence.event_log),
+        ima_log=_kept_ima(attester, evidence.ima_log),
         evidence=_as_hex(evidence),
         reset_count=claims.clock.reset_count,
         restart_count=claims.clock.restart_count,
@@ -269,9 +268,11 @@ def _record_refusal(challenge: Challenge, refusal: Refusal, began: _Moment) -> N
     log.warning("attestation %s of host %s refused: %s", attestation.id, attester.id, refusal.code)
 
 
-def _keep(content: bytes) -> Blob:
-    digest = hashlib.sha256(content).hexdigest()
-    return Blob.objects.get_or_create(pk=digest, defaults={"content": content, "size": len(content)})[0]
+def _kept_ima(attester: Attester, content: bytes | None) -> Blob | None:
+    """An IMA list has up to 64 MiB, and no baseline is made of it: it is kept for approved hosts only."""
+    if content is None or attester.state != Attester.State.APPROVED:
+        return None
+    return strangers.keep(attester, content)
 
 
 def _as_hex(evidence: Evidence) -> dict[str, str]:

@@ -5,11 +5,10 @@ from datetime import datetime
 from uuid import UUID
 
 from django.conf import settings
-from django.db import transaction
 
+from attestation import strangers
 from attestation.errors import ChallengeSpent, UnknownAttester
 from attestation.models import Attester, Blob, Challenge
-from ledger import service as ledger
 
 NONCE_SIZE = 32
 MAY_ATTEST = {Attester.State.PENDING, Attester.State.APPROVED}
@@ -23,15 +22,9 @@ def new_challenge(attester_id: UUID, event_log_sha256: str, *, now: datetime) ->
     attester = Attester.objects.filter(pk=attester_id, state__in=MAY_ATTEST).first()
     if attester is None:
         refusal = UnknownAttester("This host is not enrolled here, or it was rejected or revoked.")
-        with transaction.atomic():
-            ledger.record(
-                actor="stranger",
-                act="challenge.refused",
-                subject=f"host:{attester_id}",
-                detail={"code": refusal.code},
-                now=now,
-            )
+        strangers.refused("challenge.refused", f"host:{attester_id}", refusal, now=now)
         raise refusal
+    strangers.forget(Challenge.objects.filter(spent_at=None), now=now)
     known = bool(event_log_sha256) and Blob.objects.filter(pk=event_log_sha256).exists()
     return Challenge.objects.create(
         attester=attester,

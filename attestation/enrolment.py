@@ -11,6 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from django.db import IntegrityError, transaction
 
+from attestation import strangers
 from attestation.core.credential import make_credential
 from attestation.core.endorsement import require_ek, verify_endorsement
 from attestation.core.tpm import TpmPublic, parse_public, require_ak
@@ -20,7 +21,6 @@ from ledger import service as ledger
 
 SECRET_SIZE = 32
 ACTIVATION_LIFETIME = timedelta(minutes=5)
-KEPT_AFTER_EXPIRY = timedelta(days=1)
 SEED_SIZE = 64  # enough for the largest name algorithm of an EK; the core takes what it needs
 
 
@@ -60,13 +60,13 @@ def enrol(request: EnrolmentRequest, *, now: datetime) -> Credential:
         require_ak(ak)
         judge_endorsement(ek, request.ek_certificate, now=now)
     except Refusal as refusal:
-        _record_refusal("host.enrolment_refused", f"name:{request.name}", refusal, now=now)
+        strangers.refused("host.enrolment_refused", f"name:{request.name}", refusal, now=now)
         raise
     secret = secrets.token_bytes(SECRET_SIZE)
     blob, encrypted = make_credential(
         ek, ak.name, secret, seed=secrets.token_bytes(SEED_SIZE), ephemeral=_ephemeral_for(ek)
     )
-    Enrolment.objects.filter(expires_at__lt=now - KEPT_AFTER_EXPIRY).delete()
+    strangers.forget(Enrolment.objects.all(), now=now)
     enrolment = Enrolment.objects.create(
         name=request.name,
         ek_public=request.ek_public,
@@ -90,12 +90,12 @@ def activate(enrolment_id: UUID, secret: bytes, *, now: datetime) -> Attester:
     digest = hashlib.sha256(secret).digest()
     if enrolment is None or not hmac.compare_digest(bytes(enrolment.secret_sha256), digest):
         refusal = ActivationRefused("The secret is not the one that was sealed to this TPM, or it came too late.")
-        _record_refusal("host.activation_refused", f"enrolment:{enrolment_id}", refusal, now=now)
+        strangers.refused("host.activation_refused", f"enrolment:{enrolment_id}", refusal, now=now)
         raise refusal
     try:
         return _settled(enrolment, now=now)
     except Refusal as refusal:
-        _record_refusal("host.activation_refused", f"enrolment:{enrolment_id}", refusal, now=now)
+        strangers.refused("host.activation_refused", f"enrolment:{enrolment_id}", refusal, now=now)
         raise
 
 
@@ -187,10 +187,3 @@ def refresh_endorsement(attester: Attester, *, now: datetime) -> None:
 
 def _ephemeral_for(ek: TpmPublic) -> ec.EllipticCurvePrivateKey | None:
     return ec.generate_private_key(ek.key.curve) if isinstance(ek.key, ec.EllipticCurvePublicKey) else None
-
-
-def _record_refusal(act: str, subject: str, refusal: Refusal, *, now: datetime) -> None:
-    with transaction.atomic():
-        ledger.record(
-            actor="stranger", act=act, subject=subject, detail={"code": refusal.code, "why": str(refusal)}, now=now
-        )
