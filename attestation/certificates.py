@@ -13,9 +13,11 @@ from attestation import standing
 from attestation.core.appraise import appraise
 from attestation.core.certificate import (
     HealthClaims,
+    Signer,
     build_crl,
     build_health_certificate,
     build_signer,
+    serial_text,
     verify_health_certificate,
 )
 from attestation.core.transport import TransportKey
@@ -94,6 +96,14 @@ def _create_signer(now: datetime) -> SignerKey:
         return SignerKey.objects.get(number=number)
 
 
+def _opened(signer: SignerKey) -> Signer:
+    return Signer(custody().open(bytes(signer.sealed), _purpose(signer.number)), _certificate(signer))
+
+
+def _certificate(signer: SignerKey) -> x509.Certificate:
+    return x509.load_der_x509_certificate(bytes(signer.certificate))
+
+
 def _purpose(number: int) -> str:
     return f"health signer {number}"
 
@@ -110,11 +120,10 @@ def issue(attestation: Attestation, transport: TransportKey, *, now: datetime) -
         serial=serial,
         not_before=now,
         not_after=not_after,
-        signer_key=custody().open(bytes(signer.sealed), _purpose(signer.number)),
-        signer_certificate=x509.load_der_x509_certificate(bytes(signer.certificate)),
+        signer=_opened(signer),
     )
     return HealthCertificate.objects.create(
-        serial=f"{serial:032x}",
+        serial=serial_text(serial),
         attester=attester,
         attestation=attestation,
         signer=signer,
@@ -143,7 +152,7 @@ def verify_certificate(certificate: bytes, *, now: datetime) -> HealthStatement:
     Inside a transaction, none of what people decide about it changes until that ends.
     """
     standing.hold()
-    signers = [x509.load_der_x509_certificate(bytes(signer.certificate)) for signer, _ in signing_certificates(now=now)]
+    signers = [_certificate(signer) for signer, _ in signing_certificates(now=now)]
     health = verify_health_certificate(certificate, signers=signers, now=now)
     row = (
         HealthCertificate.objects.select_related("attester", "attestation__baseline")
@@ -197,8 +206,7 @@ def revocation_list(*, now: datetime) -> bytes:
     revoked = HealthCertificate.objects.filter(revoked_at__isnull=False, not_after__gt=now)
     return build_crl(
         revoked=[(int(row.serial, 16), row.revoked_at) for row in revoked if row.revoked_at is not None],
-        signer_key=custody().open(bytes(signer.sealed), _purpose(signer.number)),
-        signer_certificate=x509.load_der_x509_certificate(bytes(signer.certificate)),
+        signer=_opened(signer),
         number=int(now.timestamp()),
         now=now,
         next_update=now + CRL_LIFETIME,

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from attestation.core.appraise import AppraisalPolicy, ReferenceValues, appraise
-from attestation.core.certificate import HealthClaims, build_health_certificate, build_signer
+from attestation.core.certificate import HealthClaims, Signer, build_health_certificate, build_signer
 from attestation.core.claims import BANK, Claims, Evidence, verify_evidence
 from attestation.core.credential import make_credential
 from attestation.core.eventlog import parse_event_log
@@ -131,7 +131,7 @@ def credential_items(machine: Machine, ak: TpmPublic) -> list[Item]:
 def certificate_item(claims: Claims) -> Item:
     key, end = ec.generate_private_key(ec.SECP256R1()), NOW + timedelta(hours=8)
     der = build_signer(key, number=1, fabric="bench", not_before=NOW, not_after=NOW + timedelta(days=30))
-    signer, who = x509.load_der_x509_certificate(der), HealthClaims(str(uuid4()), "nbg-a01", "tpm")
+    signer, who = Signer(key, x509.load_der_x509_certificate(der)), HealthClaims(str(uuid4()), "nbg-a01", "tpm")
 
     def build() -> bytes:
         return build_health_certificate(
@@ -140,8 +140,7 @@ def certificate_item(claims: Claims) -> Item:
             serial=secrets.randbits(127) | 1,
             not_before=NOW,
             not_after=end,
-            signer_key=key,
-            signer_certificate=signer,
+            signer=signer,
         )
 
     return Item("health certificate built", build, SIGNATURE)

@@ -27,6 +27,9 @@ _OVMF = Path("/usr/share/OVMF")
 _CODE = _OVMF / "OVMF_CODE_4M.ms.fd"
 _VARIABLES = _OVMF / "OVMF_VARS_4M.ms.fd"
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+# Nothing that was not asked for: no files of defaults, no devices of habit, no way out of the sandbox.
+_BARE = ["-no-user-config", "-nodefaults", "-sandbox", _SANDBOX]
+_BARE += ["-display", "none", "-vga", "none", "-nic", "none", "-parallel", "none"]
 _CIPHER = "aes-256-cbc"
 # Every program that is given a key.
 _NO_CORE = ("prlimit", "--core=0:0")
@@ -116,38 +119,10 @@ class Qemu:
 def _command(unlocked: UnlockedMachine, accel: str, *, disk_key: int, vtpm: int) -> list[str]:
     machine, rules = unlocked.machine, RULES[unlocked.level]
     secure = not rules.any_firmware or machine.firmware is Firmware.SECURE_BOOT
-    disk = {
-        "driver": "qcow2",
-        "node-name": "disk",
-        "file": {"driver": "file", "filename": machine.description.disk},
-        "backing": None,  # an image that names a backing file would show the guest a file of the host
-        "encrypt": {"format": "luks", "key-secret": "disk-key"},
-    }
-    command = [
-        "qemu-system-x86_64",
-        "-name",
-        machine.name,
-        "-uuid",
-        machine.description.id,
-        "-no-user-config",
-        "-nodefaults",
-        "-sandbox",
-        _SANDBOX,
-    ]
+    command = ["qemu-system-x86_64", "-name", machine.name, "-uuid", machine.description.id, *_BARE]
     command += ["-machine", f"q35,dump-guest-core=off,smm={'on' if secure else 'off'}", "-accel", accel]
-    command += [
-        "-m",
-        str(machine.description.memory),
-        "-display",
-        "none",
-        "-vga",
-        "none",
-        "-nic",
-        "none",
-        "-parallel",
-        "none",
-    ]
-    command += ["-object", f"secret,id=disk-key,file=/dev/fd/{disk_key}", "-blockdev", json.dumps(disk)]
+    command += ["-m", str(machine.description.memory)]
+    command += ["-object", f"secret,id=disk-key,file=/dev/fd/{disk_key}", "-blockdev", json.dumps(_disk(machine))]
     command += ["-device", "virtio-blk-pci,drive=disk,bootindex=0"]
     command += ["-chardev", f"socket,id=vtpm,fd={vtpm}", "-tpmdev", "emulator,id=tpm,chardev=vtpm"]
     command += ["-device", "tpm-tis,tpmdev=tpm", "-monitor", "none", "-qmp", "unix:run/qmp,server=on,wait=off"]
@@ -155,6 +130,16 @@ def _command(unlocked: UnlockedMachine, accel: str, *, disk_key: int, vtpm: int)
     command += ["-serial", "file:run/console.log"] if rules.console else ["-serial", "none"]
     command += _guest_agent() if rules.guest_agent else []
     return command
+
+
+def _disk(machine: Machine) -> dict[str, object]:
+    return {
+        "driver": "qcow2",
+        "node-name": "disk",
+        "file": {"driver": "file", "filename": machine.description.disk},
+        "backing": None,  # an image that names a backing file would show the guest a file of the host
+        "encrypt": {"format": "luks", "key-secret": "disk-key"},
+    }
 
 
 def _firmware() -> list[str]:

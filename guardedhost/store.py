@@ -18,6 +18,7 @@ from cryptography import x509
 
 from attestation.core.appraise import Finding
 from attestation.core.base64url import from_b64u, to_b64u
+from attestation.core.certificate import serial_text
 from guardedhost import files
 from guardedhost.errors import StoreDamaged
 from guardedhost.tpm import SavedKey
@@ -60,7 +61,7 @@ class Credential:
 
     @property
     def serial(self) -> str:
-        return f"{self._parsed.serial_number:x}"
+        return serial_text(self._parsed.serial_number)
 
     @property
     def not_after(self) -> datetime:

@@ -4,7 +4,7 @@ Keys, serial numbers and times come from the caller. X.509 after RFC 5280.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -32,6 +32,14 @@ class HealthClaims:
     attester_id: str
     name: str
     mode: str
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """Who signs: a private key and the certificate that `build_signer` made for it."""
+
+    key: ec.EllipticCurvePrivateKey = field(repr=False)
+    certificate: x509.Certificate
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +87,7 @@ def build_health_certificate(
     serial: int,
     not_before: datetime,
     not_after: datetime,
-    signer_key: ec.EllipticCurvePrivateKey,
-    signer_certificate: x509.Certificate,
+    signer: Signer,
 ) -> bytes:
     """Return a certificate for the transport key: whoever encrypts to it reaches this TPM in this boot state only."""
     transport_key = serialization.load_der_public_key(transport_spki)
@@ -91,7 +98,7 @@ def build_health_certificate(
     builder = (
         x509.CertificateBuilder()
         .subject_name(_common_name(claims.name))
-        .issuer_name(signer_certificate.subject)
+        .issuer_name(signer.certificate.subject)
         .public_key(transport_key)
         .serial_number(serial)
         .not_valid_before(not_before)
@@ -100,9 +107,9 @@ def build_health_certificate(
         .add_extension(_key_usage(signs=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([HEALTH_EKU]), critical=True)
         .add_extension(x509.SubjectAlternativeName(uris), critical=False)
-        .add_extension(_authority_identifier(signer_certificate), critical=False)
+        .add_extension(_authority_identifier(signer.certificate), critical=False)
     )
-    return builder.sign(signer_key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+    return builder.sign(signer.key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
 
 
 def verify_health_certificate(der: bytes, *, signers: Sequence[x509.Certificate], now: datetime) -> HealthCertificate:
@@ -124,8 +131,7 @@ def verify_health_certificate(der: bytes, *, signers: Sequence[x509.Certificate]
 def build_crl(
     *,
     revoked: Sequence[tuple[int, datetime]],
-    signer_key: ec.EllipticCurvePrivateKey,
-    signer_certificate: x509.Certificate,
+    signer: Signer,
     number: int,
     now: datetime,
     next_update: datetime,
@@ -133,16 +139,16 @@ def build_crl(
     """Return a CRL (RFC 5280, section 5) of one signer; `revoked` are serial numbers and when each was revoked."""
     builder = (
         x509.CertificateRevocationListBuilder()
-        .issuer_name(signer_certificate.subject)
+        .issuer_name(signer.certificate.subject)
         .last_update(now)
         .next_update(next_update)
         .add_extension(x509.CRLNumber(number), critical=False)
-        .add_extension(_authority_identifier(signer_certificate), critical=False)
+        .add_extension(_authority_identifier(signer.certificate), critical=False)
     )
     for serial, revoked_at in revoked:
         entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(revoked_at).build()
         builder = builder.add_revoked_certificate(entry)
-    return builder.sign(signer_key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+    return builder.sign(signer.key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
 
 
 def _load(der: bytes) -> x509.Certificate:

@@ -9,6 +9,7 @@ from cryptography import x509
 from django.contrib.auth.models import User
 
 from attestation import service
+from attestation.core.certificate import serial_text
 from attestation.errors import (
     CannotApprove,
     CertificateExpired,
@@ -39,7 +40,7 @@ def later(**delta: float) -> datetime:
 
 
 def serial(certificate: bytes) -> str:
-    return f"{x509.load_der_x509_certificate(certificate).serial_number:032x}"
+    return serial_text(x509.load_der_x509_certificate(certificate).serial_number)
 
 
 def test_a_certificate_entitles_while_everything_holds(certificate: bytes, healthy: Machine) -> None:

@@ -14,6 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from attestation.core.base64url import to_b64u
+from attestation.core.certificate import serial_text
 from deploy.localfabric import Portal
 from guardedhost.jwe import open_jwe
 from kps.core.guardian import Guardian, GuardianKeys, parse_metadata
@@ -122,7 +123,7 @@ class Holder:
 
     @property
     def serial(self) -> str:
-        return f"{x509.load_der_x509_certificate(self.certificate).serial_number:x}"
+        return serial_text(x509.load_der_x509_certificate(self.certificate).serial_number)
 
     def request(self, nonce: bytes) -> bytes:
         """Return the encoded body of a release request."""

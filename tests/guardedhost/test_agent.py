@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from attestation.core.base64url import from_b64u, to_b64u
-from attestation.core.certificate import HealthClaims, build_health_certificate, build_signer
+from attestation.core.certificate import HealthClaims, Signer, build_health_certificate, build_signer
 from attestation.core.credential import make_credential
 from attestation.core.eventlog import EVENT_LOG_LIMIT
 from attestation.core.handover import wrap_to_transport_key
@@ -82,8 +82,7 @@ class Verifier:
             serial=0xABC,
             not_before=start,
             not_after=now + self.lifetime,
-            signer_key=SIGNER,
-            signer_certificate=x509.load_der_x509_certificate(signer),
+            signer=Signer(SIGNER, x509.load_der_x509_certificate(signer)),
         )
 
 

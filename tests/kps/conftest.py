@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from rest_framework.test import APIClient
 
+from attestation.core.certificate import serial_text
 from guardedhost.jwe import open_jwe
 from kps import service
 from kps.core.guardian import Guardian, parse_metadata
@@ -44,7 +45,7 @@ class Host:
     def serial(self) -> str:
         from cryptography import x509
 
-        return f"{x509.load_der_x509_certificate(self.certificate).serial_number:x}"
+        return serial_text(x509.load_der_x509_certificate(self.certificate).serial_number)
 
     def asks(self, protector: Any, *, secret: bytes | None = None, **changes: Any) -> str:
         """Return a request for the key in `protector`, honest unless told otherwise."""

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from attestation.core.certificate import (
     HEALTH_EKU,
     HealthClaims,
+    Signer,
     build_crl,
     build_health_certificate,
     build_signer,
@@ -51,8 +52,7 @@ def issue(key: rsa.RSAPrivateKey, **changed: Any) -> bytes:
         "serial": SERIAL,
         "not_before": NOW,
         "not_after": NOW + 8 * HOUR,
-        "signer_key": KEY,
-        "signer_certificate": SIGNER,
+        "signer": Signer(KEY, SIGNER),
     }
     return build_health_certificate(**{**arguments, **changed})
 
@@ -102,7 +102,7 @@ def test_any_of_several_signers_will_do(rsa_key: rsa.RSAPrivateKey) -> None:
 
 def test_a_strangers_certificate_is_refused(rsa_key: rsa.RSAPrivateKey) -> None:
     """The same names, another key; and nobody trusted at all."""
-    forged = issue(rsa_key, signer_key=OTHER_KEY, signer_certificate=signer(OTHER_KEY))
+    forged = issue(rsa_key, signer=Signer(OTHER_KEY, signer(OTHER_KEY)))
     with pytest.raises(CertificateUnknown):
         verify(forged)
     with pytest.raises(CertificateUnknown):
@@ -189,8 +189,7 @@ def test_a_certificate_for_another_purpose_is_refused(extensions: list[x509.Exte
 def test_a_revocation_list_names_what_was_revoked() -> None:
     der = build_crl(
         revoked=[(SERIAL, NOW), (17, NOW - HOUR)],
-        signer_key=KEY,
-        signer_certificate=SIGNER,
+        signer=Signer(KEY, SIGNER),
         number=9,
         now=NOW,
         next_update=NOW + HOUR,
@@ -204,8 +203,8 @@ def test_a_revocation_list_names_what_was_revoked() -> None:
 
 
 def test_an_empty_revocation_list_is_a_list() -> None:
-    arguments: dict[str, Any] = {"signer_key": KEY, "signer_certificate": SIGNER, "number": 1}
-    crl = x509.load_der_x509_crl(build_crl(revoked=[], now=NOW, next_update=NOW + HOUR, **arguments))
+    der = build_crl(revoked=[], signer=Signer(KEY, SIGNER), number=1, now=NOW, next_update=NOW + HOUR)
+    crl = x509.load_der_x509_crl(der)
     assert list(crl) == []
 
 
