@@ -1,12 +1,12 @@
 """The reading half of this app's door: what pages show. Nothing here changes anything or opens a transaction."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.db.models import Q, QuerySet
+from django.db.models import Case, CharField, Count, F, Q, QuerySet, Value, When
+from django.db.models.functions import TruncHour
 from django.utils import timezone
 
 from attestation.errors import NotFound
@@ -86,28 +86,29 @@ def counts() -> Counts:
 # --- hosts -------------------------------------------------------------------------------------------------------
 
 
+def _shown(now: datetime) -> Case:
+    """The one word for a host: what a person decided about it comes before what it last proved."""
+    lapsed = Q(status="Passed") & (Q(certified_until=None) | Q(certified_until__lte=now))
+    return Case(
+        When(~Q(state=Attester.State.APPROVED), then=F("state")),
+        When(status__in=("Unknown", "UnauthorizedHost"), then=Value("Unknown")),  # approved, and silent since
+        When(lapsed, then=Value("Expired")),
+        default=F("status"),
+        output_field=CharField(),
+    )
+
+
 def shown_status(attester: Attester, *, now: datetime) -> str:
-    """Return the one word for a host: what a person decided about it comes before what it last proved."""
-    if attester.state != Attester.State.APPROVED:
-        return str(attester.state)
-    if attester.status in {"Unknown", "UnauthorizedHost"}:
-        return "Unknown"  # approved, and nothing has come since
-    if attester.status == "Passed" and (attester.certified_until is None or attester.certified_until <= now):
-        return "Expired"
-    return attester.status
+    return str(Attester.objects.values_list(_shown(now), flat=True).get(pk=attester.pk))
 
 
-def attesters(*, query: str = "", status: str = "", now: datetime) -> list[Attester]:
-    """Return the hosts, with `shown` set on each; searched by name, id, digest or certificate serial."""
+def attesters(*, query: str = "", status: str = "", now: datetime) -> QuerySet[Attester]:
+    """Return the hosts, with the status to show as `shown`; searched by name, digest or certificate serial."""
     found = Attester.objects.select_related("latest").defer("latest__evidence", "latest__pcrs")
     if query:
         found = found.filter(_matching(query))
-    rows = []
-    for attester in found:
-        attester.shown = shown_status(attester, now=now)  # type: ignore[attr-defined]  # for the page alone
-        if not status or attester.shown == status:  # type: ignore[attr-defined]  # set above
-            rows.append(attester)
-    return rows
+    found = found.annotate(shown=_shown(now))
+    return found.filter(shown=status) if status else found
 
 
 def _matching(query: str) -> Q:
@@ -123,7 +124,8 @@ def _matching(query: str) -> Q:
 
 def status_counts(*, now: datetime) -> dict[str, int]:
     """Return how many hosts show each status."""
-    return dict(Counter(shown_status(attester, now=now) for attester in Attester.objects.all()))
+    rows = Attester.objects.order_by().annotate(shown=_shown(now)).values_list("shown").annotate(count=Count("pk"))
+    return dict(rows)
 
 
 def attester(attester_id: UUID) -> Attester:
@@ -209,11 +211,15 @@ def attestation(attestation_id: int) -> Attestation:
 def per_hour(*, now: datetime) -> list[Hour]:
     """Return passed and failed attestations of the last 24 hours, oldest hour first."""
     first = timezone.localtime(now).replace(minute=0, second=0, microsecond=0) - timedelta(hours=HOURS - 1)
-    passed: Counter[int] = Counter()
-    failed: Counter[int] = Counter()
-    for at, status in Attestation.objects.filter(at__gte=first).values_list("at", "status"):
-        (passed if status == "Passed" else failed)[int((at - first).total_seconds() // 3600)] += 1
-    return [Hour(start=first + timedelta(hours=n), passed=passed[n], failed=failed[n]) for n in range(HOURS)]
+    rows = (
+        Attestation.objects.filter(at__gte=first)
+        .order_by()
+        .values_list(TruncHour("at"))
+        .annotate(passed=Count("pk", filter=Q(status="Passed")), total=Count("pk"))
+    )
+    found = {hour: (passed, total - passed) for hour, passed, total in rows}
+    hours = [first + timedelta(hours=n) for n in range(HOURS)]
+    return [Hour(hour, *found.get(hour, (0, 0))) for hour in hours]
 
 
 # --- proposals and baselines -------------------------------------------------------------------------------------

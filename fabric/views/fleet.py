@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from uuid import UUID
 
 from django.contrib import messages
+from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.utils import timezone
@@ -19,6 +20,7 @@ from fabric.pictures import chart
 from fabric.tenancy import usage
 
 LAPSING, FEED, HISTORY, STRIP = 6, 12, 10, 45
+PER_PAGE = 50
 STATUSES = ("Passed", "Expired", "InsecureHostConfiguration", "TpmError", "Unknown", "pending", "rejected", "revoked")
 
 
@@ -48,11 +50,13 @@ def hosts(request: HttpRequest) -> HttpResponse:
     query, status = asked(request, "q"), asked(request, "status")
     now = timezone.now()
     context = {
-        "hosts": attestation.attesters(query=query, status=status, now=now),
+        "rows": Paginator(attestation.attesters(query=query, status=status, now=now), PER_PAGE).get_page(
+            request.GET.get("page")
+        ),
         "query": query,
         "status": status,
         "statuses": STATUSES,
-        "without_status": len(attestation.attesters(query=query, now=now)) if status else 0,
+        "without_status": attestation.attesters(query=query, now=now).count() if status else 0,
     }
     return page(request, "fabric/hosts.html", context)
 
