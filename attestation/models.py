@@ -11,8 +11,6 @@ from django.db.models import Q
 from attestation.core.tpm import TpmPublic, parse_public
 from attestation.errors import ChallengeSpent
 
-JsonObject = dict[str, object]
-
 
 class EndorsementAuthority(models.Model):
     """A TPM maker's CA certificate that this fabric trusts, and who said so."""

@@ -42,6 +42,7 @@ TICK_MS = 1000 / os.sysconf("SC_CLK_TCK")
 YARDSTICK = "info read"
 
 Message = tuple[str, bytes]
+Measured = tuple[str, list[Figure], list[str]]
 
 # Sends two messages through Django's test client and prints what the second one asked of the database.
 COUNT = """
@@ -114,16 +115,20 @@ def cluster() -> tuple[str, int]:
     return url, server
 
 
-def wire_figures(maker: Maker, machine: Machine, folder: Path) -> Iterator[tuple[str, list[Figure], list[str]]]:
+def wire_figures(maker: Maker, machine: Machine, folder: Path) -> Iterator[Measured]:
     """Yield, for each database, its name, its figures, and what a request asks of it."""
     for postgresql in (False, True):
         try:
             with site(maker, machine, folder, postgresql=postgresql) as here:
-                for _ in range(RUNS):
-                    run_once(here)
-                yield here.name, shown(here), statements(here, folder)
+                yield measured(here, folder)
         except pytest.UsageError as reason:  # its programs are not installed
             yield "PostgreSQL", [], [f"not measured: {reason}"]
+
+
+def measured(here: Site, folder: Path) -> Measured:
+    for _ in range(RUNS):
+        run_once(here)
+    return here.name, shown(here), statements(here, folder)
 
 
 def run_once(here: Site) -> None:

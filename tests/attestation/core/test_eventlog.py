@@ -109,7 +109,6 @@ def test_windows_notes_without_a_pcr_are_kept() -> None:
     assert log.events[0].pcr == 0xFFFFFFFF
 
 
-HEADER = len(spec_id())
 FORGED = {
     "nothing at all": b"",
     "shorter than a record": bytes(31),
