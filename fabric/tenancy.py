@@ -56,7 +56,8 @@ def usage(machines: QuerySet[VirtualMachine]) -> list[Usage]:
     """Return these machines, each with how often its key was released, and its newest release."""
     found = list(machines.select_related("tenant").distinct())
     given = kps.starts([machine.protector_id for machine in found])
-    return [Usage(machine, *given.get(machine.protector_id, (0, None))) for machine in found]
+    owned = [(machine, (machine.tenant.owner_fingerprint, machine.protector_id)) for machine in found]
+    return [Usage(machine, *given.get(key, (0, None))) for machine, key in owned]
 
 
 def add_machine(tenant: Tenant, name: str, document: bytes, *, by: User, now: datetime) -> VirtualMachine:

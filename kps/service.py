@@ -42,13 +42,22 @@ def protectors(*, owner_fingerprint: str | None = None) -> QuerySet[KeyProtector
     return found if owner_fingerprint is None else found.filter(owner_fingerprint=owner_fingerprint)
 
 
-def starts(protector_ids: Collection[UUID]) -> dict[UUID, tuple[int, KeyRelease]]:
-    """Return how often the keys of these protectors were released, and the newest release of each; two queries."""
+def starts(protector_ids: Collection[UUID]) -> dict[tuple[str, UUID], tuple[int, KeyRelease]]:
+    """Return how often the keys of these protectors were released, and the newest release of each; two queries.
+
+    By owner and id: an id alone is what anybody can sign into a protector of their own.
+    """
     released = KeyRelease.objects.filter(protector_id__in=protector_ids, outcome=KeyRelease.Outcome.RELEASED)
-    rows = released.order_by().values_list("protector_id").annotate(count=Count("pk"), newest=Max("pk"))
-    counted = {newest: count for _, count, newest in rows}
+    rows = (
+        released.order_by()
+        .values_list("owner_fingerprint", "protector_id")
+        .annotate(count=Count("pk"), newest=Max("pk"))
+    )
+    counted = {newest: count for _, _, count, newest in rows}
     found = KeyRelease.objects.in_bulk(counted)
-    return {row.protector_id: (counted[pk], row) for pk, row in found.items() if row.protector_id}
+    return {
+        (row.owner_fingerprint, row.protector_id): (counted[pk], row) for pk, row in found.items() if row.protector_id
+    }
 
 
 def deny_protector(protector_id: UUID, *, by: User, reason: str, now: datetime) -> None:
