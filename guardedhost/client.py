@@ -86,7 +86,7 @@ class Client:
             raise _refusal(status, answer)
         try:
             return read(answer)
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
             raise malformed(f"to {path}") from error
 
     def _exchange(self, method: str, path: str, body: Mapping[str, Any] | None) -> tuple[int, dict[str, Any]]:
@@ -125,7 +125,7 @@ def _bounded(response: requests.Response) -> bytes:
 def _object(status: int, content: bytes) -> dict[str, Any]:
     try:
         answer = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         answer = None
     if isinstance(answer, dict):
         return answer

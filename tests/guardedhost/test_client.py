@@ -68,6 +68,7 @@ def test_a_challenge_is_read(portal: Portal) -> None:
     "change",
     [
         pytest.param({"nonce": ""}, id="no nonce"),
+        pytest.param({"pcrs": [float("inf")]}, id="no number"),
         pytest.param({"nonce": "A" * 20}, id="short nonce"),
         pytest.param({"nonce": "A" * 200}, id="something else to sign"),
         pytest.param({"bank": "sha1"}, id="weak bank"),
