@@ -4,7 +4,7 @@ import hashlib
 import logging
 import secrets
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
@@ -23,6 +23,7 @@ from kps.models import KeyProtectorRecord, KeyRelease
 from ledger.service import record
 
 logger = logging.getLogger("guardhouse.releases")
+ANSWERED_AFTER_EXPIRY = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def release(token: object, *, now: datetime) -> ReleaseAnswer:
     dies when, no key goes out without its row. A refusal is a row too, in a transaction of its own, and spends the
     nonce. A sender that has not authenticated itself leaves no row, only a line in the log.
     """
-    request = _authenticated(token)
+    request = _authenticated(token, now=now)
     if _answered(request):
         _log(request, ReleaseReplayed.code)
         raise ReleaseReplayed("This request was answered before. A new one needs a new nonce.")
@@ -71,11 +72,13 @@ def release(token: object, *, now: datetime) -> ReleaseAnswer:
     return answer
 
 
-def _authenticated(token: object) -> ReleaseRequest:
+def _authenticated(token: object, *, now: datetime) -> ReleaseRequest:
+    """Return the request of somebody who holds a certificate, or held one lately: nobody writes rows here for ever."""
     unverified = parse_request(token)
     try:
         request = verify_request(unverified, attestation.release_secret(unverified.kid))
-        attestation.certificate(request.serial)
+        if attestation.certificate(request.serial).not_after < now - ANSWERED_AFTER_EXPIRY:
+            raise NotFound("The certificate lapsed long ago.")
     except NotFound as error:
         raise ReleaseRequestRefused("The request does not prove that its sender holds the certificate.") from error
     except Refusal as refusal:

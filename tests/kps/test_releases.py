@@ -218,6 +218,13 @@ def test_an_expired_certificate_gets_no_key(host: Host, protect: Protect) -> Non
     assert refused_rows() == [("certificate_expired", "certificate_expired")]
 
 
+def test_a_certificate_that_lapsed_long_ago_does_not_even_leave_a_row(host: Host, protect: Protect) -> None:
+    later = now() + timedelta(days=2)
+    with pytest.raises(errors.ReleaseRequestRefused):
+        service.release(host.asks(protect(), at=int(later.timestamp())), now=later)
+    assert refused_rows() == []
+
+
 def attestation_error(name: str) -> type[Exception]:
     from attestation import errors as of_attestation
 
