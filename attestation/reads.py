@@ -14,24 +14,12 @@ from attestation.models import (
     Attestation,
     Attester,
     Baseline,
-    EndorsementAuthority,
     HealthCertificate,
     PolicyVersion,
     Proposal,
 )
 
 HOURS = 24
-# In the order in which a person should look at them.
-SHOWN = (
-    "Passed",
-    "Expired",
-    "InsecureHostConfiguration",
-    "TpmError",
-    "UnauthorizedHost",
-    "Unknown",
-    "pending",
-    "revoked",
-)
 GONE = (Attester.State.REJECTED, Attester.State.REVOKED)
 
 
@@ -297,8 +285,3 @@ def matching(candidate: Baseline) -> tuple[tuple[Attester, ...], tuple[Attester,
 
 def _fits(host: Attester, values: Iterable[tuple[str, str]]) -> bool:
     return host.latest is not None and all(host.latest.pcrs.get(pcr) == value for pcr, value in values)
-
-
-def authorities() -> QuerySet[EndorsementAuthority]:
-    """Return the TPM makers' CA certificates that this fabric trusts."""
-    return EndorsementAuthority.objects.filter(enabled=True)

@@ -22,7 +22,6 @@ from attestation.decisions import (
     revoke_host,
 )
 from attestation.enrolment import Credential, EnrolmentRequest, activate, enrol
-from attestation.policy import policy_in_force
 from attestation.reads import (
     Cause,
     Counts,
@@ -32,7 +31,6 @@ from attestation.reads import (
     attestations,
     attester,
     attesters,
-    authorities,
     baseline,
     baselines,
     certificate,
@@ -73,7 +71,6 @@ __all__ = [
     "attestations",
     "attester",
     "attesters",
-    "authorities",
     "baseline",
     "baseline_events",
     "baselines",
@@ -98,7 +95,6 @@ __all__ = [
     "new_challenge",
     "open_proposal_for",
     "per_hour",
-    "policy_in_force",
     "policy_version",
     "proposal",
     "proposals",
