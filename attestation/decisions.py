@@ -94,9 +94,11 @@ def decide(
         if still_open.update(state=state, decided_by=by, decided_at=now, decision_reason=reason) != 1:
             raise AlreadyDecided("Somebody has decided this already.")
         if proposal.attester is not None:
-            _settle_host(proposal.attester, by, approve, accept_without_certificate, now)
+            _settle_host(
+                proposal.attester, by, approve=approve, without_certificate=accept_without_certificate, now=now
+            )
         elif proposal.baseline is not None:
-            _settle_baseline(proposal.baseline, by, approve, reason, now)
+            _settle_baseline(proposal.baseline, by, approve=approve, reason=reason, now=now)
         about = proposal.about
         act = f"{proposal.kind}.{state.value}"
         _record(by, act, about.subject, {"name": about.name, "proposal": proposal.id, "reason": reason}, now)
@@ -104,7 +106,7 @@ def decide(
     return proposal
 
 
-def _settle_host(attester: Attester, by: User, approve: bool, accept_without_certificate: bool, now: datetime) -> None:
+def _settle_host(attester: Attester, by: User, *, approve: bool, without_certificate: bool, now: datetime) -> None:
     waiting = Attester.objects.filter(pk=attester.pk, state=Attester.State.PENDING)
     if approve:
         if not waiting.exists():
@@ -112,11 +114,11 @@ def _settle_host(attester: Attester, by: User, approve: bool, accept_without_cer
         refresh_endorsement(attester, now=now)
         if attester.ek_verdict == Attester.Endorsement.UNTRUSTED:
             raise CannotApprove(f"The maker of this TPM is not trusted here: {attester.ek_detail}")
-        if attester.ek_verdict == Attester.Endorsement.ABSENT and not accept_without_certificate:
+        if attester.ek_verdict == Attester.Endorsement.ABSENT and not without_certificate:
             raise CannotApprove("This TPM brought no EK certificate. Approve it as a host without one, or not at all.")
         others = Attester.objects.filter(name=attester.name, state=Attester.State.APPROVED)
         for other in others:
-            _end(other, by, f"Replaced by another TPM under the name {other.name}.", now)
+            _end(other, by, reason=f"Replaced by another TPM under the name {other.name}.", now=now)
     state = Attester.State.APPROVED if approve else Attester.State.REJECTED
     waiting.update(state=state, decided_at=now, decided_by=by.get_username())
 
@@ -127,7 +129,7 @@ def _require_source(attester: Attester) -> None:
         raise CannotApprove(f"{attester.name}, whose measurements these are, is {attester.state} by now.")
 
 
-def _settle_baseline(baseline: Baseline, by: User, approve: bool, reason: str, now: datetime) -> None:
+def _settle_baseline(baseline: Baseline, by: User, *, approve: bool, reason: str, now: datetime) -> None:
     if not approve:
         Baseline.objects.filter(pk=baseline.pk).update(state=Baseline.State.REJECTED)
         return
@@ -136,7 +138,7 @@ def _settle_baseline(baseline: Baseline, by: User, approve: bool, reason: str, n
     retired = {str(pk) for pk in same_name.values_list("pk", flat=True)}
     same_name.update(state=Baseline.State.RETIRED)
     Baseline.objects.filter(pk=baseline.pk).update(state=Baseline.State.APPROVED)
-    _new_policy([str(baseline.id)], retired, by, reason, now)
+    _new_policy([str(baseline.id)], retired, by=by, reason=reason, now=now)
 
 
 def retire_baseline(baseline_id: UUID, *, by: User, reason: str, now: datetime) -> None:
@@ -147,11 +149,11 @@ def retire_baseline(baseline_id: UUID, *, by: User, reason: str, now: datetime) 
         approved = Baseline.objects.filter(pk=baseline_id, state=Baseline.State.APPROVED)
         if approved.update(state=Baseline.State.RETIRED) != 1:
             raise NotFound("There is no such baseline in force.")
-        _new_policy([], {str(baseline_id)}, by, reason, now)
+        _new_policy([], {str(baseline_id)}, by=by, reason=reason, now=now)
         _record(by, "baseline.retired", f"baseline:{baseline_id}", {"reason": reason}, now)
 
 
-def _new_policy(added: list[str], removed: set[str], by: User, reason: str, now: datetime) -> None:
+def _new_policy(added: list[str], removed: set[str], *, by: User, reason: str, now: datetime) -> None:
     newest = PolicyVersion.objects.first()
     kept = [] if newest is None else [pk for pk in newest.baselines if pk not in removed]
     PolicyVersion.objects.create(
@@ -171,10 +173,10 @@ def revoke_host(attester_id: UUID, *, by: User, reason: str, now: datetime) -> N
         attester = Attester.objects.filter(pk=attester_id, state=Attester.State.APPROVED).first()
         if attester is None:
             raise NotFound("There is no such host among the approved ones.")
-        _end(attester, by, reason, now)
+        _end(attester, by, reason=reason, now=now)
 
 
-def _end(attester: Attester, by: User, reason: str, now: datetime) -> None:
+def _end(attester: Attester, by: User, *, reason: str, now: datetime) -> None:
     Attester.objects.filter(pk=attester.pk).update(
         state=Attester.State.REVOKED,
         status="UnauthorizedHost",
