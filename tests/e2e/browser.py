@@ -4,7 +4,7 @@ import re
 
 from playwright.sync_api import Browser, Page
 
-from deploy.demo import Demo
+from deploy.democast import Demo
 
 SOON = 15_000  # ms: an agent's next attestation, which a machine takes its time for
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from deploy.demo import Demo, running
+from deploy.democast import Demo, running
 from deploy.localfabric import free_port
 
 CHROMIUM = "/usr/bin/chromium"

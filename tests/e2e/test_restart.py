@@ -5,7 +5,7 @@ import json
 import pytest
 from playwright.sync_api import Browser, expect
 
-from deploy.demo import Demo, until
+from deploy.democast import Demo, until
 from tests.e2e.browser import SOON, sign_in
 
 pytestmark = pytest.mark.e2e

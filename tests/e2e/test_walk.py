@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from deploy.demo import TENANT, VM, Demo, identity, until
+from deploy.democast import TENANT, VM, Demo, identity, until
 from tests.e2e.browser import SOON, sign_in
 
 pytestmark = pytest.mark.e2e
