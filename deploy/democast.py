@@ -1,0 +1,149 @@
+"""Who takes part in the demo, and what they do there: persons of every role, three lab hosts, a tenant, one VM."""
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from deploy.localfabric import ROOT, DidNotWork, LabHost, Portal, TenantDesk
+from deploy.person import Person
+
+FOLDER = ROOT / "var" / "demo"
+PATIENCE = 60.0
+VM = "web-1"
+TENANT = "brandt-partner"
+
+
+@dataclass
+class Demo:
+    """The running fabric, and who is who in it."""
+
+    portal: Portal
+    healthy: LabHost
+    drifted: LabHost
+    unknown: LabHost
+    desk: TenantDesk
+    persons: dict[str, tuple[str, str]] = field(default_factory=dict)
+    bundle: Path = FOLDER
+
+    @property
+    def hosts(self) -> tuple[LabHost, LabHost, LabHost]:
+        return self.healthy, self.drifted, self.unknown
+
+    def person(self, name: str) -> Person:
+        return Person(self.portal.url, name, self.persons[name][1])
+
+    def set_up(self) -> None:
+        """Bring everything up to the point where the hosts are on and nobody knows them."""
+        self.portal.set_up()
+        self.portal.start()
+        self.desk.folder.mkdir(parents=True)
+        fingerprint = self.desk.new_owner()
+        self.portal.manage("add_tenant", self.desk.name, fingerprint)
+        for name, role, tenant in (
+            ("ada", "fabric admin", ""),
+            ("ben", "approver", ""),
+            ("tim", "owner", TENANT),
+            ("eve", "auditor", ""),
+        ):
+            self.persons[name] = (role, self.portal.add_person(name, role, tenant=tenant))
+        for host in self.hosts:
+            host.power_on()
+        self.portal.trust_maker(self.healthy.authority)
+
+    def enrol_hosts(self) -> None:
+        """Make the hosts known to the portal and let their agents run: they wait for a person."""
+        for host in self.hosts:
+            host.enrol(self.portal.url)
+            host.run_agent()
+
+    def hand_over_vm(self) -> None:
+        """Let the tenant protect a VM for this fabric and tell the portal about it."""
+        fingerprint = self.portal.manage("guardian_fingerprint").strip()
+        self.bundle = self.desk.protect(self.portal.url, fingerprint=fingerprint, vm=VM)
+        protector = json.dumps(json.loads((self.bundle / "state.0.json").read_text())["protector"]).encode()
+        self.person("tim").submit(
+            f"/tenants/{TENANT}/machines/add/", files={"protector": ("protector.json", protector)}, name=VM
+        )
+
+    def admit(self, host: LabHost) -> None:
+        """Have a host put forward by one person and approved by another."""
+        attester = identity(host)
+        ada, ben = self.person("ada"), self.person("ben")
+        ada.submit(f"/hosts/{attester}/propose/", reason="It stands in our rack.", password=ada.password)
+        ben.decide(self.newest_proposal(ben), "approve", "I have seen it in the rack.")
+
+    def admit_baseline(self, host: LabHost) -> None:
+        """Have what a host booted captured by one person and approved by another."""
+        ada, ben = self.person("ada"), self.person("ben")
+        page = ada.page(f"/hosts/{identity(host)}/")
+        capture = re.search(r"/attestations/\d+/capture/", page)
+        if capture is None:
+            raise DidNotWork(f"The page of {host.name} offers no Evidence to capture.")
+        ada.submit(
+            capture.group(0), name="lab-bookworm", reason="The system as we installed it.", password=ada.password
+        )
+        ben.decide(self.newest_proposal(ben), "approve", "I have compared the boot log.")
+
+    def newest_proposal(self, person: Person) -> int:
+        return max(int(number) for number in re.findall(r"/proposals/(\d+)/", person.page("/proposals/")))
+
+    def copied_vm(self, name: str) -> Path:
+        """Copy the VM as somebody with the storage could: everything but what runs."""
+        copy = self.bundle.with_name(name)
+        shutil.copytree(self.bundle, copy, ignore=shutil.ignore_patterns("run", "*.sock"))
+        return copy
+
+    def end(self) -> None:
+        self.healthy.vm("stop", self.bundle, "--wait", "0")
+        for host in self.hosts:
+            host.power_off()
+        self.portal.stop()
+
+
+def identity(host: LabHost) -> str:
+    return str(json.loads((host.folder / "config.json").read_text())["attester"])
+
+
+def status_of(host: LabHost) -> str:
+    try:
+        return str(json.loads((host.folder / "status.json").read_text())["status"])
+    except FileNotFoundError:
+        return "not attested"
+
+
+def is_shown(host: LabHost, status: str) -> bool:
+    return status_of(host) == status
+
+
+@contextmanager
+def running(folder: Path, port: int) -> Iterator[Demo]:
+    """Bring a fresh demo fabric up in a folder, and take it down whatever happens."""
+    shutil.rmtree(folder, ignore_errors=True)
+    maker, stranger = folder / "tpm-maker", folder / "other-maker"
+    demo = Demo(
+        portal=Portal(folder / "portal", port, {"GUARDHOUSE_RETRY_SECONDS": "2", "GUARDHOUSE_FABRIC_NAME": "demo"}),
+        healthy=LabHost("nbg-a01", folder / "nbg-a01", "secureboot-on", maker),
+        drifted=LabHost("nbg-a02", folder / "nbg-a02", "cmdline-drift", maker),
+        unknown=LabHost("nbg-a03", folder / "nbg-a03", "uki", stranger),
+        desk=TenantDesk(folder / "tenant", "Brandt & Partner"),
+    )
+    try:
+        demo.set_up()
+        yield demo
+    finally:
+        demo.end()
+
+
+def until(condition: Callable[[], bool], what: str, *, seconds: float = PATIENCE) -> float:
+    """Wait for a condition and return how long it took; raise `DidNotWork` when it does not come."""
+    started = time.monotonic()
+    while not condition():
+        if time.monotonic() - started > seconds:
+            raise DidNotWork(f"{what}: not within {seconds:.0f} s")
+        time.sleep(0.1)
+    return time.monotonic() - started
