@@ -122,7 +122,11 @@ def test_a_guardian_is_kept_when_its_fingerprint_is_the_expected_one(home: Path)
     assert kept(home) == [fingerprint]
 
 
-@pytest.mark.parametrize("fingerprint", [STRANGER.guardian.fingerprint, FABRIC.guardian.fingerprint[:16], ""])
+@pytest.mark.parametrize(
+    "fingerprint",
+    [STRANGER.guardian.fingerprint, FABRIC.guardian.fingerprint[:16], ""],
+    ids=["another", "cut short", "empty"],
+)
 def test_a_guardian_with_another_fingerprint_is_not_kept(home: Path, fingerprint: str) -> None:
     assert imported(home, "--fingerprint", fingerprint).exit_code == 1
     assert kept(home) == []
