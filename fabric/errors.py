@@ -9,7 +9,7 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec
 
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.template import loader
 from rest_framework import exceptions
@@ -20,6 +20,8 @@ from attestation.errors import Refusal
 logger = logging.getLogger("guardhouse.errors")
 Params = ParamSpec("Params")
 
+PROBLEM = "application/problem+json"
+MACHINES = ("/attestation/v1/", "/kps/v1/", "/api/")
 TITLES = {
     400: "Malformed request",
     401: "Not authenticated",
@@ -68,14 +70,12 @@ def problem(exc: Exception, context: Mapping[str, Any]) -> Response:
 
 
 def _problem(status: int, code: str, detail: str) -> Response:
-    body = {
-        "type": "about:blank",
-        "title": TITLES.get(status, "Refused"),
-        "status": status,
-        "detail": detail,
-        "code": code,
-    }
-    return Response(body, status=status, content_type="application/problem+json")
+    return Response(_body(status, code, detail), status=status, content_type=PROBLEM)
+
+
+def _body(status: int, code: str, detail: str) -> dict[str, str | int]:
+    title = TITLES.get(status, "Refused")
+    return {"type": "about:blank", "title": title, "status": status, "detail": detail, "code": code}
 
 
 def _code(exc: exceptions.APIException) -> str:
@@ -156,6 +156,9 @@ def explained(view: View[Params]) -> View[Params]:
 
 
 def _page(request: HttpRequest, status: int, message: str, *, code: str) -> HttpResponse:
+    """Say it as a page, or as a problem document where machines ask."""
+    if request.path.startswith(MACHINES):
+        return JsonResponse(_body(status, code, message), status=status, content_type=PROBLEM)
     context = {"status": status, "title": TITLES.get(status, "Refused"), "message": message, "code": code}
     return render(request, "fabric/problem.html", context, status=status)
 
@@ -179,4 +182,6 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """Say it without the request's context: whatever broke may be what the ordinary page needs."""
+    if request.path.startswith(MACHINES):
+        return _page(request, 500, "Something broke on our side. It is in the log of this node.", code="internal_error")
     return HttpResponse(loader.render_to_string("fabric/broken.html"), status=500)

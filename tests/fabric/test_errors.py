@@ -95,3 +95,10 @@ def test_guessing_at_sign_in_locks(db: None) -> None:
 
 def test_signing_out_is_a_post(db: None) -> None:
     assert Client().get("/logout/").status_code == 405
+
+
+@pytest.mark.parametrize("path", ["/attestation/v1/nothing", "/kps/v1/nothing", "/api/nothing"])
+def test_a_machine_that_asks_at_the_wrong_address_is_told_in_its_own_words(client: Client, path: str) -> None:
+    answer = client.get(path)
+    assert (answer.status_code, answer["content-type"]) == (404, "application/problem+json")
+    assert answer.json()["code"] == "not_found"
