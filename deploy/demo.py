@@ -5,6 +5,7 @@ booted a changed kernel command line, one of a TPM maker that nobody trusts), a 
 """
 
 import argparse
+import signal
 import sys
 import time
 from pathlib import Path
@@ -60,6 +61,8 @@ def main() -> int:
     options = parser.parse_args()
     port = options.port or (free_port() if options.check else USUAL_PORT)
     folder = FOLDER.with_name("demo-check") if options.check else FOLDER
+    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # also when the terminal is closed
+        signal.signal(ending, signal.default_int_handler)
     print("Setting up the fabric; this takes some ten seconds.", flush=True)
     try:
         with running(folder, port) as demo:

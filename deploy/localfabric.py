@@ -92,7 +92,7 @@ class Portal:
 
     def start(self) -> None:
         """Serve, and return when the portal answers."""
-        command = [str(PROGRAMS / "granian"), "--interface", "asgi", "--host", "127.0.0.1", "--port", str(self.port)]
+        command = [str(PROGRAMS / "granian"), "--interface", "asginl", "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--workers", "1", "fabric.asgi:application"]
         with (self.folder / "portal.log").open("ab") as log:
             self.process = subprocess.Popen(
