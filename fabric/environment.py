@@ -96,6 +96,7 @@ def database(default_path: Path) -> dict[str, object]:
         "HOST": unquote(parts.hostname or ""),
         "PORT": str(parts.port or ""),
         # Behind ASGI each request has a thread of its own, so a connection kept for the next one is never used again:
-        # under load the kept ones would take every place that PostgreSQL has.
-        "CONN_MAX_AGE": 0,
+        # under load the kept ones would take every place that PostgreSQL has. Behind WSGI threads keep theirs.
+        "CONN_MAX_AGE": whole_number("DATABASE_KEEP_SECONDS", 0, least=0, most=3600),
+        "CONN_HEALTH_CHECKS": True,
     }

@@ -34,6 +34,9 @@ def test_the_service_starts_with_a_secret_key_alone(tmp_path: Path) -> None:
         pytest.param({"CERTIFICATE_MINUTES": "481"}, "from 5 to 480", id="a certificate over eight hours"),
         pytest.param({"CERTIFICATE_MINUTES": "-5"}, "from 5 to 480", id="a negative lifetime"),
         pytest.param({"FABRIC_NAME": "x" * 65}, "1 to 64 printable", id="a name too long to be signed"),
+        pytest.param(
+            {"DATABASE_URL": "postgresql://u@h/d", "DATABASE_KEEP_SECONDS": "-1"}, "from 0 to 3600", id="kept for ever"
+        ),
         pytest.param({"CUSTODY": "none"}, "GUARDHOUSE_CUSTODY is 'none'", id="an unknown custody"),
         pytest.param({"DATABASE_URL": "mysql://x/y"}, "must look like postgresql://", id="another database"),
         pytest.param({"SECRET_KEY_FILE": "/nonexistent"}, "cannot be read", id="a secret file that is not there"),
