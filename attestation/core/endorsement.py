@@ -122,6 +122,19 @@ def certificate_key(certificate: x509.Certificate) -> object:
         return serialization.load_der_public_key(header + _RSA_ENCRYPTION + key.raw)
 
 
+def certificate_names(certificate: x509.Certificate) -> tuple[str, str]:
+    """Return subject and issuer as text (RFC 4514); names longer than X.520 allows are taken as they are."""
+    with _quiet():
+        return certificate.subject.rfc4514_string(), certificate.issuer.rfc4514_string()
+
+
+def tpm_maker(certificate: x509.Certificate) -> tuple[str, str, str]:
+    """Return what an EK certificate says of its TPM: manufacturer, model and version, "" for what is absent."""
+    with _quiet():
+        manufacturer, model, version = (_tpm_attribute(certificate, oid) for oid in (_MANUFACTURER, _MODEL, _VERSION))
+    return manufacturer, model, version
+
+
 def verify_endorsement(
     certificate: bytes, ek: TpmPublic, *, authorities: Sequence[x509.Certificate], now: datetime
 ) -> Endorsement:
@@ -137,8 +150,8 @@ def verify_endorsement(
     with _quiet():
         _require_leaf(leaf, now)
         root = _climb(signed, authorities, now, depth=0)
-        manufacturer, model, version = (_tpm_attribute(leaf, oid) for oid in (_MANUFACTURER, _MODEL, _VERSION))
         issuer = leaf.issuer.rfc4514_string()
+    manufacturer, model, version = tpm_maker(leaf)
     return Endorsement(
         fingerprint=hashlib.sha256(read_element(certificate).raw).hexdigest(),
         manufacturer=manufacturer,

@@ -6,7 +6,7 @@ linear in the input, every length is checked before it is used, and a refusal na
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from struct import Struct
 from typing import Final, Literal
 
@@ -58,12 +58,13 @@ class UnverifiedEvent:
 
 @dataclass(frozen=True, slots=True)
 class EventLog:
-    """The records behind the Spec ID header, and where PCR 0 starts."""
+    """The records behind the Spec ID header, and where PCR 0 starts; `headers` says whether there was one (0 or 1)."""
 
     format: Literal["crypto-agile", "sha1"]
     banks: tuple[str, ...]
     events: tuple[UnverifiedEvent, ...]
     startup_locality: int
+    headers: int = 0
 
 
 def parse_event_log(data: bytes) -> EventLog:
@@ -77,15 +78,15 @@ def parse_event_log(data: bytes) -> EventLog:
     first, offset = _sha1_record(data, 0)
     if first.untrusted_type == EV_NO_ACTION and first.untrusted_data.startswith(_SPEC_ID_AGILE):
         _check_no_action(first, 0)
-        algorithms = _parse_spec_id(first, offset - len(first.untrusted_data))
+        header, offset = _with_vendor_info(data, first, offset)
+        algorithms = _parse_spec_id(header, _SHA1_RECORD.size)
         events, locality = _collect(_agile_records(data, offset, algorithms))
-        return EventLog("crypto-agile", tuple(bank for bank, _ in algorithms.values()), events, locality)
-    if first.untrusted_data.startswith(_SPEC_ID):
+        return EventLog("crypto-agile", tuple(bank for bank, _ in algorithms.values()), events, locality, 1)
+    headers = int(first.untrusted_data.startswith(_SPEC_ID))
+    if headers:
         _check_no_action(first, 0)
-    else:
-        offset = 0
-    events, locality = _collect(_sha1_records(data, offset))
-    return EventLog("sha1", ("sha1",), events, locality)
+    events, locality = _collect(_sha1_records(data, offset if headers else 0))
+    return EventLog("sha1", ("sha1",), events, locality, headers)
 
 
 def _collect(records: Iterator[tuple[int, UnverifiedEvent]]) -> tuple[tuple[UnverifiedEvent, ...], int]:
@@ -125,6 +126,17 @@ def _parse_locality(event: UnverifiedEvent, offset: int, *, settled: bool) -> in
     if event.pcr != 0 or len(value) != 1 or value[0] > _H_CRTM_LOCALITY:
         raise ParseError(f"The startup locality at byte {offset} of the event log is malformed.")
     return value[0]
+
+
+def _with_vendor_info(data: bytes, header: UnverifiedEvent, offset: int) -> tuple[UnverifiedEvent, int]:
+    """Some firmware leaves its own vendor information out of the header's size; then it stands right behind it."""
+    body = header.untrusted_data
+    if len(body) > _SPEC_ID_HEAD.size:
+        counted = _SPEC_ID_HEAD.size + _SPEC_ID_HEAD.unpack_from(body)[-1] * _ALGORITHM.size
+        if len(body) == counted + 1 and body[counted] <= len(data) - offset:
+            end = offset + body[counted]
+            return replace(header, untrusted_data=body + data[offset:end]), end
+    return header, offset
 
 
 def _parse_spec_id(header: UnverifiedEvent, offset: int) -> dict[int, tuple[str, int]]:
@@ -177,18 +189,23 @@ def _agile_records(
 def _uncommon_head(
     data: bytes, offset: int, algorithms: Mapping[int, tuple[str, int]]
 ) -> tuple[int, int, dict[str, bytes], int, int]:
-    """A record head whose digests are fewer, or in another order, than the Spec ID header declares."""
+    """A record head whose digests are fewer, other, or in another order than the Spec ID header declares.
+
+    A digest of an algorithm that the header leaves out is read when the TCG gives it a size; no declared bank gains
+    anything by it, so a record with nothing else replays in none.
+    """
     start, end = offset, len(data)
     if end - offset < _AGILE_HEAD.size:
         raise ParseError(f"The event log ends inside the record at byte {start}.")
     pcr, kind, count = _AGILE_HEAD.unpack_from(data, offset)
-    if not 1 <= count <= len(algorithms):
+    known = {**ALGORITHMS, **algorithms}
+    if not 1 <= count <= _MOST_ALGORITHMS:
         raise ParseError(f"The record at byte {start} of the event log claims {count} digests.")
     offset += _AGILE_HEAD.size
     digests: dict[str, bytes] = {}
     for _ in range(count):
         identifier = _U16.unpack_from(data, offset)[0] if end - offset >= _U16.size else None
-        bank, size = algorithms.get(identifier, ("", 0)) if identifier is not None else ("", 0)
+        bank, size = known.get(identifier, ("", 0)) if identifier is not None else ("", 0)
         if not bank or bank in digests or size > end - offset - _U16.size:
             raise ParseError(f"The record at byte {start} of the event log has a bad digest at byte {offset}.")
         offset += _U16.size

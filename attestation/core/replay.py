@@ -5,7 +5,7 @@ startup locality.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -32,6 +32,7 @@ GRUB_LABELS: Final = (
 EV_IPL: Final = 0xD
 
 _BANKS: Final = frozenset({"sha1", "sha256", "sha384", "sha512", "sha3_256", "sha3_384", "sha3_512"})
+_HASHLIB_NAMES: Final = {"sm3_256": "sm3"}
 
 
 class Hash(Protocol):
@@ -90,17 +91,51 @@ def replay(log: EventLog, *, quoted: Mapping[int, bytes], bank: str) -> tuple[Ve
             vouched.add(pcr)
         elif pcr in LOG_PCRS:
             raise ReplayMismatch(f"PCR {pcr}: the event log does not lead to the value that the TPM signed.")
+    return events_behind(log, vouched, bank=bank)
+
+
+def replay_banks(log: EventLog) -> dict[str, dict[int, bytes]]:
+    """Return what the log leads to in every bank, for each PCR whose records all have that bank's digest.
+
+    For people and tools, who have no quote: a PCR of which one record lacks the digest has no value in that bank, and
+    a bank whose hash this machine lacks has none at all.
+    """
+    return {bank: _replay_bank(log, bank) for bank in log.banks}
+
+
+def events_behind(log: EventLog, pcrs: Collection[int], *, bank: str) -> tuple[VerifiedEvent, ...]:
+    """Return the events of these PCRs as if each PCR vouched for them: proved as far as the caller's PCR values are."""
     new = getattr(hashlib, bank)
     verified = []
     for index, event in enumerate(log.events):
         kind, untrusted = event.untrusted_type, event.untrusted_data
-        if event.pcr in vouched and kind != EV_NO_ACTION:
+        if event.pcr in pcrs and kind != EV_NO_ACTION:
             digest = event.digests[bank]
             data = untrusted if new(untrusted).digest() == digest else None
             if data is None and kind == EV_IPL:
                 data = _hashed_part(untrusted, digest, new)
             verified.append(VerifiedEvent(index, event.pcr, kind, digest, data, untrusted))
     return tuple(verified)
+
+
+def _replay_bank(log: EventLog, bank: str) -> dict[int, bytes]:
+    name = _HASHLIB_NAMES.get(bank, bank)
+    try:
+        blank = bytes(hashlib.new(name).digest_size)
+    except ValueError:  # no such hash in this machine's OpenSSL
+        return {}
+    values = {0: blank[1:] + bytes((log.startup_locality,))}
+    whole, broken = set(), set()
+    for event in log.events:
+        if event.untrusted_type == EV_NO_ACTION:
+            continue
+        digest = event.digests.get(bank)
+        if digest is None:
+            broken.add(event.pcr)
+        else:
+            whole.add(event.pcr)
+            values[event.pcr] = hashlib.new(name, values.get(event.pcr, blank) + digest).digest()
+    return {pcr: values[pcr] for pcr in sorted(whole - broken)}
 
 
 def _hashed_part(untrusted: bytes, digest: bytes, new: Callable[[bytes], Hash]) -> bytes | None:

@@ -11,6 +11,8 @@ from struct import Struct
 from typing import Final
 
 from attestation.core.replay import EV_IPL, GRUB_LABELS, VerifiedEvent
+from attestation.core.uefi import GLOBAL_VARIABLE, Variable, parse_variable
+from attestation.errors import ParseError
 
 LONGEST_TEXT: Final = 2048
 
@@ -63,8 +65,6 @@ GRUB_COMMAND: Final = "GRUB command"
 FILE_READ: Final = "File read by the boot loader"
 BOOT_PROGRAM: Final = "Boot program"
 
-_EFI_GLOBAL_VARIABLE: Final = bytes.fromhex("61dfe48bca93d211aa0d00e098032b8c")
-_VARIABLE_HEAD: Final = Struct("<16sQQ")
 _IMAGE_HEAD: Final = Struct("<QQQQ")
 _BLOB: Final = Struct("<QQ")
 _TAG: Final = Struct("<II")
@@ -99,15 +99,12 @@ def type_name(number: int) -> str:
     return TYPE_NAMES.get(number, f"event type {number:#x}")
 
 
-def uefi_variable(data: bytes) -> tuple[bytes, str, bytes] | None:
-    """Split UEFI_VARIABLE_DATA (PFP) into GUID, name and value; None unless the lengths fit exactly."""
-    if len(data) < _VARIABLE_HEAD.size:
+def uefi_variable(data: bytes) -> Variable | None:
+    """The variable in the data, or None unless its lengths fit exactly."""
+    try:
+        return parse_variable(data)
+    except ParseError:
         return None
-    guid, letters, size = _VARIABLE_HEAD.unpack_from(data)
-    value = _VARIABLE_HEAD.size + 2 * letters
-    if value + size != len(data):
-        return None
-    return guid, data[_VARIABLE_HEAD.size : value].decode("utf-16-le", "replace"), data[value:]
 
 
 def secure_boot(events: Iterable[VerifiedEvent]) -> bool | None:
@@ -117,8 +114,8 @@ def secure_boot(events: Iterable[VerifiedEvent]) -> bool | None:
     """
     for event in events:
         variable = uefi_variable(event.data) if event.pcr == 7 and event.data is not None else None
-        if variable is not None and variable[:2] == (_EFI_GLOBAL_VARIABLE, "SecureBoot"):
-            return variable[2] == b"\1"
+        if variable is not None and (variable.guid, variable.name) == (GLOBAL_VARIABLE, "SecureBoot"):
+            return variable.value == b"\1"
     return None
 
 
@@ -166,17 +163,17 @@ def _variable(event: VerifiedEvent, data: bytes, proved: bool) -> EventWords:
         proved = False
     if variable is None:
         return EventWords("UEFI variable", _blob(data), False)
-    guid, name, value = variable
     kind = "Secure Boot authority" if event.untrusted_type == 0x800000E0 else "UEFI variable"
-    return EventWords(printable(f"{kind} {name}")[:120], _variable_text(guid, name, value), proved)
+    return EventWords(printable(f"{kind} {variable.name}")[:120], _variable_text(variable), proved)
 
 
-def _variable_text(guid: bytes, name: str, value: bytes) -> str:
-    if guid == _EFI_GLOBAL_VARIABLE and name == "SecureBoot":
+def _variable_text(variable: Variable) -> str:
+    name, value, known = variable.name, variable.value, variable.guid == GLOBAL_VARIABLE
+    if known and name == "SecureBoot":
         return "on" if value == b"\1" else "off"
-    if guid == _EFI_GLOBAL_VARIABLE and name == "BootOrder":
+    if known and name == "BootOrder":
         return " ".join(f"{value[at + 1]:02X}{value[at]:02X}" for at in range(0, min(len(value) - 1, 128), 2))
-    if guid == _EFI_GLOBAL_VARIABLE and name.startswith("Boot") and len(name) == 8:
+    if known and name.startswith("Boot") and len(name) == 8:
         # EFI_LOAD_OPTION: attributes, length of the device paths, then the description.
         description = value[6 : 2 * LONGEST_TEXT].decode("utf-16-le", "replace").partition("\0")[0]
         return printable(description) or _blob(value)

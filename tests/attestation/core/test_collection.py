@@ -1,0 +1,93 @@
+"""Other people's logs: every one with PCRs that a TPM read replays to them, or is the one with a known anomaly."""
+
+import json
+from typing import Any
+
+import pytest
+
+from attestation.core.inspection import LogReport, inspect_log
+from attestation.errors import ParseError
+from tests.boot_logs import COLLECTION
+
+ANOMALIES = {"google_go-attestation/ebs_event_missing_eventlog": {"exit_boot_services_unlogged"}}
+# What is in these logs on purpose, or by mistake, and must be said.
+FLAGGED = {
+    "nsacyber_HIRS/TPMLog_Altered.bin": "data_mismatch",
+    "nsacyber_HIRS/laptop_badOemInstall_oem.1.rimel": "boot_program_missing",
+    "nsacyber_HIRS/laptop_badVarInstall_var.1.rimel": "separator_missing",
+    "nsacyber_HIRS/binary_bios_measurements_addEvt11asSPDMFirmwareBlob_version1": "algorithm_undeclared",
+    "kgoldman_ibmtss/amd635.log": "separator_duplicate",
+    "google_go-tpm-tools/arch-linux-workstation.bin": "secure_boot_malformed",
+}
+DIFFERENCES = {"pcr_mismatch", "pcr_not_in_log", "pcr_moved", "startup_locality_wrong", "exit_boot_services_unlogged"}
+
+
+def _entries() -> list[dict[str, Any]]:
+    index = COLLECTION / "index.json"
+    entries = json.loads(index.read_text()) if index.exists() else []
+    return [entry for entry in entries if entry["kind"] == "eventlog"]
+
+
+ENTRIES = _entries()
+pytestmark = pytest.mark.skipif(not ENTRIES, reason="the collection of other people's logs is not on this machine")
+
+
+def _read(entry: dict[str, Any]) -> LogReport:
+    banks = entry.get("expected_pcrs") or {}
+    measured = {bank: {int(pcr): bytes.fromhex(value) for pcr, value in banks[bank].items()} for bank in banks}
+    return inspect_log((COLLECTION / entry["file"]).read_bytes(), measured=measured or None)
+
+
+def _file(entry: dict[str, Any]) -> str:
+    return str(entry["file"])
+
+
+@pytest.mark.parametrize("entry", [each for each in ENTRIES if each["n_events"]], ids=_file)
+def test_a_log_is_read_whole(entry: dict[str, Any]) -> None:
+    report = _read(entry)
+    assert report.records == entry["n_events"]
+    assert report.log.startup_locality == entry.get("startup_locality", 0)
+    assert report.log.format == ("sha1" if entry["format"] == "sha1-only" else "crypto-agile")
+
+
+@pytest.mark.parametrize(
+    "entry", [each for each in ENTRIES if str(each.get("expected_source")).startswith("independent")], ids=_file
+)
+def test_a_log_leads_to_what_its_tpm_read(entry: dict[str, Any]) -> None:
+    report = _read(entry)
+    found = {oddity.code for oddity in report.oddities} & DIFFERENCES
+    assert found == ANOMALIES.get(entry["file"], set())
+    for bank, expected in entry["expected_pcrs"].items():
+        led = report.banks.get(bank, {})
+        wrong = {pcr for pcr, value in expected.items() if int(pcr) in led and led[int(pcr)].hex() != value.lower()}
+        assert wrong == ({"5"} if led and entry["file"] in ANOMALIES else set())
+
+
+@pytest.mark.parametrize("entry", [each for each in ENTRIES if each["malicious"]], ids=_file)
+def test_a_malicious_log_is_refused_or_flagged(entry: dict[str, Any]) -> None:
+    try:
+        report = _read(entry)
+    except ParseError:
+        return
+    assert report.oddities
+
+
+@pytest.mark.parametrize("entry", [each for each in ENTRIES if each["file"] in FLAGGED], ids=_file)
+def test_what_is_odd_is_said(entry: dict[str, Any]) -> None:
+    assert FLAGGED[entry["file"]] in {oddity.code for oddity in _read(entry).oddities}
+
+
+@pytest.mark.parametrize("entry", [each for each in ENTRIES if each.get("expected_kernel_cmdline")], ids=_file)
+def test_the_kernel_command_line_is_proved(entry: dict[str, Any]) -> None:
+    fact = _read(entry).facts["kernel_command_line"]
+    assert fact is not None
+    assert fact.value == entry["expected_kernel_cmdline"].rstrip("\0")
+
+
+@pytest.mark.parametrize("entry", [each for each in ENTRIES if each.get("expected_facts")], ids=_file)
+def test_windows_answers_as_others_read_it(entry: dict[str, Any]) -> None:
+    facts = _read(entry).facts
+    found = {name: facts[name] for name in entry["expected_facts"]}
+    values = {name: fact.value if fact is not None else None for name, fact in found.items()}
+    assert {**values, "bitlocker_unlocks": [0, 0]} == entry["expected_facts"]
+    assert values["bitlocker_unlocks"] == (0, 0)

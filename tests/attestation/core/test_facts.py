@@ -1,0 +1,280 @@
+"""A fact is proved by digests or it is no fact: types, labels and forged data change no answer into a wrong one."""
+
+import hashlib
+from collections.abc import Sequence
+from struct import pack
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from attestation.core.eventlog import parse_event_log
+from attestation.core.facts import Fact, kernel_arguments, read_facts
+from attestation.core.replay import VerifiedEvent, events_behind
+from attestation.core.uefi import IMAGE_SECURITY, SHIM
+from tests.attestation.core.test_sipa import sipa
+from tests.attestation.core.test_uefi import variable
+from tests.boot_logs import boot, record, spec_id
+
+HANDOVER = record(7, 4, bytes(4))
+WBCL = b"WBCL"
+ON, OFF = (record(7, 0x80000001, variable("SecureBoot", value)) for value in (b"\1", b"\0"))
+LINE = b"/vmlinuz root=/dev/sda1 lockdown=integrity module.sig_enforce=1 ro"
+
+
+def events(*records: bytes) -> tuple[VerifiedEvent, ...]:
+    log = parse_event_log(spec_id() + b"".join(records))
+    return events_behind(log, range(24), bank="sha256")
+
+
+def facts(*records: bytes) -> dict[str, Fact | None]:
+    return read_facts(events(*records), bank="sha256")
+
+
+def value(name: str, *records: bytes) -> object:
+    fact = facts(*records)[name]
+    return None if fact is None else fact.value
+
+
+def grub(line: bytes, *, label: bytes = b"grub_cmd: ") -> bytes:
+    return record(8, 0xD, label + line + b"\0", digest=hashlib.sha256(line).digest())
+
+
+def forged(pcr: int, kind: int, data: bytes) -> bytes:
+    return record(pcr, kind, data, digest=hashlib.sha256(b"something else").digest())
+
+
+def windows(*records: bytes, pcr: int = 12, ended: bool = True) -> bytes:
+    tagged = record(pcr, 6, sipa(0x40010001, b"".join(records)))
+    return tagged + (record(pcr, 4, WBCL) if ended else b"")
+
+
+def flag(kind: int, number: int, *, size: int = 1) -> bytes:
+    return sipa(kind, number.to_bytes(size, "little"))
+
+
+@pytest.mark.parametrize(("folder", "on"), [("secureboot-on", True), ("secureboot-off", False)])
+def test_captures_say_whether_secure_boot_was_on(folder: str, on: bool) -> None:
+    fact = read_facts(boot(folder).events, bank="sha256")["secure_boot"]
+    assert fact == Fact(on, 7, 3)
+
+
+def test_a_capture_answers_what_people_ask() -> None:
+    found = read_facts(boot("secureboot-on").events, bank="sha256")
+    values = {name: fact.value for name, fact in found.items() if fact is not None}
+    assert values["kernel_command_line"] == "/boot/vmlinuz console=ttyS0 rootfstype=ramfs ima_policy=tcb panic=-1"
+    assert values["ima_policy"] == "tcb"
+    assert "Microsoft Corporation UEFI CA" in str(values["shim_certificate"])
+    assert str(values["sbat"]).startswith("sbat,1,")
+    assert (values["uefi_debug_mode"], values["dbx_entries"]) == (False, 1)
+    assert found["lockdown"] is None
+    assert found["code_integrity"] is None
+
+
+def test_a_unified_kernel_proves_its_initrd_and_not_its_command_line() -> None:
+    captured = boot("uki")
+    log = parse_event_log(captured.log)
+    found = read_facts(events_behind(log, captured.pcrs, bank="sha256"), bank="sha256")
+    assert found["initrd"] is not None
+    assert str(found["initrd"].value).startswith("b1bdfce2d226")
+    assert found["kernel_command_line"] is None
+
+
+def test_nothing_proves_nothing() -> None:
+    assert not any(read_facts((), bank="sha256").values())
+
+
+@pytest.mark.parametrize("kind", [0x80000001, 0x2, 0xD, 0x800000E0])
+def test_the_type_of_a_record_changes_no_answer(kind: int) -> None:
+    assert value("secure_boot", record(7, kind, variable("SecureBoot", b"\0")), HANDOVER) is False
+
+
+SECURE_BOOT_UNPROVEN = {
+    "no separator": (ON,),
+    "measured after the hand-over": (HANDOVER, ON),
+    "data that were not measured": (forged(7, 0x80000001, variable("SecureBoot", b"\1")), HANDOVER),
+    "another PCR": (record(1, 0x80000001, variable("SecureBoot", b"\1")), HANDOVER),
+    "another maker's variable": (record(7, 0x80000001, variable("SecureBoot", b"\1", guid=bytes(16))), HANDOVER),
+    "two": (record(7, 0x80000001, variable("SecureBoot", b"\2")), HANDOVER),
+    "two bytes": (record(7, 0x80000001, variable("SecureBoot", b"\1\1")), HANDOVER),
+    "a longer name": (record(7, 0x80000001, variable("SecureBoot2", b"\1")), HANDOVER),
+}
+
+
+@pytest.mark.parametrize("records", SECURE_BOOT_UNPROVEN.values(), ids=SECURE_BOOT_UNPROVEN)
+def test_secure_boot_is_not_taken_from_what_proves_nothing(records: Sequence[bytes]) -> None:
+    assert value("secure_boot", *records) is None
+
+
+def test_an_empty_secure_boot_variable_means_that_there_is_none() -> None:
+    assert value("secure_boot", record(7, 0x80000001, variable("SecureBoot", b"")), HANDOVER) is False
+
+
+def test_the_first_value_counts_whatever_is_measured_later() -> None:
+    assert value("secure_boot", OFF, ON, HANDOVER, ON) is False
+
+
+def test_a_separator_with_forged_data_still_ends_the_firmwares_part() -> None:
+    disguised = record(7, 0x2, b"nothing to see", digest=hashlib.sha256(bytes(4)).digest())
+    assert value("secure_boot", disguised, ON, HANDOVER) is None
+
+
+def test_debug_mode_is_told_by_its_digest() -> None:
+    hidden = record(7, 0x2, b"nothing to see", digest=hashlib.sha256(b"UEFI Debug Mode").digest())
+    assert value("uefi_debug_mode", hidden, HANDOVER) is True
+    assert value("uefi_debug_mode", ON, HANDOVER) is False
+    assert value("uefi_debug_mode", ON) is None
+
+
+@pytest.mark.parametrize("name", ["db", "dbx"])
+def test_a_malformed_signature_list_is_no_answer(name: str) -> None:
+    data = variable(name, b"\1" * 40, guid=IMAGE_SECURITY.bytes_le)
+    assert value("db", record(7, 0x80000001, data), HANDOVER) is None
+    assert value("dbx_entries", record(7, 0x80000001, data), HANDOVER) is None
+
+
+def test_shims_level_is_shown_without_its_last_newline() -> None:
+    level = record(7, 0x800000E0, variable("SbatLevel", b"sbat,1,2025\n", guid=SHIM.bytes_le))
+    assert value("sbat", HANDOVER, level) == "sbat,1,2025"
+    assert value("sbat", level, HANDOVER) is None
+
+
+def test_only_the_first_measurement_can_be_the_firmwares_version() -> None:
+    version = record(0, 8, "F42\0".encode("utf-16-le"))
+    assert value("firmware_version", version) == "F42"
+    assert value("firmware_version", record(0, 1, b"code"), version) is None
+    assert value("firmware_version", forged(0, 8, b"F42")) is None
+
+
+@pytest.mark.parametrize("label", [b"kernel_cmdline: ", b"grub_cmd: ", b"module_cmdline: ", b"grub_cmd "])
+def test_a_label_neither_makes_nor_hides_a_command_line(label: bytes) -> None:
+    assert value("kernel_command_line", grub(b"linux " + LINE), grub(LINE, label=label)) == LINE.decode()
+    assert value("kernel_command_line", grub(b"set a=b", label=label)) is None
+
+
+COMMAND_LINE_UNPROVEN = {
+    "two, none of them set by a command": (grub(b"/vmlinuz a"), grub(b"/vmlinuz b")),
+    "one line that is not proved": (grub(LINE), forged(8, 0xD, b"grub_cmd: boot\0")),
+    "a line that is not proved": (forged(8, 0xD, b"kernel_cmdline: /vmlinuz\0"),),
+    "control characters": (grub(b"/vmlinuz \x1b[2J"),),
+    "a stub's line that was not measured": (forged(12, 0xD, "ro".encode("utf-16-le")),),
+    "two different lines of a stub": (record(12, 0xD, b"ro"), record(12, 0xD, b"rw")),
+    "the wrong PCR": (record(9, 0xD, b"kernel_cmdline: /vmlinuz\0"),),
+}
+
+
+@pytest.mark.parametrize("records", COMMAND_LINE_UNPROVEN.values(), ids=COMMAND_LINE_UNPROVEN)
+def test_a_command_line_is_not_guessed(records: Sequence[bytes]) -> None:
+    assert value("kernel_command_line", *records) is None
+
+
+def test_the_last_of_several_boot_attempts_counts() -> None:
+    attempts = [grub(b"linux /one"), grub(b"/one"), grub(b"linux /two ro"), grub(b"/two ro")]
+    assert value("kernel_command_line", *attempts) == "/two ro"
+
+
+def test_a_stubs_command_line_is_read_from_pcr_12() -> None:
+    line = record(12, 0xD, "console=ttyS0 lockdown=confidentiality\0".encode("utf-16-le"))
+    assert value("lockdown", line) == "confidentiality"
+
+
+def test_arguments_are_read_as_the_kernel_reads_them() -> None:
+    assert value("lockdown", grub(LINE)) == "integrity"
+    assert value("module_signatures_enforced", grub(LINE)) == "1"
+    assert value("lockdown", grub(LINE + b" lockdown=none")) == "none"
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('/v dm="a lockdown=integrity" ro', ["/v", 'dm="a lockdown=integrity"', "ro"]),
+        ("/v ro -- lockdown=integrity", ["/v", "ro"]),
+        ("  /v\tro ", ["/v", "ro"]),
+        ('/v "', ["/v", '"']),
+        ("", []),
+    ],
+)
+def test_an_argument_inside_another_or_for_init_is_none(line: str, words: list[str]) -> None:
+    assert kernel_arguments(line) == words
+
+
+LATCHES = [
+    ("boot_debugging", 0x00040001, 0, 1, True),
+    ("kernel_debug", 0x00050001, 0, 1, True),
+    ("test_signing", 0x00050003, 0, 1, True),
+    ("safe_mode", 0x00050005, 0, 1, True),
+    ("code_integrity", 0x00050002, 1, 0, False),
+    ("hibernation_disabled", 0x00050024, 1, 0, False),
+    ("dep", 0x00050004, 3, 2, False),
+    ("cold_boot", 0x00020003, 1, 2, False),
+]
+
+
+@pytest.mark.parametrize(("name", "kind", "good", "bad", "latched"), LATCHES)
+def test_one_bad_stage_is_enough(name: str, kind: int, good: int, bad: int, latched: bool) -> None:
+    assert value(name, windows(flag(kind, good), flag(kind, good))) is not latched
+    assert value(name, windows(flag(kind, good), flag(kind, bad), flag(kind, good))) is latched
+    both = windows(flag(kind, good)), windows(flag(kind, bad), pcr=13)
+    assert value(name, *both) is latched
+
+
+@pytest.mark.parametrize(("name", "kind", "good", "bad", "latched"), LATCHES)
+def test_windows_answers_nothing_without_proof(name: str, kind: int, good: int, bad: int, latched: bool) -> None:
+    record_ = flag(kind, good)
+    tagged = sipa(0x40010001, record_)
+    assert value(name) is None
+    assert value(name, windows(record_, ended=False)) is None
+    assert value(name, record(12, 4, WBCL), windows(record_)) is None
+    assert value(name, forged(12, 6, tagged), record(12, 4, WBCL)) is None
+    assert value(name, record(12, 6, tagged), forged(12, 6, tagged), record(12, 4, WBCL)) is None
+    assert value(name, record(12, 6, tagged + b"\1"), record(12, 4, WBCL)) is None
+    assert value(name, windows(record_, pcr=11)) is None
+    assert value(name, windows(sipa(kind, bytes(3)))) is None
+
+
+def test_two_boot_counters_are_none() -> None:
+    assert value("boot_count", windows(flag(0x00020002, 7, size=8))) == 7
+    assert value("boot_count", windows(flag(0x00020002, 7, size=8), flag(0x00020002, 9, size=8))) is None
+
+
+VSM, HYPERVISOR, HVCI = flag(0x00050012, 1, size=8), flag(0x0005000A, 1, size=8), flag(0x000A0007, 1, size=8)
+
+
+@pytest.mark.parametrize(
+    ("records", "vsm", "hvci"),
+    [
+        pytest.param((VSM, HYPERVISOR, HVCI), True, True, id="all on"),
+        pytest.param((VSM, HYPERVISOR), True, False, id="no integrity policy"),
+        pytest.param((VSM, HVCI), False, False, id="no hypervisor"),
+        pytest.param((flag(0x00050012, 0, size=8), HYPERVISOR, HVCI), False, False, id="policy, but not launched"),
+        pytest.param((HYPERVISOR, HVCI), None, None, id="nothing about the secure kernel"),
+    ],
+)
+def test_hvci_needs_the_secure_kernel_under_it(records: Sequence[bytes], vsm: object, hvci: object) -> None:
+    assert (value("vsm", windows(*records)), value("hvci", windows(*records))) == (vsm, hvci)
+
+
+def test_an_early_launch_driver_is_named_with_its_measurement() -> None:
+    name, measured = sipa(0x00090001, "Defender\0".encode("utf-16-le")), sipa(0x00090004, b"\1\2")
+    assert value("elam", windows(sipa(0x40010002, name + measured))) == {"Defender": "0102"}
+
+
+def test_every_unlocked_volume_is_listed_once() -> None:
+    both = windows(flag(0x00020005, 4, size=4), flag(0x00020005, 1, size=4))
+    assert value("bitlocker_unlocks", both, windows(flag(0x00020005, 4, size=4), pcr=13)) == (4, 1)
+
+
+def test_a_code_integrity_policy_is_shown_by_name_and_hash() -> None:
+    name = "P\0".encode("utf-16-le")
+    policy = pack("<QHHI", 1, len(name), 0x800C, 2) + name + b"\1\2"
+    assert value("code_integrity_policies", windows(sipa(0x0005000F, policy))) == ("P sha256:0102",)
+    assert value("code_integrity_policies", windows(sipa(0x0005000F, policy[:-1]))) is None
+
+
+@settings(max_examples=200)
+@given(st.lists(st.tuples(st.sampled_from([0, 7, 8, 11, 12, 13]), st.binary(max_size=80)), max_size=8))
+def test_any_events_give_facts_about_them(raw: list[tuple[int, bytes]]) -> None:
+    found = events(*(record(pcr, 0x80000001, data) for pcr, data in raw))
+    indices = {(event.index, event.pcr) for event in found}
+    for fact in read_facts(found, bank="sha256").values():
+        assert fact is None or (fact.event, fact.pcr) in indices
