@@ -93,14 +93,16 @@ def site(maker: Maker, machine: Machine, folder: Path, *, postgresql: bool) -> I
     database = None
     if postgresql:
         settings["GUARDHOUSE_DATABASE_URL"], database = cluster()
-    portal = portal_in(folder / ("postgresql" if postgresql else "sqlite"), free_port(), settings)
+        settings["GUARDHOUSE_DATABASE_KEEP_SECONDS"] = "60"
+    place = folder / ("postgresql" if postgresql else "sqlite")
+    portal = portal_in(place, free_port(), settings, live=not postgresql)  # each as it is run: a demo, a cluster
     try:
         with closing(Line(portal.port)) as line:
             enrol(line, machine)
             attest(line, machine)
             approve(portal, maker, machine)
             held = holder(line, machine)
-        yield Site("PostgreSQL" if postgresql else "SQLite", portal, machine, held, database)
+        yield Site("PostgreSQL and WSGI" if postgresql else "SQLite and ASGI", portal, machine, held, database)
     finally:
         portal.kill()
 

@@ -63,6 +63,7 @@ class Portal:
     folder: Path
     port: int
     settings: Mapping[str, str] = field(default_factory=dict)
+    live: bool = True  # one ASGI process with websockets; else WSGI, as pages and machine APIs run in production
     process: "subprocess.Popen[bytes] | None" = None
 
     @property
@@ -92,8 +93,11 @@ class Portal:
 
     def start(self) -> None:
         """Serve, and return when the portal answers."""
-        command = [str(PROGRAMS / "granian"), "--interface", "asginl", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--workers", "1", "fabric.asgi:application"]
+        command = [str(PROGRAMS / "granian"), "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
+        if self.live:
+            command += ["--interface", "asginl", "fabric.asgi:application"]
+        else:
+            command += ["--interface", "wsgi", "--blocking-threads", "4", "fabric.wsgi:application"]
         with (self.folder / "portal.log").open("ab") as log:
             self.process = subprocess.Popen(
                 command,

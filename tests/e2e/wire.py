@@ -157,9 +157,9 @@ def protect(guardian: Guardian) -> Json:
     )
 
 
-def portal_in(folder: Path, port: int, settings: dict[str, str]) -> Portal:
+def portal_in(folder: Path, port: int, settings: dict[str, str], *, live: bool = True) -> Portal:
     """Return a portal that has been set up and answers."""
-    portal = Portal(folder=folder, port=port, settings=settings)
+    portal = Portal(folder=folder, port=port, settings=settings, live=live)
     portal.set_up()
     portal.start()
     return portal
