@@ -5,6 +5,7 @@ import logging
 import click
 
 from cli.host import host
+from cli.inspect import inspect
 from cli.lab import lab
 from cli.tenant import tenant
 
@@ -18,5 +19,6 @@ def main(verbose: bool) -> None:
 
 
 main.add_command(host)
+main.add_command(inspect)
 main.add_command(lab)
 main.add_command(tenant)
