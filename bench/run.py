@@ -1,7 +1,7 @@
 """`make bench`: what an attestation and a release cost, from the pure cores to a whole portal over HTTP.
 
 Each figure is the median and the least of several runs; the ratio is to another figure of the same run, and is what
-can be compared between machines and between days. Nothing is asserted about time. Takes half a minute.
+can be compared between machines and between days. Nothing is asserted about time. Takes a minute.
 """
 
 import os
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bench.core import core_figures
 from bench.figures import show
+from bench.ima import ima_figures
 from bench.wire import REQUESTS, wire_figures
 from tests.machines import Machine, booted
 from tests.tpm_lab import Maker
@@ -32,6 +33,10 @@ def main() -> None:
     print(f"Python {platform.python_version()}, {os.cpu_count()} processors, load {load:.1f}")
     with lab() as (folder, maker, machine):
         show("The cores", core_figures(machine))
+        ima, ima_notes = ima_figures()
+        show("IMA lists, per 1,000 entries", ima)
+        for note in ima_notes:
+            print(f"  {note}")
         for name, figures, notes in wire_figures(maker, machine, folder):
             show(f"One request over HTTP, {name}, {REQUESTS} in a row", figures)
             for note in notes:

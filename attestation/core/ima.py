@@ -31,6 +31,7 @@ _LEGACY: Final = b"ima"
 _LEGACY_DIGEST: Final = 20
 _LEGACY_NAME: Final = 256
 _SHA1_SIZE: Final = 20
+_NO_PREFIX: Final = "PCR 10: no part of the IMA list leads to the value that the TPM signed."
 
 # PCR, listed digest, line, where the template data begins in the line, offset behind the record.
 Record = tuple[int, bytes, bytes, int, int]
@@ -75,7 +76,7 @@ class ImaList:
 class ImaReplay:
     """The part of a list that leads to the quoted PCR 10.
 
-    `fresh` maps the proved lines that were not known before, in their order, to what was extended for each.
+    `fresh` are the proved lines that were not known before, in their order, and `digests` what was extended for each.
     `untrusted_violations` are the lines of violations: the kernel extends ones for them, so no digest covers a word.
     """
 
@@ -84,7 +85,8 @@ class ImaReplay:
     from_start: bool
     position: ImaPosition
     entries: int
-    fresh: Mapping[bytes, bytes]
+    fresh: tuple[bytes, ...]
+    digests: tuple[bytes, ...]
     untrusted_violations: tuple[bytes, ...]
 
 
@@ -93,8 +95,21 @@ def replay_ima(data: bytes, *, quoted: bytes, bank: str) -> ImaList:
 
     The mark of a violation needs no trust: the wrong reading does not lead to the quoted value.
     """
-    replayed = replay_list(data, quoted=quoted, bank=bank, extension=Extension.REHASHED)
-    return ImaList(replayed.entries, len(replayed.untrusted_violations))
+    if len(data) > IMA_LIMIT:
+        raise TooLarge(f"The IMA list has {len(data)} bytes; {IMA_LIMIT} is the limit.")
+    _, value, violation = _bank(bank, Extension.REHASHED)
+    extend = getattr(hashlib, bank)
+    entries = violations = 0
+    for pcr, digest in ima_measurements(data, bank=bank) if value != quoted else ():
+        if pcr == IMA_PCR:  # an IMA policy rule may send a measurement to another PCR
+            entries += 1
+            violations += digest == violation
+            value = extend(value + digest).digest()
+            if value == quoted:
+                break
+    if value != quoted:
+        raise ImaMismatch(_NO_PREFIX)
+    return ImaList(entries, violations)
 
 
 def replay_list(
@@ -117,13 +132,14 @@ def replay_list(
     extend = getattr(hashlib, bank)
     value = _value_at(after, bank, blank)
     get_known = (known or {}).get
-    fresh: dict[bytes, bytes] = {}
+    fresh: list[bytes] = []
+    digests: list[bytes] = []
     violated: list[bytes] = []
     records = entries = proved = 0
     no_digest = bytes(_listed_size(data)) if data and value != quoted else b""
     for pcr, listed, line, start, end in ima_records(data) if value != quoted else ():
         records += 1
-        if pcr != IMA_PCR:  # an IMA policy rule may send a measurement to another PCR
+        if pcr != IMA_PCR:
             continue
         entries += 1
         digest = get_known(line)
@@ -131,15 +147,19 @@ def replay_list(
             violated.append(line)
             digest = violation
         elif digest is None:
-            fresh[line] = digest = digest_of(line[start:] if start else _legacy_form(line))
+            digest = digest_of(line[start:] if start else _legacy_form(line))
+            fresh.append(line)
+            digests.append(digest)
         value = extend(value + digest).digest()
         if value == quoted:
             proved = end
             break
     if value != quoted:
-        raise ImaMismatch("PCR 10: no part of the IMA list leads to the value that the TPM signed.")
+        raise ImaMismatch(_NO_PREFIX)
     position = ImaPosition(after.offset + proved, after.entries + records, {bank: value})
-    return ImaReplay(bank, extension, after == START, position, entries, fresh, tuple(violated))
+    return ImaReplay(
+        bank, extension, after.entries == 0, position, entries, tuple(fresh), tuple(digests), tuple(violated)
+    )
 
 
 def ima_measurements(data: bytes, *, bank: str) -> Iterator[tuple[int, bytes]]:
@@ -222,7 +242,7 @@ def _legacy_form(line: bytes) -> bytes:
 
 
 def _value_at(position: ImaPosition, bank: str, blank: bytes) -> bytes:
-    if position == START:
+    if not position.entries:
         return blank
     if bank not in position.pcrs:
         raise ImaMismatch(f"PCR 10: the position to go on from has no value of the bank {bank}.")

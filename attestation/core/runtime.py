@@ -117,8 +117,8 @@ class KnownLines:
     limit: int
     digests: dict[bytes, bytes] = field(default_factory=dict)
 
-    def learn(self, lines: Mapping[bytes, bytes], *, refused: set[bytes]) -> None:
-        for line, digest in lines.items():
+    def learn(self, replayed: ImaReplay, *, refused: set[bytes]) -> None:
+        for line, digest in zip(replayed.fresh, replayed.digests, strict=True):
             if len(self.digests) >= self.limit:
                 return
             if line not in refused:
@@ -157,7 +157,7 @@ def appraise_runtime(
     for line in replayed.untrusted_violations:
         groups.add(("ima_violation", partial(violation, line)))
     if known is not None:
-        known.learn(replayed.fresh, refused=refused)
+        known.learn(replayed, refused=refused)
     return groups.findings()
 
 

@@ -124,6 +124,10 @@ def replayed(data: bytes, *, bank: str = "sha256", quoted: bytes | None = None, 
     return replay_list(data, quoted=quoted, bank=bank, **({"extension": Extension.REHASHED} | more))
 
 
+def known_from(replay: ImaReplay) -> dict[bytes, bytes]:
+    return dict(zip(replay.fresh, replay.digests, strict=True))
+
+
 def published() -> dict[str, bytes]:
     index = COLLECTION / "index.json"
     listed = json.loads(index.read_text()) if index.exists() else []
@@ -187,6 +191,12 @@ def test_a_list_that_did_not_grow_needs_nothing_sent() -> None:
     assert replayed(b"", quoted=pcr_10(FIVE[0]), after=position).position == position
 
 
+def test_a_list_that_was_empty_last_time_begins_still() -> None:
+    empty = replayed(b"", quoted=ZERO)
+    assert empty.position.entries == 0
+    assert replayed(FIVE[0], after=empty.position).from_start
+
+
 def test_what_follows_the_quote_is_sent_again_next_time() -> None:
     whole = replayed(b"".join(FIVE), quoted=pcr_10(b"".join(FIVE[:3])))
     assert (whole.position.offset, whole.position.entries) == (sum(map(len, FIVE[:3])), 3)
@@ -208,8 +218,15 @@ def test_a_continuation_that_does_not_fit_is_refused(data: bytes, position: ImaP
         replayed(data, quoted=pcr_10(b"".join(FIVE[:3])), after=position)
 
 
+def test_the_short_and_the_long_answer_agree() -> None:
+    data = b"".join(FIVE) + violated(FIVE[1]) + record(b"elsewhere", pcr=11) + FIVE[0]
+    long = replayed(data)
+    assert replay_ima(data, quoted=pcr_10(data), bank="sha256") == ImaList(long.entries, len(long.untrusted_violations))
+    assert (long.entries, long.position.entries) == (7, 8)
+
+
 def test_known_lines_are_not_returned_again() -> None:
-    known = dict(replayed(b"".join(FIVE)).fresh)
+    known = known_from(replayed(b"".join(FIVE)))
     again = replayed(b"".join(FIVE) + ng(b"/new"), known=known)
     assert list(again.fresh) == [line_of(ng(b"/new"))]
     assert again.entries == 6
@@ -222,7 +239,7 @@ def test_a_known_line_with_a_wrong_digest_proves_nothing() -> None:
 
 def test_a_violation_is_none_of_the_known_lines() -> None:
     data = FIVE[0] + violated(FIVE[1])
-    outcome = replayed(data, known=dict(replayed(b"".join(FIVE)).fresh))
+    outcome = replayed(data, known=known_from(replayed(b"".join(FIVE))))
     assert outcome.untrusted_violations == (line_of(FIVE[1]),)
     assert not outcome.fresh
 
