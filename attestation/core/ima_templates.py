@@ -138,13 +138,18 @@ def path_and_digest(line: bytes) -> tuple[bytes, bytes]:
             and digest_size == _USUAL_DIGEST
             and 0 < path_size <= LONGEST_PATH
             and size == len(line) - begin + _USUAL_DIGEST + 8
-            and line[end:] == behind
+            and (line[end:] == behind or (len(behind) > 1 and _is_sized(line, end)))
             and digest.startswith(b"sha256:\0")
             and b"\0" not in path
         ):
             return path, digest
     entry = decode_line(line)
     return entry.path, entry.template_digest
+
+
+def _is_sized(line: bytes, end: int) -> bool:
+    """Whether a path ends here, and one more field fills the line: a file's signature."""
+    return len(line) >= end + 5 and line[end] == 0 and _U32.unpack_from(line, end + 1)[0] == len(line) - end - 5
 
 
 def boot_aggregate(entry: ImaEntry, *, pcrs: Mapping[int, bytes], bank: str) -> BootAggregate:

@@ -237,9 +237,14 @@ def test_any_line_is_an_entry_or_refused_and_the_quick_reading_agrees(data: byte
         assert entry.shown_path.isprintable()
 
 
-@given(st.binary(max_size=60), st.integers(0, len(LINE)), st.integers(0, 8))
-def test_a_damaged_line_is_read_alike_in_both_ways(patch: bytes, at: int, drop: int) -> None:
-    line = LINE[:at] + patch + LINE[at + drop :]
+@given(
+    st.sampled_from([LINE, line_of(sig(b"/x")), line_of(sig(b"/x", signature=b"\3\2signature"))]),
+    st.binary(max_size=60),
+    st.integers(0, 100),
+    st.integers(0, 8),
+)
+def test_a_damaged_line_is_read_alike_in_both_ways(line: bytes, patch: bytes, at: int, drop: int) -> None:
+    line = line[:at] + patch + line[at + drop :]
     try:
         entry = decode_line(line)
     except ParseError:
