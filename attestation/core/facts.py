@@ -4,6 +4,9 @@ The log comes from the host, and no digest covers an event's type or its label. 
 is the digest, or from a digest that is compared with the hash of bytes we know; a separator is told by its digest, so
 that no forged record can move the line between what the firmware measured and what came later. What cannot be known
 that way is None: unproven, which is neither yes nor no.
+
+An administrator of the running host can extend a PCR further, with a record to match. That shows as a PCR that no
+baseline has; so a rule may lean on a fact from behind a mark only for a PCR that a baseline pins.
 """
 
 import hashlib
@@ -12,7 +15,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-from attestation.core.replay import VerifiedEvent
+from attestation.core.command_line import kernel_arguments
+from attestation.core.replay import LOG_PCRS, VerifiedEvent
 from attestation.core.uefi import (
     GLOBAL_VARIABLE,
     IMAGE_SECURITY,
@@ -198,12 +202,20 @@ def _kernel_command_line(boot: _Boot) -> Fact | None:
     GRUB's label is in no digest. But each line is, and only a command line begins with a path; the command that set
     it, "linux" and the same words, stands before it. A line that is not proved could be the real one, so it spoils all.
     """
-    if 8 in boot.pcrs:
-        return _grub_command_line(boot.pcrs[8])
+    return _grub_command_line(boot.pcrs[8]) if 8 in boot.pcrs else _stub_command_line(boot)
+
+
+def _stub_command_line(boot: _Boot) -> Fact | None:
+    """PCR 12 is in no baseline, and may be extended later by an administrator.
+
+    So the line leans on PCR 9 where the kernel measured its load options, the same bytes, before it left the firmware.
+    """
     lines = boot.pcrs.get(12, [])
-    facts = [_text_fact(event) for event in lines]
-    known = [fact for fact in facts if fact is not None]
-    return known[-1] if known and len(known) == len(lines) and len({fact.value for fact in known}) == 1 else None
+    found = [fact for fact in map(_text_fact, lines) if fact is not None]
+    if not found or len(found) != len(lines) or len({fact.value for fact in found}) != 1:
+        return None
+    options = next((event for event in boot.pcrs.get(9, []) if event.digest == lines[0].digest), None)
+    return found[0] if options is None else Fact(found[0].value, 9, options.index)
 
 
 def _grub_command_line(events: Sequence[VerifiedEvent]) -> Fact | None:
@@ -239,29 +251,16 @@ def _initial_ramdisk(boot: _Boot) -> Fact | None:
 def _argument(line: Fact | None, keys: tuple[str, ...]) -> Fact | None:
     """The last of the kernel arguments with one of these names; one without a value is an empty text.
 
-    An argument that is not there proves nothing: the kernel's own configuration decides then.
+    An argument that is not there proves nothing: the kernel's own configuration decides then. One of a line that only
+    a PCR beyond the baselines has proves nothing either: an administrator of the running host can put it there.
     """
-    if line is None or not isinstance(line.value, str):
+    if line is None or line.pcr not in LOG_PCRS or not isinstance(line.value, str):
         return None
     value = None
     for word in kernel_arguments(line.value):
         key, _, after = word.partition("=")
         value = after.strip('"') if key in keys else value
     return None if value is None else Fact(value, line.pcr, line.event)
-
-
-def kernel_arguments(line: str) -> list[str]:
-    """Split a command line as the kernel does (next_arg): at spaces outside quotes, up to the "--" before init's."""
-    words, word, quoted = [], "", False
-    for letter in line:
-        quoted ^= letter == '"'
-        if letter.isspace() and not quoted:
-            words.append(word)
-            word = ""
-        else:
-            word += letter
-    words = [each for each in (*words, word) if each]
-    return words[: words.index("--")] if "--" in words else words
 
 
 _QUESTIONS: Final[Mapping[str, Callable[[_Boot], Fact | None]]] = {

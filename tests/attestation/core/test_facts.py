@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from attestation.core.command_line import kernel_arguments
 from attestation.core.eventlog import parse_event_log
-from attestation.core.facts import Fact, kernel_arguments, read_facts
+from attestation.core.facts import Fact, read_facts
 from attestation.core.replay import VerifiedEvent, events_behind
 from attestation.core.uefi import IMAGE_SECURITY, SHIM
 from tests.attestation.core.test_sipa import sipa
@@ -173,9 +174,14 @@ def test_the_last_of_several_boot_attempts_counts() -> None:
     assert value("kernel_command_line", *attempts) == "/two ro"
 
 
-def test_a_stubs_command_line_is_read_from_pcr_12() -> None:
-    line = record(12, 0xD, "console=ttyS0 lockdown=confidentiality\0".encode("utf-16-le"))
-    assert value("lockdown", line) == "confidentiality"
+def test_a_stubs_command_line_counts_where_the_kernel_measured_it_too() -> None:
+    data = "console=ttyS0 lockdown=confidentiality\0".encode("utf-16-le")
+    line = record(12, 0xD, data)
+    options = record(9, 6, b"label", digest=hashlib.sha256(data).digest())
+    assert value("kernel_command_line", line) == "console=ttyS0 lockdown=confidentiality"
+    assert value("lockdown", line) is None
+    assert value("lockdown", options, line) == "confidentiality"
+    assert facts(options, line)["lockdown"] == Fact("confidentiality", 9, 0)
 
 
 def test_arguments_are_read_as_the_kernel_reads_them() -> None:
