@@ -33,8 +33,8 @@ SENTENCES = {
     "key.refused": "Key of VM {vm} refused to {host}: {why}",
     "authority.trusted": "The TPM maker {name} is trusted from now on",
     "tenant.added": "{name} is a tenant from now on",
-    "protector.denied": "{actor} denied releases under {subject}",
-    "protector.allowed": "{actor} allowed releases under {subject} again",
+    "protector.denied": "{actor} denied releases under key protector {protector} of owner {owner:.16}",
+    "protector.allowed": "{actor} allowed releases under key protector {protector} of owner {owner:.16} again",
     "machine.added": "{actor} added VM {name}",
 }
 

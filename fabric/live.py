@@ -9,7 +9,6 @@ from django.contrib.auth.models import AnonymousUser, User
 from django.db import transaction
 
 from fabric.models import Membership, VirtualMachine
-from kps import service as kps
 from ledger.core.leaf import Act
 
 FLEET = "fleet"
@@ -41,14 +40,11 @@ def _tenants_of(subject: str) -> tuple[str, ...]:
     kind, _, identifier = subject.partition(":")
     if kind != "protector":
         return ()
+    owner, _, protector = identifier.partition("/")
     try:
-        protector = UUID(identifier)
+        machines = VirtualMachine.objects.filter(tenant__owner_fingerprint=owner, protector_id=UUID(protector))
     except ValueError:
         return ()
-    machines = VirtualMachine.objects.filter(protector_id=protector)
-    known = kps.protectors().filter(pk=protector).first()
-    if known is not None:  # whose it is; another tenant may have signed the same id into a protector of its own
-        machines = machines.filter(tenant__owner_fingerprint=known.owner_fingerprint)
     return tuple(_tenant_group(pk) for pk in machines.values_list("tenant_id", flat=True))
 
 

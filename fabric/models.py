@@ -92,7 +92,7 @@ class VirtualMachineQuerySet(models.QuerySet["VirtualMachine"]):
 
 
 class VirtualMachine(models.Model):
-    """A tenant's machine, known here by the identity of its key protector."""
+    """A tenant's machine, known here by its tenant and the id of its key protector, which another may have as well."""
 
     class Level(models.TextChoices):
         SHIELDED = "shielded", "Shielded"
@@ -100,7 +100,7 @@ class VirtualMachine(models.Model):
 
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="machines")
     name = models.CharField(max_length=100)
-    protector_id = models.UUIDField(unique=True)
+    protector_id = models.UUIDField()
     level = models.CharField(max_length=24, choices=Level)
     added_at = models.DateTimeField()
 
@@ -109,7 +109,8 @@ class VirtualMachine(models.Model):
     class Meta:
         ordering: ClassVar = ["name"]
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["tenant", "name"], name="one_machine_of_a_name_per_tenant")
+            models.UniqueConstraint(fields=["tenant", "name"], name="one_machine_of_a_name_per_tenant"),
+            models.UniqueConstraint(fields=["tenant", "protector_id"], name="one_machine_of_a_protector_per_tenant"),
         ]
 
     def __str__(self) -> str:

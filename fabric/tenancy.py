@@ -55,8 +55,8 @@ class Usage:
 def usage(machines: QuerySet[VirtualMachine]) -> list[Usage]:
     """Return these machines, each with how often its key was released, and its newest release."""
     found = list(machines.select_related("tenant").distinct())
-    given = kps.starts([machine.protector_id for machine in found])
     owned = [(machine, (machine.tenant.owner_fingerprint, machine.protector_id)) for machine in found]
+    given = kps.starts([key for _, key in owned])
     return [Usage(machine, *given.get(key, (0, None))) for machine, key in owned]
 
 
@@ -79,10 +79,12 @@ def add_machine(tenant: Tenant, name: str, document: bytes, *, by: User, now: da
                 tenant=tenant, name=name, protector_id=protector.id, level=protector.level, added_at=now
             )
             detail = {"name": name, "tenant": tenant.slug, "level": protector.level}
-            actor, subject = f"user:{by.get_username()}", f"protector:{protector.id}"
-            ledger.record(actor=actor, act="machine.added", subject=subject, detail=detail, now=now)
+            actor = f"user:{by.get_username()}"
+            ledger.record(actor=actor, act="machine.added", subject=protector.subject, detail=detail, now=now)
     except IntegrityError:
-        raise MachineKnown("A machine of this name, or with this key protector, is registered already.") from None
+        raise MachineKnown(
+            "A machine of this name, or with this key protector, is registered for this tenant already."
+        ) from None
     return machine
 
 

@@ -42,7 +42,7 @@ class ProtectorSignature(ProtectorRefused):
 
 
 class ProtectorStranger(ProtectorRefused):
-    """Somebody whom the owner's chain does not reach has added a guardian, or owns what carries this id."""
+    """Somebody whom the owner's chain does not reach has added a guardian, or a grant names a key twice."""
 
     code = "protector_stranger"
 

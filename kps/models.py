@@ -1,10 +1,11 @@
 """What the Relying Party keeps. Private to this app: others come through `kps.service`. No plain key is here."""
 
-import uuid
 from typing import ClassVar
 
 from django.db import models
 from django.db.models import Q
+
+from kps.core.protector import subject_of
 
 
 class ServiceKey(models.Model):
@@ -36,10 +37,13 @@ class ServiceKey(models.Model):
 
 
 class KeyProtectorRecord(models.Model):
-    """What this fabric remembers of a key protector that it has opened: whose it is, and whether it is denied."""
+    """What this fabric remembers of a key protector that it has opened: whose it is, and whether it is denied.
 
-    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
-    owner_fingerprint = models.CharField(max_length=64, db_index=True)
+    It is known by owner and id together. The owner chooses the id, and anybody can choose the same.
+    """
+
+    owner_fingerprint = models.CharField(max_length=64)
+    protector_id = models.UUIDField()
     owner_name = models.CharField(max_length=64)
     level = models.CharField(max_length=30)
     first_seen = models.DateTimeField()
@@ -52,13 +56,18 @@ class KeyProtectorRecord(models.Model):
     class Meta:
         ordering: ClassVar = ["-last_released"]
         permissions: ClassVar = [("deny", "May deny and allow releases under a key protector")]
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["owner_fingerprint", "protector_id"], name="one_protector_of_an_id_per_owner"
+            ),
+        ]
 
     def __str__(self) -> str:
-        return str(self.id)
+        return str(self.protector_id)
 
     @property
     def subject(self) -> str:
-        return f"protector:{self.id}"
+        return subject_of(self.owner_fingerprint, self.protector_id)
 
 
 class KeyRelease(models.Model):

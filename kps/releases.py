@@ -13,7 +13,7 @@ from attestation import service as attestation
 from attestation.errors import NotFound, Refusal
 from kps.core import jose
 from kps.core.protector import VerifiedProtector, open_protector, roll_protector, verify_protector
-from kps.core.release import Standing, permit
+from kps.core.release import permit
 from kps.core.request import ReleaseRequest, parse_request, require_fresh, verify_request
 from kps.core.wrap import ReleasedKeys, wrap
 from kps.core.wrapped import KEY_SIZE
@@ -121,8 +121,7 @@ def _release(asked: _Asked, *, now: datetime) -> ReleaseAnswer:
         raise asked.flaw or AssertionError("a protector that did not verify has a flaw")
     protector = asked.protector
     known = _locked_record(protector, now)
-    standing = Standing(known.owner_fingerprint, denied=known.denied_at is not None)
-    keys = our_keys(permit(protector, ours=our_fingerprints(), standing=standing))
+    keys = our_keys(permit(protector, ours=our_fingerprints(), denied=known.denied_at is not None))
     ingress, egress = open_protector(protector, keys.encryption), secrets.token_bytes(KEY_SIZE)
     _remember(known, protector, now)
     _write(asked, None, now=now)
@@ -136,9 +135,9 @@ def _release(asked: _Asked, *, now: datetime) -> ReleaseAnswer:
 def _locked_record(protector: VerifiedProtector, now: datetime) -> KeyProtectorRecord:
     """Return the record of this protector, locked: a denial is decided before this release or after it."""
     known, _ = KeyProtectorRecord.objects.select_for_update().get_or_create(
-        pk=protector.id,
+        owner_fingerprint=protector.owner.fingerprint,
+        protector_id=protector.id,
         defaults={
-            "owner_fingerprint": protector.owner.fingerprint,
             "owner_name": protector.owner.name,
             "level": protector.level,
             "first_seen": now,
@@ -189,7 +188,7 @@ def _write(asked: _Asked, refusal: Refusal | None, *, now: datetime) -> None:
     record(
         actor=f"host:{asked.attester_id}",
         act="key.refused" if refusal else "key.released",
-        subject=f"protector:{protector.id}" if protector else f"certificate:{request.serial}",
+        subject=protector.subject if protector else f"certificate:{request.serial}",
         detail=_detail(row),
         now=now,
     )

@@ -58,14 +58,14 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('name', models.CharField(max_length=100)),
-                ('protector_id', models.UUIDField(unique=True)),
+                ('protector_id', models.UUIDField()),
                 ('level', models.CharField(choices=[('shielded', 'Shielded'), ('encryption-supported', 'Encryption-supported')], max_length=24)),
                 ('added_at', models.DateTimeField()),
                 ('tenant', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='machines', to='fabric.tenant')),
             ],
             options={
                 'ordering': ['name'],
-                'constraints': [models.UniqueConstraint(fields=('tenant', 'name'), name='one_machine_of_a_name_per_tenant')],
+                'constraints': [models.UniqueConstraint(fields=('tenant', 'name'), name='one_machine_of_a_name_per_tenant'), models.UniqueConstraint(fields=('tenant', 'protector_id'), name='one_machine_of_a_protector_per_tenant')],
             },
         ),
     ]

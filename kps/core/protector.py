@@ -63,6 +63,10 @@ class VerifiedProtector:
     def parties(self) -> tuple[Guardian, ...]:
         return (self.owner, *self.guardians)
 
+    @property
+    def subject(self) -> str:
+        return subject_of(self.owner.fingerprint, self.id)
+
 
 @dataclass(frozen=True, slots=True)
 class _Statement:
@@ -71,6 +75,11 @@ class _Statement:
     id: UUID
     level: str
     owner: Guardian
+
+
+def subject_of(owner_fingerprint: str, protector_id: UUID) -> str:
+    """Return how the ledger names a key protector: by its owner too, since anybody can sign the id of another's."""
+    return f"protector:{owner_fingerprint}/{protector_id}"
 
 
 def create_protector(

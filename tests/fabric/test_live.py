@@ -14,8 +14,9 @@ from django.test import TestCase
 from fabric.consumers import REFUSED, FleetConsumer
 from fabric.live import groups_for
 from fabric.models import Tenant, VirtualMachine
+from kps.core.protector import subject_of
 from ledger import service as ledger
-from tests.kps.parties import ID, OTHER_ID
+from tests.kps.parties import ID, OTHER_ID, OWNERS, SUBJECT, TWIN_SUBJECT
 
 
 @pytest.fixture(autouse=True)
@@ -108,11 +109,12 @@ def test_an_act_is_told_once_it_is_committed(auditor: User) -> None:
 def test_a_tenant_hears_of_its_own_protectors_only(owner: User, machine: VirtualMachine) -> None:
     async def scene() -> None:
         channel = await opened(owner)
-        for subject in ("host:1", f"protector:{OTHER_ID}", "protector:nonsense"):
+        others = (subject_of(OWNERS, OTHER_ID), TWIN_SUBJECT, f"protector:{ID}", f"protector:/{ID}")
+        for subject in ("host:1", *others, "protector:nonsense", f"protector:{OWNERS}/nonsense"):
             await sync_to_async(act)("key.released", subject)
         assert await channel.silent()
-        await sync_to_async(act)("key.released", f"protector:{ID}")
-        assert (await channel.told())["subject"] == f"protector:{ID}"
+        await sync_to_async(act)("key.released", SUBJECT)
+        assert (await channel.told())["subject"] == SUBJECT
         await channel.close()
 
     async_to_sync(scene)()

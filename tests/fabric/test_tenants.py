@@ -81,6 +81,7 @@ def test_a_machine_is_added_once(owner: User, browse: Browse) -> None:
     assert upload(browse(owner), parties.protector())[0] == 302
     status, page = upload(browse(owner), parties.protector(), "another name")
     assert (status, "machine_known" in page) == (409, True)
+    assert VirtualMachine.objects.count() == 1
 
 
 @pytest.mark.parametrize("role", ["operator", "stranger_tenant", "nobody", "admin", "approver", "auditor"])

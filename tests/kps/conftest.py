@@ -12,7 +12,7 @@ from rest_framework.test import APIClient
 from attestation.core.certificate import serial_text
 from guardedhost.jwe import open_jwe
 from kps import service
-from kps.core.guardian import Guardian, parse_metadata
+from kps.core.guardian import Guardian, GuardianKeys, parse_metadata
 from kps.core.protector import create_protector
 from kps.core.request import ReleaseRequest, build_request
 from kps.core.wrap import ReleasedKeys, parse_released
@@ -83,8 +83,10 @@ def guardian(db: None) -> Guardian:
 def protect(guardian: Guardian) -> Callable[..., dict[str, Any]]:
     """Make the key protector of a VM that this fabric may run."""
 
-    def make(*guardians: Guardian, level: str = "shielded", key: bytes = KEY) -> dict[str, Any]:
+    def make(
+        *guardians: Guardian, owner: GuardianKeys = OWNER, level: str = "shielded", key: bytes = KEY
+    ) -> dict[str, Any]:
         granted = guardians or (guardian,)
-        return create_protector(OWNER, granted, protector_id=ID, level=level, key=key, now=datetime.now(UTC))
+        return create_protector(owner, granted, protector_id=ID, level=level, key=key, now=datetime.now(UTC))
 
     return make

@@ -9,7 +9,7 @@ from uuid import UUID
 from cli.owner_file import new_keys
 from kps.core import jose, wrapped
 from kps.core.guardian import Guardian, GuardianKeys
-from kps.core.protector import create_protector, verify_protector
+from kps.core.protector import create_protector, subject_of, verify_protector
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 ID = UUID("6f1e3d2c-4b5a-4697-8899-aabbccddeeff")
@@ -18,6 +18,8 @@ KEY = bytes(range(32))
 
 
 OWNER, FABRIC, OTHER_FABRIC, STRANGER = map(new_keys, ("owner", "fabric", "other fabric", "stranger"))
+OWNERS, STRANGERS = (keys.guardian.fingerprint for keys in (OWNER, STRANGER))
+SUBJECT, TWIN_SUBJECT = (subject_of(owner, ID) for owner in (OWNERS, STRANGERS))
 
 
 def protector(*guardians: GuardianKeys, level: str = "shielded", owner: GuardianKeys = OWNER) -> dict[str, Any]:

@@ -13,15 +13,29 @@ from django.core import serializers
 from django.db import DatabaseError, IntegrityError, connection, transaction
 
 from attestation import service as attestation
-from cli.owner_file import new_keys
 from kps import errors, service
+from kps.core.guardian import GuardianKeys
 from kps.core.protector import open_protector, verify_protector
 from kps.models import KeyProtectorRecord, KeyRelease, ServiceKey
 from ledger import service as ledger
 from ledger.core.leaf import Act
 from tests.attestation.conftest import Portal
 from tests.kps.conftest import Host
-from tests.kps.parties import FABRIC, ID, KEY, OWNER, STRANGER, rewrapped, said, sealed, signed
+from tests.kps.parties import (
+    FABRIC,
+    ID,
+    KEY,
+    OWNER,
+    OWNERS,
+    STRANGER,
+    STRANGERS,
+    SUBJECT,
+    TWIN_SUBJECT,
+    rewrapped,
+    said,
+    sealed,
+    signed,
+)
 from tests.kps.parties import protector as made_by
 
 Protect = Callable[..., dict[str, Any]]
@@ -71,7 +85,7 @@ def test_a_release_is_a_row_and_a_leaf(host: Host, protect: Protect) -> None:
     assert (row.level, row.roll, row.mode, row.protector_id) == ("encryption-supported", 0, "tpm", ID)
     assert row.attestation_id == attestation.certificate(host.serial).attestation.id
     leaf = ledger.leaves(act_prefix="key.").get()
-    assert (leaf.act, leaf.subject) == ("key.released", f"protector:{ID}")
+    assert (leaf.act, leaf.subject) == ("key.released", SUBJECT)
     assert leaf.actor == f"host:{row.attester_id}"
     assert leaf.detail["release"] == row.pk
 
@@ -302,14 +316,44 @@ def test_rows_without_an_owner_belong_to_nobody(host: Host) -> None:
     assert not service.releases(owner_fingerprint="").exists()
 
 
-def test_another_owner_cannot_take_over_an_id(host: Host, protect: Protect, guardian: Any) -> None:
-    from kps.core.protector import create_protector
+# --- the same id, signed by two owners ---------------------------------------------------------------------------
 
+ALIEN = bytes(reversed(KEY))
+
+
+@pytest.mark.parametrize("order", [(STRANGER, OWNER), (OWNER, STRANGER)], ids=["stranger first", "owner first"])
+def test_an_id_that_another_owner_has_signed_too_blocks_nobody(
+    host: Host, protect: Protect, order: tuple[GuardianKeys, GuardianKeys]
+) -> None:
+    keys = {OWNER.name: KEY, STRANGER.name: ALIEN}
+    for owner in order:
+        answer = host.posts(host.asks(protect(owner=owner, key=keys[owner.name])))
+        assert answer.status_code == 200
+        assert host.opens(answer.json()["wrapped_keys"]).ingress == keys[owner.name]
+    for fingerprint in (OWNERS, STRANGERS):
+        assert service.protectors(owner_fingerprint=fingerprint).get().protector_id == ID
+        assert service.releases(owner_fingerprint=fingerprint).get().owner_fingerprint == fingerprint
+    assert [leaf.subject for leaf in ledger.leaves(act_prefix="key.released", subject=SUBJECT)] == [SUBJECT]
+    assert ledger.leaves(subject=TWIN_SUBJECT).get().detail["owner"] == STRANGERS
+
+
+def test_each_owner_s_starts_and_rolls_are_its_own(host: Host, protect: Protect) -> None:
+    host.posts(host.asks(protect(owner=STRANGER)))
+    first = host.posts(host.asks(protect())).json()
+    host.posts(host.asks(first["key_protector"]))
+    given = service.starts([(OWNERS, ID)])
+    assert {key: (count, row.owner_fingerprint) for key, (count, row) in given.items()} == {(OWNERS, ID): (2, OWNERS)}
+    assert service.starts([(STRANGERS, ID)])[STRANGERS, ID][0] == 1
+    rolls = {row.owner_fingerprint: row.last_roll for row in service.protectors()}
+    assert rolls == {OWNERS: 2, STRANGERS: 1}
+
+
+def test_one_owner_s_id_is_one_row(host: Host, protect: Protect) -> None:
     host.posts(host.asks(protect()))
-    squatter = create_protector(
-        new_keys("squatter"), [guardian], protector_id=ID, level="shielded", key=bytes(32), now=now()
-    )
-    assert host.posts(host.asks(squatter)).json()["code"] == "protector_stranger"
+    twin = service.protectors().get()
+    twin.pk = None
+    with pytest.raises(IntegrityError), transaction.atomic():
+        twin.save(force_insert=True)
 
 
 # --- people decide -----------------------------------------------------------------------------------------------
@@ -324,23 +368,35 @@ def warden(db: None) -> User:
 
 def test_a_denied_protector_gets_no_key_until_it_is_allowed(host: Host, protect: Protect, warden: User) -> None:
     assert host.posts(host.asks(protect())).status_code == 200
-    service.deny_protector(ID, by=warden, reason="court order", now=now())
+    service.deny_protector(OWNERS, ID, by=warden, reason="court order", now=now())
     assert host.posts(host.asks(protect())).json()["code"] == "protector_denied"
-    service.allow_protector(ID, by=warden, reason="lifted", now=now())
+    service.allow_protector(OWNERS, ID, by=warden, reason="lifted", now=now())
     assert host.posts(host.asks(protect())).status_code == 200
-    acts = [leaf.act for leaf in ledger.leaves(subject=f"protector:{ID}")]
+    acts = [leaf.act for leaf in ledger.leaves(subject=SUBJECT)]
     assert acts == ["key.released", "protector.allowed", "key.refused", "protector.denied", "key.released"]
+
+
+def test_denying_one_owner_s_protector_leaves_the_other_s_alone(host: Host, protect: Protect, warden: User) -> None:
+    host.posts(host.asks(protect(owner=STRANGER)))
+    host.posts(host.asks(protect()))
+    service.deny_protector(STRANGERS, ID, by=warden, reason="court order", now=now())
+    assert host.posts(host.asks(protect(owner=STRANGER))).json()["code"] == "protector_denied"
+    assert host.posts(host.asks(protect())).status_code == 200
+    with pytest.raises(errors.NotFound):
+        service.allow_protector(OWNERS, ID, by=warden, reason="not denied", now=now())
+    assert ledger.leaves(act_prefix="protector.").get().subject == TWIN_SUBJECT
 
 
 def test_who_may_not_decide_does_not(host: Host, protect: Protect, admin: User, warden: User) -> None:
     host.posts(host.asks(protect()))
     for act in (service.deny_protector, service.allow_protector):
         with pytest.raises(errors.NotAllowed):
-            act(ID, by=admin, reason="x", now=now())
+            act(OWNERS, ID, by=admin, reason="x", now=now())
+    for owner, protector in ((OWNERS, UUID(int=9)), (STRANGERS, ID)):
+        with pytest.raises(errors.NotFound):
+            service.deny_protector(owner, protector, by=warden, reason="x", now=now())
     with pytest.raises(errors.NotFound):
-        service.deny_protector(UUID(int=9), by=warden, reason="x", now=now())
-    with pytest.raises(errors.NotFound):
-        service.allow_protector(ID, by=warden, reason="x", now=now())
+        service.allow_protector(OWNERS, ID, by=warden, reason="x", now=now())
 
 
 # --- the fabric's guardian ---------------------------------------------------------------------------------------
