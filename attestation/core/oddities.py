@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Final
 
+from attestation.core.event_types import TYPE_NAMES, type_name
 from attestation.core.eventlog import EV_NO_ACTION, EventLog, UnverifiedEvent
 from attestation.core.facts import HANDOVERS
 from attestation.core.replay import EV_IPL, VerifiedEvent
@@ -23,7 +24,6 @@ from attestation.core.uefi import (
     parse_variable,
 )
 from attestation.core.windows import END_OF_PHASE
-from attestation.core.words import TYPE_NAMES, type_name
 from attestation.errors import ParseError
 
 EV_UNUSED: Final = 0x2

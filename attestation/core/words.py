@@ -10,54 +10,22 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import Final
 
+from attestation.core.event_types import type_name
 from attestation.core.replay import EV_IPL, GRUB_LABELS, VerifiedEvent
-from attestation.core.uefi import GLOBAL_VARIABLE, Variable, parse_variable
+from attestation.core.sipa import parse_sipa
+from attestation.core.uefi import (
+    GLOBAL_VARIABLE,
+    Variable,
+    certificate_subject,
+    parse_authority,
+    parse_gpt,
+    parse_signature_lists,
+    parse_variable,
+)
 from attestation.errors import ParseError
 
 LONGEST_TEXT: Final = 2048
-
-# TCG PC Client Platform Firmware Profile, "Event Types".
-TYPE_NAMES: Final[Mapping[int, str]] = {
-    0x0: "EV_PREBOOT_CERT",
-    0x1: "EV_POST_CODE",
-    0x2: "EV_UNUSED",
-    0x3: "EV_NO_ACTION",
-    0x4: "EV_SEPARATOR",
-    0x5: "EV_ACTION",
-    0x6: "EV_EVENT_TAG",
-    0x7: "EV_S_CRTM_CONTENTS",
-    0x8: "EV_S_CRTM_VERSION",
-    0x9: "EV_CPU_MICROCODE",
-    0xA: "EV_PLATFORM_CONFIG_FLAGS",
-    0xB: "EV_TABLE_OF_DEVICES",
-    0xC: "EV_COMPACT_HASH",
-    0xD: "EV_IPL",
-    0xE: "EV_IPL_PARTITION_DATA",
-    0xF: "EV_NONHOST_CODE",
-    0x10: "EV_NONHOST_CONFIG",
-    0x11: "EV_NONHOST_INFO",
-    0x12: "EV_OMIT_BOOT_DEVICE_EVENTS",
-    0x13: "EV_POST_CODE2",
-    0x80000001: "EV_EFI_VARIABLE_DRIVER_CONFIG",
-    0x80000002: "EV_EFI_VARIABLE_BOOT",
-    0x80000003: "EV_EFI_BOOT_SERVICES_APPLICATION",
-    0x80000004: "EV_EFI_BOOT_SERVICES_DRIVER",
-    0x80000005: "EV_EFI_RUNTIME_SERVICES_DRIVER",
-    0x80000006: "EV_EFI_GPT_EVENT",
-    0x80000007: "EV_EFI_ACTION",
-    0x80000008: "EV_EFI_PLATFORM_FIRMWARE_BLOB",
-    0x80000009: "EV_EFI_HANDOFF_TABLES",
-    0x8000000A: "EV_EFI_PLATFORM_FIRMWARE_BLOB2",
-    0x8000000B: "EV_EFI_HANDOFF_TABLES2",
-    0x8000000C: "EV_EFI_VARIABLE_BOOT2",
-    0x8000000D: "EV_EFI_GPT_EVENT2",
-    0x80000010: "EV_EFI_HCRTM_EVENT",
-    0x800000E0: "EV_EFI_VARIABLE_AUTHORITY",
-    0x800000E1: "EV_EFI_SPDM_FIRMWARE_BLOB",
-    0x800000E2: "EV_EFI_SPDM_FIRMWARE_CONFIG",
-    0x800000E3: "EV_EFI_SPDM_DEVICE_POLICY",
-    0x800000E4: "EV_EFI_SPDM_DEVICE_AUTHORITY",
-}
+EV_EFI_VARIABLE_AUTHORITY: Final = 0x800000E0
 
 COMMAND_LINE: Final = "Kernel command line"
 LOAD_OPTIONS: Final = "Kernel load options"
@@ -71,6 +39,8 @@ _TAG: Final = Struct("<II")
 _NODE: Final = Struct("<BBH")
 _MOST_NODES: Final = 64
 _TAGS: Final = {0x8F3B22ED: LOAD_OPTIONS, 0x8F3B22EC: "Initial ramdisk", 0xF5BC582A: "Boot loader configuration"}
+_WINDOWS_PCRS: Final = frozenset((11, 12, 13, 14))
+_SIGNATURE_LISTS: Final = frozenset(("PK", "KEK", "db", "dbx", "dbt", "dbr"))
 _SEPARATORS: Final = {
     bytes(4): "the firmware hands over",
     b"\xff" * 4: "the firmware hands over",
@@ -92,11 +62,6 @@ def describe(event: VerifiedEvent) -> EventWords:
     """Return what this event is, for people. Total: any bytes give words."""
     describer = _DESCRIBERS.get(event.untrusted_type, _other)
     return describer(event, event.untrusted_data if event.data is None else event.data, event.data is not None)
-
-
-def type_name(number: int) -> str:
-    """The name that the PFP gives an event type, or its number."""
-    return TYPE_NAMES.get(number, f"event type {number:#x}")
 
 
 def uefi_variable(data: bytes) -> Variable | None:
@@ -163,8 +128,22 @@ def _variable(event: VerifiedEvent, data: bytes, proved: bool) -> EventWords:
         proved = False
     if variable is None:
         return EventWords("UEFI variable", _blob(data), False)
-    kind = "Secure Boot authority" if event.untrusted_type == 0x800000E0 else "UEFI variable"
-    return EventWords(printable(f"{kind} {variable.name}")[:120], _variable_text(variable), proved)
+    kind = "Secure Boot authority" if event.untrusted_type == EV_EFI_VARIABLE_AUTHORITY else "UEFI variable"
+    text = _signatures(variable, event.untrusted_type == EV_EFI_VARIABLE_AUTHORITY) or _variable_text(variable)
+    return EventWords(printable(f"{kind} {variable.name}")[:120], text, proved)
+
+
+def _signatures(variable: Variable, authority: bool) -> str:
+    """Whom a signature list or an authority names, and how many hashes it has; empty when it is neither."""
+    if variable.name not in _SIGNATURE_LISTS or not variable.value:
+        return ""
+    try:
+        found = (parse_authority(variable.value),) if authority else parse_signature_lists(variable.value)
+    except ParseError:
+        return ""
+    names = [certificate_subject(each.data) or "an unreadable certificate" for each in found if each.kind == "x509"]
+    hashes = len(found) - len(names)
+    return printable("; ".join([*names, *([f"{hashes} hashes" if hashes != 1 else "1 hash"] if hashes else [])]))
 
 
 def _variable_text(variable: Variable) -> str:
@@ -196,9 +175,18 @@ def _tag(event: VerifiedEvent, data: bytes, proved: bool) -> EventWords:
         return _other(event, data, proved)
     number, size = _TAG.unpack_from(data)
     name = _TAGS.get(number)
+    if name is None and event.pcr in _WINDOWS_PCRS:
+        return EventWords("Windows boot record", _windows_words(data), proved)
     if name is None:
         return EventWords(f"Tagged event {number:#010x}", f"{size} bytes", proved)
     return EventWords(name, _text(data[_TAG.size : _TAG.size + size]), proved)
+
+
+def _windows_words(data: bytes) -> str:
+    try:
+        return f"{sum(1 for outer in parse_sipa(data) for _ in outer.walk())} records"
+    except ParseError:
+        return f"{len(data)} unreadable bytes"
 
 
 def _image(event: VerifiedEvent, data: bytes, proved: bool) -> EventWords:
@@ -223,6 +211,15 @@ def _file_path(path: bytes) -> str:
             names.append(node.decode("utf-16-le", "replace").rstrip("\0"))
         offset += size
     return printable("\\".join(names).replace("\\\\", "\\"))
+
+
+def _partition_table(event: VerifiedEvent, data: bytes, proved: bool) -> EventWords:
+    try:
+        table = parse_gpt(data)
+    except ParseError:
+        return EventWords("Partition table", f"{len(data)} bytes", proved)
+    names = ", ".join(each.name or str(each.kind) for each in table.partitions)
+    return EventWords("Partition table", printable(f"disk {table.disk}: {names or 'no partition'}"), proved)
 
 
 def _firmware(event: VerifiedEvent, data: bytes, proved: bool) -> EventWords:
@@ -250,11 +247,11 @@ _DESCRIBERS: Final[Mapping[int, Callable[[VerifiedEvent, bytes, bool], EventWord
     0x80000001: _variable,
     0x80000002: _variable,
     0x8000000C: _variable,
-    0x800000E0: _variable,
+    EV_EFI_VARIABLE_AUTHORITY: _variable,
     0x80000003: _image,
     0x80000004: _image,
     0x80000005: _image,
-    0x80000006: lambda event, data, proved: EventWords("Partition table", f"{len(data)} bytes", proved),
+    0x80000006: _partition_table,
     0x80000007: _named("Firmware action"),
     0x80000008: _firmware,
     0x8000000A: _firmware,

@@ -4,8 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from attestation.core.event_types import TYPE_NAMES, type_name
 from attestation.core.replay import VerifiedEvent
-from attestation.core.words import LONGEST_TEXT, TYPE_NAMES, EventWords, describe, printable, secure_boot, type_name
+from attestation.core.words import LONGEST_TEXT, EventWords, describe, printable, secure_boot
+from tests.attestation.core.test_sipa import sipa
+from tests.attestation.core.test_uefi import gpt
 from tests.boot_logs import boot
 
 GLOBAL = bytes.fromhex("61dfe48bca93d211aa0d00e098032b8c")
@@ -109,3 +112,17 @@ def test_any_bytes_give_short_printable_words(pcr: int, kind: int, data: bytes, 
     assert len(words.text) <= LONGEST_TEXT * 6
     assert hashed or not words.proved
     assert type_name(kind)
+
+
+def test_keys_are_shown_by_the_names_in_their_certificates() -> None:
+    words = [describe(event) for event in boot("secureboot-on").events]
+    texts = {each.name: each.text for each in words if each.proved}
+    assert "CN=Microsoft Windows Production PCA 2011" in texts["UEFI variable db"]
+    assert "CN=Microsoft Corporation UEFI CA 2011" in texts["Secure Boot authority db"]
+    assert texts["UEFI variable dbx"] == "1 hash"
+
+
+def test_a_windows_record_and_a_partition_table_are_told_from_bytes() -> None:
+    assert describe(proved(12, 6, sipa(0x40010001, sipa(0x00040001, b"\0")))).text == "2 records"
+    assert describe(proved(12, 6, sipa(0x40010001, b"\1"))).text == "9 unreadable bytes"
+    assert describe(proved(5, 0x80000006, gpt())).text.endswith(": no partition")
