@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
@@ -39,8 +40,8 @@ class MachineView(APIView):
     permission_classes = (AllowAny,)
 
 
-def checked(serializer: Serializer[object]) -> dict[str, object]:
-    """Return the validated fields of a message, or raise what becomes `malformed_request`."""
+def checked(serializer: Serializer[object]) -> dict[str, Any]:
+    """Return the fields of a message as its serializer made them, or raise what becomes `malformed_request`."""
     serializer.is_valid(raise_exception=True)
     return dict(serializer.validated_data)
 
@@ -50,7 +51,12 @@ class EnrolmentsView(MachineView):
     def post(self, request: Request) -> Response:
         """Name the host's keys; the answer opens only in the TPM that holds both."""
         body = checked(EnrolmentSerializer(data=request.data))
-        wanted = service.EnrolmentRequest(**{"ek_certificate": None, **body})  # type: ignore[arg-type]  # the serializer's
+        wanted = service.EnrolmentRequest(
+            name=body["name"],
+            ek_public=body["ek_public"],
+            ek_certificate=body.get("ek_certificate"),
+            ak_public=body["ak_public"],
+        )
         return Response(CredentialSerializer(service.enrol(wanted, now=timezone.now())).data, status=201)
 
 
@@ -58,9 +64,8 @@ class ActivationView(MachineView):
     @extend_schema(request=ActivationSerializer, responses=EnrolledSerializer)
     def post(self, request: Request, enrolment_id: UUID) -> Response:
         """Prove that the enrolled keys live in one TPM."""
-        body = ActivationSerializer(data=request.data)
-        body.is_valid(raise_exception=True)
-        attester = service.activate(enrolment_id, body.validated_data["secret"], now=timezone.now())
+        body = checked(ActivationSerializer(data=request.data))
+        attester = service.activate(enrolment_id, body["secret"], now=timezone.now())
         return Response(EnrolledSerializer(attester).data)
 
 
@@ -82,9 +87,7 @@ class ChallengesView(MachineView):
     @extend_schema(request=ChallengeRequestSerializer, responses={201: ChallengeSerializer})
     def post(self, request: Request) -> Response:
         """Ask for a nonce; it lives 60 seconds and answers once."""
-        body = ChallengeRequestSerializer(data=request.data)
-        body.is_valid(raise_exception=True)
-        wanted = body.validated_data
+        wanted = checked(ChallengeRequestSerializer(data=request.data))
         challenge = service.new_challenge(wanted["attester"], wanted["event_log_sha256"], now=timezone.now())
         asked = _Asked(challenge.id, bytes(challenge.nonce), challenge.send_event_log, challenge.expires_at)
         return Response(ChallengeSerializer(asked).data, status=201)
@@ -98,7 +101,16 @@ class EvidenceView(MachineView):
         """Answer a challenge with Evidence; a passing host gets its health certificate."""
         service.require_open(challenge_id, now=timezone.now())  # before a body of this size is read
         body = checked(EvidenceSerializer(data=request.data))
-        received = service.ReceivedEvidence(**{"event_log": None, "ima_log": None, **body})  # type: ignore[arg-type]  # the serializer's
+        received = service.ReceivedEvidence(
+            quote=body["quote"],
+            signature=body["signature"],
+            pcr_values=body["pcr_values"],
+            event_log=body.get("event_log"),
+            ima_log=body.get("ima_log"),
+            transport_public=body["transport_public"],
+            transport_certify=body["transport_certify"],
+            transport_signature=body["transport_signature"],
+        )
         return Response(OutcomeSerializer(service.appraise_evidence(challenge_id, received, now=timezone.now())).data)
 
 

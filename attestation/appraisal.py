@@ -11,6 +11,7 @@ from django.conf import settings
 from django.db import transaction
 
 from attestation import certificates, strangers
+from attestation.challenges import spend
 from attestation.core.appraise import AttestationResult, Finding, appraise
 from attestation.core.claims import Claims, Evidence, verify_evidence
 from attestation.core.handover import wrap_to_transport_key
@@ -78,7 +79,7 @@ def appraise_evidence(challenge_id: UUID, received: ReceivedEvidence, *, now: da
     that is recorded too. The nonce is spent outside the transaction: a failed appraisal must not bring it back.
     """
     began = _Moment(now, time.perf_counter_ns())
-    challenge = Challenge.objects.spend(challenge_id, now=now)
+    challenge = spend(challenge_id, now=now)
     try:
         evidence = _complete(received, challenge)
         claims = verify_evidence(evidence, ak=challenge.attester.ak(), nonce=bytes(challenge.nonce))

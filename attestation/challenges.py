@@ -39,4 +39,19 @@ def new_challenge(attester_id: UUID, event_log_sha256: str, *, now: datetime) ->
 def require_open(challenge_id: UUID, *, now: datetime) -> None:
     """Refuse Evidence that cannot count before it is read: strangers have no challenge to send 90 MB under."""
     if not Challenge.objects.filter(pk=challenge_id, spent_at=None, expires_at__gt=now).exists():
-        raise ChallengeSpent("This challenge is unknown, expired or used. Ask for a new one.")
+        raise _not_open(challenge_id, now=now)
+
+
+def spend(challenge_id: UUID, *, now: datetime) -> Challenge:
+    """Return a challenge that nobody has answered, and have it answered; of many that try, one gets it."""
+    try:
+        return Challenge.objects.spend(challenge_id, now=now)
+    except ChallengeSpent as refusal:
+        raise _not_open(challenge_id, now=now) from refusal
+
+
+def _not_open(challenge_id: UUID, *, now: datetime) -> ChallengeSpent:
+    """Record an answer that came twice, too late or to nothing, which is what a replay looks like."""
+    refusal = ChallengeSpent("This challenge is unknown, expired or used. Ask for a new one.")
+    strangers.refused("challenge.refused", f"challenge:{challenge_id}", refusal, now=now)
+    return refusal

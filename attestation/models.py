@@ -286,7 +286,8 @@ class Proposal(models.Model):
     @property
     def about(self) -> Attester | Baseline:
         about = self.attester or self.baseline
-        assert about is not None  # noqa: S101  (the check constraint of this table)
+        if about is None:
+            raise ValueError("a proposal is about a host or a baseline; the table's constraint says so")
         return about
 
 

@@ -18,18 +18,18 @@ PCR_VALUE_LIMIT = 64
 PCR_NAMES = frozenset(str(pcr) for pcr in range(24))
 NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,62}[a-z0-9])?")
 
+BINARY_MESSAGES = {
+    "too_large": "This is larger than {limit} bytes.",
+    "malformed": "This is not base64url without padding.",
+}
+
 
 @extend_schema_field({"type": "string", "pattern": "^[A-Za-z0-9_-]*$"})
 class Base64Bytes(serializers.Field[bytes, str, str, bytes]):
     """base64url without padding (RFC 4648 section 5) of at most `limit` bytes."""
 
-    default_error_messages = {  # noqa: RUF012  (the base class declares it so)
-        "too_large": "This is larger than {limit} bytes.",
-        "malformed": "This is not base64url without padding.",
-    }
-
     def __init__(self, *, limit: int, required: bool = True, allow_null: bool = False) -> None:
-        super().__init__(required=required, allow_null=allow_null)
+        super().__init__(required=required, allow_null=allow_null, error_messages={**BINARY_MESSAGES})
         self.limit = limit
 
     def to_internal_value(self, data: object) -> bytes:

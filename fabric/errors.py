@@ -49,7 +49,16 @@ CODES = {
 
 
 def problem(exc: Exception, context: Mapping[str, Any]) -> Response:
-    """Answer every exception of the API as RFC 9457 problem details; what we did not foresee gets a bland 500."""
+    """Answer every exception of the API as RFC 9457 problem details; what we did not foresee gets a bland 500.
+
+    Each leaves a line with its code: a message that cannot be read never reaches the service that records refusals.
+    """
+    answer = _answer(exc, context)
+    logger.info("refused by %s: code %s", type(context.get("view")).__name__, answer.data["code"])
+    return answer
+
+
+def _answer(exc: Exception, context: Mapping[str, Any]) -> Response:
     if isinstance(exc, Refusal):
         return _problem(exc.status, exc.code, str(exc))
     if isinstance(exc, Http404):

@@ -14,7 +14,7 @@ SENTENCES = {
     "attestation.passed": "{name} passed under policy v{policy}",
     "attestation.failed": "{name} did not pass: {status}",
     "attestation.refused": "Evidence in the name of {name} was refused: {code}",
-    "challenge.refused": "A machine that nobody enrolled asked to attest",
+    "challenge.refused": "An attempt to attest was refused: {why}",
     "host.enrolled": "{name} asks to be enrolled",
     "host.identity_changed": "{name} asks to be enrolled with another TPM",
     "host.enrolment_refused": "An enrolment was refused: {why}",

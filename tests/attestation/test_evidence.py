@@ -111,6 +111,8 @@ def test_a_challenge_answers_once(fabric: Portal, healthy: Machine) -> None:
     first, second = fabric.post(path, body), fabric.post(path, body)
     assert (first.status_code, second.status_code) == (200, 409)
     assert second.json()["code"] == "challenge_spent"
+    replay = ledger.leaves(act_prefix="challenge.refused", subject=f"challenge:{challenge['id']}").get()
+    assert (replay.actor, replay.detail["code"]) == ("stranger", "challenge_spent")
 
 
 def test_a_failed_answer_spends_the_challenge_too(fabric: Portal, healthy: Machine) -> None:

@@ -102,3 +102,11 @@ def test_a_machine_that_asks_at_the_wrong_address_is_told_in_its_own_words(clien
     answer = client.get(path)
     assert (answer.status_code, answer["content-type"]) == (404, "application/problem+json")
     assert answer.json()["code"] == "not_found"
+
+
+def test_a_message_that_cannot_be_read_leaves_a_line_with_its_code(
+    client: Client, db: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    client.post("/attestation/v1/challenges", b"{", content_type="application/json")
+    assert "refused by ChallengesView: code malformed_request" in caplog.text
