@@ -60,6 +60,13 @@ def record(pcr: int, kind: int, data: bytes, *, digest: bytes | None = None) -> 
     return pack("<IIIH32sI", pcr, kind, 1, 0xB, digest, len(data)) + data
 
 
+def record_of_banks(pcr: int, kind: int, data: bytes, banks: Sequence[str] = ("sha1", "sha256")) -> bytes:
+    """A crypto-agile record with the digests of these banks only."""
+    identifiers = {"sha1": 0x4, "sha256": 0xB}
+    digests = [pack("<H", identifiers[bank]) + hashlib.new(bank, data).digest() for bank in banks]
+    return pack("<III", pcr, kind, len(digests)) + b"".join(digests) + pack("<I", len(data)) + data
+
+
 def no_action(data: bytes, *, pcr: int = 0, digest: bytes = bytes(32)) -> bytes:
     return record(pcr, 3, data, digest=digest)
 

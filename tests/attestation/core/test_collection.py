@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from attestation.core.eventlog import EV_NO_ACTION, parse_event_log
 from attestation.core.inspection import LogReport, inspect_log
-from attestation.errors import ParseError
+from attestation.core.replay import replay, replay_values
+from attestation.errors import ParseError, ReplayMismatch
 from tests.boot_logs import COLLECTION
 
 ANOMALIES = {"google_go-attestation/ebs_event_missing_eventlog": {"exit_boot_services_unlogged"}}
@@ -61,6 +63,42 @@ def test_a_log_leads_to_what_its_tpm_read(entry: dict[str, Any]) -> None:
         led = report.banks.get(bank, {})
         wrong = {pcr for pcr, value in expected.items() if int(pcr) in led and led[int(pcr)].hex() != value.lower()}
         assert wrong == ({"5"} if led and entry["file"] in ANOMALIES else set())
+
+
+WINDOWS = [each for each in ENTRIES if each["os"] == "Windows" and not each["malicious"]]
+WHOLE_DUMPS = [each for each in ENTRIES if any(len(values) == 24 for values in each.get("expected_pcrs", {}).values())]
+
+
+@pytest.mark.parametrize("entry", WHOLE_DUMPS, ids=_file)
+def test_a_whole_dump_of_a_tpm_vouches_for_every_pcr_that_stood_still(entry: dict[str, Any]) -> None:
+    log = parse_event_log((COLLECTION / entry["file"]).read_bytes())
+    for bank, values in entry["expected_pcrs"].items():
+        quoted = {pcr: bytes.fromhex(values[str(pcr)]) for pcr in range(15)}
+        events = replay(log, quoted=quoted, bank=bank)
+        measured = [event for event in log.events if event.untrusted_type != EV_NO_ACTION and event.pcr < 15]
+        assert [event.digest for event in events] == [event.digests[bank] for event in measured]
+
+
+@pytest.mark.parametrize("entry", WINDOWS, ids=_file)
+def test_windows_is_read_in_the_bank_it_writes(entry: dict[str, Any]) -> None:
+    log = parse_event_log((COLLECTION / entry["file"]).read_bytes())
+    bank = "sha256" if "sha256" in log.banks else "sha1"
+    measured = {event.pcr for event in log.events if event.untrusted_type != EV_NO_ACTION}
+    values = replay_values(log, bank)
+    assert set(values) == measured
+    later = {pcr: bytes(len(values[0])) for pcr in (11, 12, 13)}
+    assert {event.pcr for event in replay(log, quoted=values, bank=bank)} == measured
+    assert {event.pcr for event in replay(log, quoted=values | later, bank=bank)} == measured - set(later)
+
+
+@pytest.mark.parametrize("entry", [each for each in WINDOWS if each.get("incomplete_banks")], ids=_file)
+def test_windows_is_refused_in_the_bank_it_leaves_out(entry: dict[str, Any]) -> None:
+    log = parse_event_log((COLLECTION / entry["file"]).read_bytes())
+    values = replay_values(log, "sha1")
+    assert not {11, 12, 13, 14} & set(values)
+    assert {event.pcr for event in replay(log, quoted=values, bank="sha1")} == set(values)
+    with pytest.raises(ReplayMismatch, match="PCR 14: record"):
+        replay(log, quoted=values | dict.fromkeys((11, 12, 13, 14), bytes(20)), bank="sha1")
 
 
 @pytest.mark.parametrize("entry", [each for each in ENTRIES if each["malicious"]], ids=_file)

@@ -8,10 +8,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attestation.core.eventlog import parse_event_log
+from attestation.core.eventlog import EventLog, parse_event_log
 from attestation.core.replay import LOG_PCRS, replay, replay_values
 from attestation.errors import ParseError, ReplayMismatch
-from tests.boot_logs import CAPTURES, SHA1, SHA256, boot, locality, record, records_of, sha1_record, spec_id
+from tests.boot_logs import (
+    CAPTURES,
+    SHA1,
+    SHA256,
+    boot,
+    locality,
+    record,
+    record_of_banks,
+    records_of,
+    sha1_record,
+    spec_id,
+)
 
 BOOT = boot("secureboot-on")
 HEAD, RECORDS = records_of(BOOT.log)
@@ -94,6 +105,18 @@ def test_events_of_a_pcr_that_nobody_quoted_prove_nothing() -> None:
     assert {event.pcr for event in events} == {0, 1, 2, 3, 4, 5, 6, 8, 9, 14}
 
 
+@pytest.mark.parametrize("folder", ["uki", "uki-cmdline-drift"])
+@pytest.mark.parametrize("word", [b"enter-initrd", b"anything"])
+def test_what_systemd_measures_later_makes_pcr_11_unproved_and_is_no_refusal(folder: str, word: bytes) -> None:
+    captured = boot(folder)
+    log = parse_event_log(captured.log)
+    moved = {**captured.pcrs, 11: extended(hashlib.sha256(word).digest(), start=captured.pcrs[11])}
+    assert {event.pcr for event in replay(log, quoted=captured.pcrs, bank="sha256")} >= {9, 11}
+    proved = replay(log, quoted=moved, bank="sha256")
+    assert 11 not in {event.pcr for event in proved}
+    assert len(proved) == sum(event.pcr != 11 for event in log.events)
+
+
 @pytest.mark.parametrize("pcr", [10, 11, 12, 13, 15, 16, 23])
 def test_a_pcr_that_moves_after_boot_neither_fails_nor_proves(pcr: int) -> None:
     log = parse_event_log(spec_id() + record(pcr, 0xD, b"section"))
@@ -110,10 +133,52 @@ def test_the_startup_locality_is_where_pcr_0_starts() -> None:
         replay(log, quoted={0: extended(digest)}, bank="sha256")
 
 
-def test_a_measurement_without_the_bank_is_refused() -> None:
-    log = parse_event_log(spec_id([SHA1, SHA256]) + record(7, 4, bytes(4)))
-    with pytest.raises(ReplayMismatch, match="PCR 7"):
-        replay(log, quoted={7: bytes(20)}, bank="sha1")
+def both_banks(*records: bytes) -> EventLog:
+    version = record_of_banks(0, 8, b"v")
+    return parse_event_log(spec_id([SHA1, SHA256]) + version + b"".join(records))
+
+
+WINDOWS = both_banks(
+    record_of_banks(7, 4, bytes(4)),
+    *(record_of_banks(pcr, 6, b"windows", ["sha256"]) for pcr in (11, 12, 13)),
+)
+
+
+def test_a_record_of_one_bank_spoils_its_pcr_in_the_other_and_nothing_else() -> None:
+    sha1, sha256 = replay_values(WINDOWS, "sha1"), replay_values(WINDOWS, "sha256")
+    assert (sorted(sha1), sorted(sha256)) == ([0, 7], [0, 7, 11, 12, 13])
+    assert len(replay(WINDOWS, quoted=sha256, bank="sha256")) == 5
+    events = replay(WINDOWS, quoted=sha1 | dict.fromkeys((11, 12, 13), bytes(20)), bank="sha1")
+    assert [event.pcr for event in events] == [0, 7]
+
+
+def test_a_record_without_the_bank_is_never_skipped() -> None:
+    separator, extra = record_of_banks(7, 4, bytes(4)), record_of_banks(7, 5, b"more", ["sha256"])
+    quoted = replay_values(both_banks(separator), "sha1")
+    with pytest.raises(ReplayMismatch, match=r"PCR 7: record 3 of the event log has no sha1 digest"):
+        replay(both_banks(separator, extra), quoted=quoted, bank="sha1")
+
+
+@pytest.mark.parametrize("pcr", [pcr for pcr in sorted(LOG_PCRS) if pcr])
+def test_a_pcr_that_only_has_records_of_another_bank_is_refused_by_name(pcr: int) -> None:
+    log = both_banks(record_of_banks(pcr, 4, bytes(4), ["sha1"]))
+    quoted = replay_values(log, "sha256") | {pcr: bytes(32)}
+    with pytest.raises(ReplayMismatch, match=f"PCR {pcr}: "):
+        replay(log, quoted=quoted, bank="sha256")
+
+
+@pytest.mark.parametrize("records", [(), (record(7, 4, bytes(4)),)], ids=["an empty log", "only PCR 7"])
+def test_a_bank_that_no_firmware_extended_is_refused(records: tuple[bytes, ...]) -> None:
+    log = parse_event_log(spec_id() + b"".join(records))
+    quoted = {0: bytes(32)} | replay_values(log, "sha256")
+    with pytest.raises(ReplayMismatch, match="PCR 0: "):
+        replay(log, quoted=quoted, bank="sha256")
+
+
+def test_a_bank_that_the_log_does_not_declare_is_refused() -> None:
+    log = parse_event_log(spec_id([SHA1]) + record_of_banks(0, 8, b"v"))
+    with pytest.raises(ReplayMismatch, match="sha256"):
+        replay(log, quoted={0: extended(hashlib.sha256(b"v").digest())}, bank="sha256")
 
 
 def test_a_sha1_log_proves_nothing_about_sha256() -> None:
