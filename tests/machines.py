@@ -107,10 +107,16 @@ def bound_transport_key(tpm: Tpm) -> Key:
 
 @contextmanager
 def booted(maker: Maker, folder: Path, *, name: str, capture: str) -> Iterator[Machine]:
-    """Manufacture a TPM, let it boot a captured log, and give the machine."""
+    """Manufacture a TPM, let it boot a captured log of this repository, and give the machine."""
+    with booted_from(maker, folder, name=name, log=(CAPTURES / capture / "eventlog.bin").read_bytes()) as machine:
+        yield machine
+
+
+@contextmanager
+def booted_from(maker: Maker, folder: Path, *, name: str, log: bytes) -> Iterator[Machine]:
+    """Manufacture a TPM, let it boot any log, and give the machine."""
     state = folder / name
     maker.manufacture(state)
-    log = (CAPTURES / capture / "eventlog.bin").read_bytes()
     with running(state) as tcti, opened(tcti) as tpm:
         measure(tpm, log)
         yield Machine(
