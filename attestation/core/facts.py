@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-from attestation.core.command_line import kernel_arguments
+from attestation.core.linux import linux_facts
 from attestation.core.replay import LOG_PCRS, VerifiedEvent
 from attestation.core.uefi import (
     GLOBAL_VARIABLE,
@@ -53,8 +53,7 @@ def read_facts(events: Sequence[VerifiedEvent], *, bank: str) -> dict[str, Fact 
     """Return every fact that we know to ask for, None where these events do not prove it."""
     boot = _Boot(events, bank)
     facts: dict[str, Fact | None] = {name: question(boot) for name, question in _QUESTIONS.items()}
-    line = facts["kernel_command_line"]
-    facts |= {name: _argument(line, keys) for name, keys in _ARGUMENTS.items()}
+    facts |= _linux_facts(facts["kernel_command_line"])
     facts |= {name: None if found is None else Fact(*found) for name, found in windows_facts(events, bank=bank).items()}
     return facts
 
@@ -248,19 +247,16 @@ def _initial_ramdisk(boot: _Boot) -> Fact | None:
     return None
 
 
-def _argument(line: Fact | None, keys: tuple[str, ...]) -> Fact | None:
-    """The last of the kernel arguments with one of these names; one without a value is an empty text.
+def _linux_facts(line: Fact | None) -> dict[str, Fact | None]:
+    """What the command line says, and what it does not say, where it is proved in a PCR that a baseline pins.
 
-    An argument that is not there proves nothing: the kernel's own configuration decides then. One of a line that only
-    a PCR beyond the baselines has proves nothing either: an administrator of the running host can put it there.
+    A line that only a PCR beyond the baselines has proves nothing: an administrator of the running host can put it
+    there.
     """
     if line is None or line.pcr not in LOG_PCRS or not isinstance(line.value, str):
-        return None
-    value = None
-    for word in kernel_arguments(line.value):
-        key, _, after = word.partition("=")
-        value = after.strip('"') if key in keys else value
-    return None if value is None else Fact(value, line.pcr, line.event)
+        return dict.fromkeys(linux_facts(None))
+    values = linux_facts(line.value)
+    return {name: None if value is None else Fact(value, line.pcr, line.event) for name, value in values.items()}
 
 
 _QUESTIONS: Final[Mapping[str, Callable[[_Boot], Fact | None]]] = {
@@ -278,11 +274,4 @@ _QUESTIONS: Final[Mapping[str, Callable[[_Boot], Fact | None]]] = {
     "firmware_version": _firmware_version,
     "kernel_command_line": _kernel_command_line,
     "initrd": _initial_ramdisk,
-}
-_ARGUMENTS: Final[Mapping[str, tuple[str, ...]]] = {
-    "lockdown": ("lockdown",),
-    "module_signatures_enforced": ("module.sig_enforce",),
-    "ima_policy": ("ima_policy",),
-    "ima_appraise": ("ima_appraise",),
-    "iommu": ("intel_iommu", "amd_iommu", "iommu"),
 }

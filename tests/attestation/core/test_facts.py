@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attestation.core.command_line import kernel_arguments
 from attestation.core.eventlog import parse_event_log
 from attestation.core.facts import Fact, read_facts
 from attestation.core.replay import VerifiedEvent, events_behind
@@ -184,24 +183,19 @@ def test_a_stubs_command_line_counts_where_the_kernel_measured_it_too() -> None:
     assert facts(options, line)["lockdown"] == Fact("confidentiality", 9, 0)
 
 
-def test_arguments_are_read_as_the_kernel_reads_them() -> None:
-    assert value("lockdown", grub(LINE)) == "integrity"
-    assert value("module_signatures_enforced", grub(LINE)) == "1"
-    assert value("lockdown", grub(LINE + b" lockdown=none")) == "none"
+def test_arguments_lean_on_the_line_that_they_stand_on() -> None:
+    found = facts(grub(b"linux " + LINE), grub(LINE))
+    assert found["lockdown"] == Fact("integrity", 8, 1)
+    assert found["module_signatures_enforced"] == Fact("1", 8, 1)
+    assert found["kernel_debug_arguments"] == Fact((), 8, 1)
+    assert found["crash_dumps"] == Fact(False, 8, 1)
 
 
-@pytest.mark.parametrize(
-    ("line", "words"),
-    [
-        ('/v dm="a lockdown=integrity" ro', ["/v", 'dm="a lockdown=integrity"', "ro"]),
-        ("/v ro -- lockdown=integrity", ["/v", "ro"]),
-        ("  /v\tro ", ["/v", "ro"]),
-        ('/v "', ["/v", '"']),
-        ("", []),
-    ],
-)
-def test_an_argument_inside_another_or_for_init_is_none(line: str, words: list[str]) -> None:
-    assert kernel_arguments(line) == words
+def test_without_a_line_nothing_is_absent() -> None:
+    assert value("crash_dumps", HANDOVER) is None
+    assert value("kernel_debug_arguments", grub(LINE), forged(8, 0xD, b"grub_cmd: boot\0")) is None
+    stub = record(12, 0xD, "ro\0".encode("utf-16-le"))
+    assert value("rescue_boot", stub) is None
 
 
 LATCHES = [
