@@ -1,11 +1,11 @@
 # Guardhouse: what one does with this tree. Every target first sets the machine up (deploy/setup.sh), once.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-check test check bench lock clean
+.PHONY: help setup demo demo-check test check bench bench-keylime lock clean
 PYTHON := .venv/bin/python
 SHELL := /bin/bash
 
 help: ## List the targets
-	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 setup: ## Install what is missing: Debian packages, .venv, browser assets
 	@deploy/setup.sh
 demo: setup ## Run the portal, three lab hosts and a shielded VM on this machine (APPROVED=1: host and baseline approved already)
@@ -29,9 +29,12 @@ check: setup ## Lint, types, import contracts, templates, settings, migrations, 
 	$(PYTHON) manage.py makemigrations --check --dry-run
 	$(PYTHON) manage.py spectacular --validate --fail-on-warn --file /dev/null
 	.venv/bin/typos
-bench: setup ## Measure what an attestation and a release cost
-	@$(PYTHON) bench/run.py
+bench: setup ## Measure what an attestation and a release cost (ONLY="cores verifier ima wire load": some of it)
+	@$(PYTHON) bench/run.py $(ONLY)
+bench-keylime: setup ## Install Keylime beside us (needs tpm2-tools and libefivar1) and measure both verifiers
+	@bench/keylime.sh
+	@$(PYTHON) bench/run.py verifier
 lock: setup ## Pin requirements/*.txt anew from pyproject.toml
 	@deploy/lock.sh
 clean: ## Remove everything that make made
-	rm -rf .venv .setup node_modules static/vendor staticfiles var .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-keylime .setup node_modules static/vendor staticfiles var .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,6 +1,7 @@
 """A portal that serves as in production, on one database or the other, and what its processes have cost so far."""
 
 import os
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -61,7 +62,9 @@ class Site:
 
 
 @contextmanager
-def site(maker: Maker, machines: Sequence[Machine], folder: Path, *, postgresql: bool) -> Iterator[Site]:
+def site(
+    maker: Maker, machines: Sequence[Machine], folder: Path, *, postgresql: bool, workers: int = 1
+) -> Iterator[Site]:
     """Bring a portal up and let two people approve the machines and the boot of the last one.
 
     Raises `NotInstalled` when PostgreSQL is asked for and not there.
@@ -71,8 +74,10 @@ def site(maker: Maker, machines: Sequence[Machine], folder: Path, *, postgresql:
     if postgresql:
         settings["GUARDHOUSE_DATABASE_URL"], database = cluster()
         settings["GUARDHOUSE_DATABASE_KEEP_SECONDS"] = "60"
-    place = folder / ("postgresql" if postgresql else "sqlite")
-    portal = portal_in(place, free_port(), settings, live=not postgresql)  # each as it is run: a demo, a cluster
+    place = Path(tempfile.mkdtemp(prefix="portal-", dir=folder))
+    portal = portal_in(
+        place, free_port(), settings, live=not postgresql, workers=workers
+    )  # each as it is run: a demo, a cluster
     try:
         with closing(Line(portal.port)) as line:
             for machine in machines:
@@ -110,6 +115,11 @@ def own_ms(pid: int) -> float:
         return time.clock_gettime((~pid << 3) | 2) * 1000  # the id that clock_getcpuclockid(3) makes
     except OSError:  # it has just ended
         return 0.0
+
+
+def idle_ms() -> float:
+    """Return how long the processors of this machine had nothing to do, all together."""
+    return int(read(Path("/proc/stat")).split()[4]) * TICK_MS  # user nice system idle, proc(5)
 
 
 def children(pid: int) -> list[int]:

@@ -64,6 +64,7 @@ class Portal:
     port: int
     settings: Mapping[str, str] = field(default_factory=dict)
     live: bool = True  # one ASGI process with websockets; else WSGI, as pages and machine APIs run in production
+    workers: int = 1
     process: "subprocess.Popen[bytes] | None" = None
 
     @property
@@ -93,7 +94,8 @@ class Portal:
 
     def start(self) -> None:
         """Serve, and return when the portal answers."""
-        command = [str(PROGRAMS / "granian"), "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
+        command = [str(PROGRAMS / "granian"), "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--workers", str(self.workers)]
         if self.live:
             command += ["--interface", "asginl", "fabric.asgi:application"]
         else:

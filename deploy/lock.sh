@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Pin requirements/*.txt, with hashes, from pyproject.toml. Versions already pinned stay unless --upgrade is given.
+# Pin requirements/*.txt (from pyproject.toml) and bench/keylime.txt, with hashes. Pinned versions stay unless --upgrade is given.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 compile() {
   .venv/bin/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe --no-header \
-    --no-emit-index-url --no-emit-trusted-host --no-emit-find-links "$@" pyproject.toml
+    --no-emit-index-url --no-emit-trusted-host --no-emit-find-links "$@"
 }
-compile "$@" --extra host --output-file requirements/host.txt
-compile "$@" --extra server --output-file requirements/server.txt
-compile "$@" --all-extras --build-deps-for editable --output-file requirements/dev.txt
+compile "$@" --extra host --output-file requirements/host.txt pyproject.toml
+compile "$@" --extra server --output-file requirements/server.txt pyproject.toml
+compile "$@" --all-extras --build-deps-for editable --output-file requirements/dev.txt pyproject.toml
+compile "$@" --output-file bench/keylime.txt bench/keylime.in

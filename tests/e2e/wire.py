@@ -157,9 +157,9 @@ def protect(guardian: Guardian) -> Json:
     )
 
 
-def portal_in(folder: Path, port: int, settings: dict[str, str], *, live: bool = True) -> Portal:
+def portal_in(folder: Path, port: int, settings: dict[str, str], *, live: bool = True, workers: int = 1) -> Portal:
     """Return a portal that has been set up and answers."""
-    portal = Portal(folder=folder, port=port, settings=settings, live=live)
+    portal = Portal(folder=folder, port=port, settings=settings, live=live, workers=workers)
     portal.set_up()
     portal.start()
     return portal
