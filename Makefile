@@ -1,6 +1,6 @@
 # Guardhouse: what one does with this tree. Every target first sets the machine up (deploy/setup.sh), once.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-check test check bench bench-keylime lock clean
+.PHONY: help setup demo demo-check test check fuzz bench bench-keylime lock clean
 PYTHON := .venv/bin/python
 SHELL := /bin/bash
 
@@ -29,6 +29,9 @@ check: setup ## Lint, types, import contracts, templates, settings, migrations, 
 	$(PYTHON) manage.py makemigrations --check --dry-run
 	$(PYTHON) manage.py spectacular --validate --fail-on-warn --file /dev/null
 	.venv/bin/typos
+fuzz: setup ## Feed every reader damaged captures, led by coverage, for ten minutes (MINUTES=1: shorter)
+	@$(PYTHON) -m pip install -qq --require-hashes -r tests/fuzz/atheris.txt
+	@$(PYTHON) -m tests.fuzz.campaign --minutes $(or $(MINUTES),10)
 bench: setup ## Measure what an attestation and a release cost (ONLY="cores verifier ima wire load": some of it)
 	@$(PYTHON) bench/run.py $(ONLY)
 bench-keylime: setup ## Install Keylime beside us (needs tpm2-tools and libefivar1) and measure both verifiers

@@ -9,4 +9,5 @@ compile() {
 compile "$@" --extra host --output-file requirements/host.txt pyproject.toml
 compile "$@" --extra server --output-file requirements/server.txt pyproject.toml
 compile "$@" --all-extras --build-deps-for editable --output-file requirements/dev.txt pyproject.toml
+compile "$@" --output-file tests/fuzz/atheris.txt tests/fuzz/atheris.in
 compile "$@" --output-file bench/keylime.txt bench/keylime.in

@@ -1,0 +1,210 @@
+"""Good documents and messages for every reader of JSON and JOSE.
+
+What a signature covers is given without it: the targets sign whatever comes, because an attacker may be a guardian, an
+owner or a host too, and signs what it likes.
+"""
+
+import hashlib
+import json
+from functools import cache
+from typing import Any
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from joserfc import jwe, jws
+from joserfc.jwk import ECKey, OctKey
+
+from attestation.core.base64url import to_b64u
+from kps.core import jose
+from kps.core.bundle import VmDescription, VmState, build_state, build_vm
+from kps.core.guardian import build_metadata
+from kps.core.request import ReleaseRequest, build_request
+from kps.core.secrets import VmSecrets, seal_secrets
+from tests.kps.parties import FABRIC, ID, KEY, NOW, OTHER_FABRIC, OWNER, protector, said
+from tests.machines import CAPTURES
+
+SECRET = b"s" * 32
+SERIAL = "1f" * 16
+PROTECTOR = protector(FABRIC, OTHER_FABRIC)
+_SECRETS = VmSecrets(vtpm_key="ab" * 32, disk_passphrase="c2VjcmV0IHBhc3NwaHJhc2Ugb2YgMzIgYnl0ZXM=")
+_REQUEST = ReleaseRequest(SERIAL, b"certificate", "payroll-1", b"n" * 32, int(NOW.timestamp()), PROTECTOR)
+_KID = jose.thumbprint(OWNER.signing.public_key())
+
+
+def value_of(data: bytes) -> Any:
+    """What a peer sent, once it is read as JSON; a text where it is none."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return text_of(data)
+
+
+def text_of(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
+
+
+def by_owner(payload: bytes) -> str:
+    """Sign any payload with the owner's key."""
+    return jws.serialize_compact(
+        {"alg": "ES256", "kid": _KID}, payload, ECKey.import_key(OWNER.signing), algorithms=["ES256"]
+    )
+
+
+def by_secret(payload: bytes) -> str:
+    """Authenticate any payload with the secret that came with a certificate."""
+    return jws.serialize_compact(
+        {"alg": "HS256", "kid": SERIAL}, payload, OctKey.import_key(SECRET), algorithms=["HS256"]
+    )
+
+
+def sealed(payload: bytes) -> str:
+    """Encrypt any payload as a VM's secrets are."""
+    header = {"alg": "dir", "enc": "A256GCM", "kid": f"{ID}/0"}
+    return jwe.encrypt_compact(header, payload, OctKey.import_key(KEY), algorithms=["dir", "A256GCM"])
+
+
+def dotted(data: bytes) -> str:
+    """Put the values of a list together as the parts of a compact token."""
+    parts = value_of(data)
+    texts = [to_b64u(json.dumps(part).encode()) for part in parts] if isinstance(parts, list) else [str(parts)]
+    return ".".join([*texts, to_b64u(bytes(64))])
+
+
+def protector_by_owner(data: bytes) -> Any:
+    """Sign what a key protector says, link by link, and seal it as it then is."""
+    document = value_of(data)
+    if not isinstance(document, dict) or not isinstance(document.get("chain"), list):
+        return document
+    chain = [by_owner(_text(link)) for link in document["chain"]]
+    covers = {"chain_sha256": _digest(chain), "wrapped_sha256": _digest(document.get("wrapped"))}
+    seal = document.get("seal")
+    if isinstance(seal, dict):
+        seal |= {name: digest for name, digest in covers.items() if name in seal}
+    return document | {"chain": chain, "seal": by_owner(_text(seal))}
+
+
+def _text(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def protectors() -> list[bytes]:
+    return [_text(PROTECTOR), _text(protector(level="encryption-supported"))]
+
+
+def statements() -> list[bytes]:
+    """Key protectors without their signatures."""
+    chain = [said(link) for link in PROTECTOR["chain"]]
+    return [_text(PROTECTOR | {"chain": chain, "seal": said(PROTECTOR["seal"])})]
+
+
+def wrapped_keys() -> list[bytes]:
+    return [_text(PROTECTOR["wrapped"])]
+
+
+def cards() -> list[bytes]:
+    return [_text(OWNER.guardian.card)]
+
+
+def public_keys() -> list[bytes]:
+    return [_text(jose.jwk(OWNER.signing.public_key()))]
+
+
+@cache
+def metadata() -> list[bytes]:
+    return [build_metadata(OWNER, now=NOW).encode()]
+
+
+def metadata_payloads() -> list[bytes]:
+    return [_text(said(metadata()[0].decode()))]
+
+
+def binaries() -> list[bytes]:
+    return [to_b64u(bytes(range(size))).encode() for size in (0, 1, 2, 3, 255)]
+
+
+def tokens() -> list[bytes]:
+    return [*metadata(), *requests(), by_owner(b"{}").encode(), by_secret(b"{}").encode()]
+
+
+def token_parts() -> list[bytes]:
+    return [_text([{"alg": alg, "kid": "a" * 32}, {"at": 1}]) for alg in ("HS256", "ES256")]
+
+
+@cache
+def requests() -> list[bytes]:
+    return [build_request(_REQUEST, SECRET).encode()]
+
+
+def request_payloads() -> list[bytes]:
+    return [jose.canonical(said(requests()[0].decode()))]
+
+
+@cache
+def sealed_secrets() -> list[bytes]:
+    return [seal_secrets(_SECRETS, KEY, protector_id=ID, roll=0).encode()]
+
+
+def secrets() -> list[bytes]:
+    return [_text({"vtpm_key": _SECRETS.vtpm_key, "disk_passphrase": _SECRETS.disk_passphrase})]
+
+
+def released_keys() -> list[bytes]:
+    keys = {"ingress": to_b64u(KEY), "egress": to_b64u(KEY), "level": "shielded", "protector": str(ID), "roll": 1}
+    return [_text(keys)]
+
+
+def transport_tokens() -> list[bytes]:
+    header = b'{"alg":"RSA-OAEP-256","enc":"A256GCM"}'
+    content = AESGCM(KEY).encrypt(bytes(12), b"content", to_b64u(header).encode())
+    return [".".join(map(to_b64u, (header, bytes(256), bytes(12), content[:-16], content[-16:]))).encode()]
+
+
+def machines() -> list[bytes]:
+    return [build_vm(VmDescription(name="payroll", id=str(ID), level="shielded", memory=256))]
+
+
+def states() -> list[bytes]:
+    return [build_state(VmState(PROTECTOR, "token"))]
+
+
+def enrolments() -> list[bytes]:
+    return [_text({"name": "nbg-a01", "ek_public": "AAAA", "ak_public": "AAAA", "ek_certificate": "MAAA"})]
+
+
+def challenge_requests() -> list[bytes]:
+    return [_text({"attester": str(ID), "event_log_sha256": "0" * 64})]
+
+
+def evidence() -> list[bytes]:
+    names = ("quote", "signature", "ima_log", "transport_public", "transport_certify", "transport_signature")
+    log = to_b64u((CAPTURES / "secureboot-off" / "eventlog.bin").read_bytes())
+    values = {str(pcr): to_b64u(bytes(32)) for pcr in range(3)}
+    return [_text({**dict.fromkeys(names, "AAAA"), "event_log": log, "pcr_values": values})]
+
+
+def activations() -> list[bytes]:
+    return [_text({"secret": to_b64u(bytes(32))})]
+
+
+def release_requests() -> list[bytes]:
+    return [_text({"request": "a.b.c"})]
+
+
+def answers() -> list[bytes]:
+    """What a portal answers its hosts, all of it in one, for each reader takes its own part."""
+    finding = {"code": "c", "substatus": "s", "what": "w", "why": "y", "remedy": "r", "pcrs": [7]}
+    return [
+        _text(
+            {
+                "id": str(ID),
+                **{"credential_blob": "AAAA", "secret": "AAAA", "attester": str(ID), "state": "approved"},
+                **{"nonce": to_b64u(bytes(32)), "pcrs": [0, 7], "boot_pcrs": [0], "bank": "sha256"},
+                **{"send_event_log": True, "status": "Passed", "substatus": ["s"], "findings": [finding]},
+                **{"certificate": "AAAA", "release_secret": "a.b", "next_attestation_at": "2026-11-23T12:00:00Z"},
+                **{"wrapped_keys": "a", "key_protector": {}},
+            }
+        )
+    ]

@@ -1,0 +1,242 @@
+"""Every reader of bytes that come from somewhere else, in one place.
+
+A new parser is one line in `TARGETS`, and `test_registry.py` fails until it is there. The tests and `make fuzz` do the
+rest with it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from random import Random
+from typing import Any, Final
+
+from cryptography import x509
+from rest_framework.exceptions import APIException
+from rest_framework.serializers import Serializer
+
+from attestation import serializers as attestation
+from attestation.core import (
+    appraise,
+    base64url,
+    certificate,
+    claims,
+    command_line,
+    comparison,
+    credential,
+    der,
+    difference,
+    endorsement,
+    eventlog,
+    facts,
+    ima,
+    ima_signature,
+    ima_templates,
+    inspection,
+    oddities,
+    quote,
+    replay,
+    runtime,
+    signature,
+    sipa,
+    tpm,
+    transport,
+    uefi,
+    windows,
+    words,
+)
+from attestation.errors import NotFromTpm, ParseError, Refusal
+from cli import inspect_ima, inspect_tables, inspect_tpm
+from guardedhost import jwe, wire
+from kps import serializers as kps
+from kps.core import bundle, guardian, jose, protector, request, secrets, wrap, wrapped
+from kps.errors import GuardianRefused
+from tests.fuzz import documents, forge, seeds
+from tests.fuzz.documents import text_of, value_of
+from tests.fuzz.forge import AK, BANK, events_of, log_of
+from tests.fuzz.mutations import mutate
+from tests.kps.parties import NOW
+
+SMALL: Final = 4 * 1024
+DOCUMENT: Final = 16 * 1024
+LARGE: Final = seeds.LARGEST
+
+Errors = tuple[type[Exception], ...]
+Seeds = Callable[[], Sequence[bytes]]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A function that reads, how it is given bytes, what it may raise, and good input for it."""
+
+    name: str
+    run: Callable[[bytes], object] = field(repr=False)
+    raises: Errors = field(repr=False)
+    seeds: Seeds = field(repr=False)
+    limit: int = field(repr=False)
+
+    def gives_a_value(self, data: bytes) -> bool:
+        """False for a refusal that the function promises; any other exception goes through."""
+        try:
+            result = self.run(data)
+            if isinstance(result, Iterator):
+                for _ in result:
+                    pass
+        except self.raises:
+            return False
+        return True
+
+    @cached_property
+    def good(self) -> list[bytes]:
+        return [data for data in self.seeds() if len(data) <= self.limit]
+
+    def damaged(self, random: Random) -> bytes:
+        return mutate(random.choice(self.good), random, others=self.good, limit=self.limit)
+
+
+def _target(
+    function: Callable[..., object],
+    seeds: Seeds,
+    given: Callable[[bytes], object] | None = None,
+    *,
+    run: Callable[[bytes], object] | None = None,
+    raises: type[Exception] | Errors = ParseError,
+    limit: int = SMALL,
+    variant: str = "",
+) -> Target:
+    """`given` makes the function's argument of the bytes; `run` calls it where that is not enough."""
+    named: Any = function.func if isinstance(function, partial) else function
+    name = f"{named.__module__}.{named.__qualname__}{variant and ':'}{variant}"
+    call = run or (function if given is None else lambda data: function(given(data)))
+    return Target(name, call, raises if isinstance(raises, tuple) else (raises,), seeds, limit)
+
+
+def _answer(read: Callable[[Any], object]) -> Target:
+    """A reader of the portal's answers, which are JSON objects; `guardedhost.client` expects these exceptions."""
+    raises = (KeyError, ValueError, TypeError, AttributeError, OverflowError)
+    return _target(read, documents.answers, lambda data: dict(value_of(data)), raises=raises, limit=DOCUMENT)
+
+
+def _message(serializer: type[Serializer[object]], seeds: Seeds) -> Target:
+    """What a stranger posts to a machine endpoint."""
+
+    def run(data: bytes) -> object:
+        return serializer(data=value_of(data)).is_valid(raise_exception=True)
+
+    return _target(serializer, seeds, run=run, raises=(Refusal, APIException), limit=DOCUMENT)
+
+
+_NOTHING: Final = ()  # what any bytes give a value from
+_ANY_TOKEN: Final = partial(jose.parse_jws, limit=DOCUMENT)
+_HEALTH: Final = partial(
+    certificate.verify_health_certificate, signers=[x509.load_der_x509_certificate(seeds.HEALTH_SIGNER)], now=NOW
+)
+
+TARGETS: Final = (
+    # --- boot logs
+    _target(eventlog.parse_event_log, seeds.logs, limit=LARGE),
+    _target(partial(replay.replay_values, bank=BANK), seeds.logs, log_of, raises=Refusal, limit=LARGE),
+    _target(replay.replay_banks, seeds.logs, log_of, limit=LARGE),
+    _target(replay.replay, seeds.logs, run=forge.vouched, raises=Refusal, limit=LARGE),
+    _target(partial(facts.read_facts, bank=BANK), seeds.logs, events_of, raises=Refusal, limit=LARGE),
+    _target(partial(windows.windows_facts, bank=BANK), seeds.logs, events_of, raises=Refusal, limit=LARGE),
+    _target(oddities.find_oddities, seeds.logs, run=forge.oddities, raises=Refusal, limit=LARGE),
+    _target(difference.difference, seeds.logs, run=forge.compared, raises=Refusal, limit=LARGE),
+    _target(partial(inspection.inspect_log, measured=None), seeds.logs, limit=LARGE),
+    _target(inspection.inspect_log, seeds.logs, run=forge.inspected, limit=LARGE, variant="measured"),
+    _target(claims.verify_evidence, seeds.logs, run=forge.claimed, raises=Refusal, limit=LARGE),
+    _target(appraise.appraise, seeds.logs, run=forge.appraised, raises=Refusal, limit=LARGE),
+    _target(words.describe, seeds.events, run=forge.described, raises=_NOTHING),
+    _target(words.uefi_variable, seeds.variables, raises=_NOTHING),
+    _target(words.secure_boot, seeds.logs, events_of, raises=Refusal, limit=LARGE),
+    _target(command_line.read_command_line, seeds.command_lines, text_of, raises=_NOTHING),
+    _target(comparison.parse_pcr_values, seeds.pcr_values),
+    # --- what is in their events
+    _target(uefi.parse_variable, seeds.variables, limit=DOCUMENT),
+    _target(uefi.parse_signature_lists, seeds.signature_lists, limit=DOCUMENT),
+    _target(uefi.parse_authority, seeds.authorities),
+    _target(uefi.parse_gpt, seeds.partition_tables, limit=DOCUMENT),
+    _target(uefi.parse_image_load, seeds.image_loads),
+    _target(uefi.parse_device_path, seeds.device_paths),
+    _target(uefi.certificate_subject, seeds.certificates, raises=_NOTHING),
+    _target(sipa.parse_sipa, seeds.sipa, limit=DOCUMENT),
+    _target(sipa.integer, seeds.sipa_values, forge.sipa_record),
+    _target(sipa.text, seeds.sipa_values, forge.sipa_record, raises=_NOTHING),
+    _target(windows.parse_si_policy, seeds.si_policies),
+    # --- IMA lists
+    _target(ima.ima_records, seeds.ima_lists, limit=LARGE),
+    _target(partial(ima.ima_measurements, bank=BANK), seeds.ima_lists, limit=LARGE),
+    _target(ima.ima_values, seeds.ima_lists, run=forge.ima_values, limit=LARGE),
+    _target(partial(ima.replay_ima, quoted=bytes(32), bank=BANK), seeds.ima_lists, raises=Refusal, limit=LARGE),
+    _target(ima.replay_list, seeds.ima_lists, run=forge.replayed, limit=LARGE),
+    _target(ima_templates.ima_entries, seeds.ima_lists, limit=LARGE),
+    _target(ima_templates.binary_from_text, seeds.ima_texts, limit=DOCUMENT),
+    _target(ima_templates.decode_line, seeds.ima_lines),
+    _target(ima_templates.path_and_digest, seeds.ima_lines),
+    _target(ima_templates.boot_aggregate, seeds.ima_lines, run=forge.aggregate),
+    _target(ima_signature.parse_signature, seeds.ima_signatures),
+    _target(ima_signature.signed_by, seeds.ima_signatures, run=forge.file_signed),
+    _target(ima_signature.parse_signer, seeds.certificates),
+    _target(runtime.appraise_runtime, seeds.ima_lists, run=forge.judged, limit=LARGE),
+    _target(runtime.template_digest, seeds.file_digests, text_of),
+    # --- certificates
+    _target(der.read_element, seeds.certificates),
+    _target(der.read_elements, seeds.certificates),
+    _target(der.sort_sets, seeds.certificates, der.read_element),
+    _target(endorsement.parse_certificate, seeds.certificates),
+    _target(endorsement.certificate_key, seeds.certificates, endorsement.parse_certificate),
+    _target(endorsement.certificate_names, seeds.certificates, endorsement.parse_certificate),
+    _target(endorsement.tpm_maker, seeds.certificates, endorsement.parse_certificate),
+    _target(endorsement.verify_endorsement, seeds.certificates, run=forge.endorsed, raises=Refusal),
+    _target(_HEALTH, seeds.health_certificates, raises=Refusal),
+    # --- what a TPM says
+    _target(tpm.parse_public, seeds.tpm_publics),
+    _target(tpm.require_ak, seeds.tpm_publics, tpm.parse_public, raises=Refusal),
+    _target(credential.make_credential, seeds.tpm_publics, run=forge.credential, raises=Refusal),
+    _target(tpm.parse_attest, seeds.attestations, raises=(ParseError, NotFromTpm)),
+    _target(quote.verify_quote, seeds.attestations, run=forge.quoted, raises=Refusal),
+    _target(partial(signature.verify_signature, AK, seeds.NONCE), seeds.tpm_signatures, raises=Refusal),
+    _target(signature.verify_signature, seeds.tpm_publics, run=forge.signed, raises=Refusal, variant="key"),
+    _target(transport.verify_transport_key, seeds.tpm_publics, run=forge.transported, raises=Refusal),
+    # --- key protection
+    _target(base64url.from_b64u, documents.binaries, text_of, raises=ValueError),
+    _target(jose.from_b64u, documents.binaries, text_of),
+    _target(partial(jose.read_json, limit=DOCUMENT), documents.protectors, limit=DOCUMENT),
+    _target(jose.parse_public_key, documents.public_keys, value_of),
+    _target(_ANY_TOKEN, documents.tokens, text_of, limit=DOCUMENT),
+    _target(_ANY_TOKEN, documents.token_parts, documents.dotted, variant="parts"),
+    _target(jose.holds, documents.token_parts, run=forge.held),
+    _target(guardian.parse_card, documents.cards, value_of),
+    _target(guardian.parse_metadata, documents.metadata, text_of, raises=(ParseError, GuardianRefused)),
+    _target(guardian.parse_metadata, documents.metadata_payloads, documents.by_owner, raises=Refusal, variant="signed"),
+    _target(protector.parse_protector, documents.protectors, limit=LARGE),
+    _target(protector.parse_protector, documents.protectors, value_of, limit=LARGE, variant="value"),
+    _target(protector.verify_protector, documents.protectors, value_of, raises=Refusal, limit=LARGE),
+    _target(
+        protector.verify_protector, documents.statements, documents.protector_by_owner, raises=Refusal, variant="signed"
+    ),
+    _target(protector.open_protector, documents.protectors, run=forge.opened_protector, raises=Refusal),
+    _target(wrapped.parse_wrapped, documents.wrapped_keys, value_of),
+    _target(wrapped.decrypt, documents.wrapped_keys, run=forge.unwrapped, raises=Refusal),
+    _target(request.parse_request, documents.requests, text_of, limit=DOCUMENT),
+    _target(request.verify_request, documents.request_payloads, run=forge.requested, raises=Refusal, limit=DOCUMENT),
+    _target(wrap.parse_released, documents.released_keys),
+    _target(secrets.open_secrets, documents.sealed_secrets, run=forge.opened, raises=Refusal),
+    _target(secrets.open_secrets, documents.secrets, run=forge.opened_sealed, raises=Refusal, variant="sealed"),
+    _target(bundle.parse_vm, documents.machines),
+    _target(bundle.parse_state, documents.states, limit=DOCUMENT),
+    # --- messages
+    _message(attestation.EnrolmentSerializer, documents.enrolments),
+    _message(attestation.ActivationSerializer, documents.activations),
+    _message(attestation.ChallengeRequestSerializer, documents.challenge_requests),
+    _message(attestation.EvidenceSerializer, documents.evidence),
+    _message(kps.ReleaseRequestSerializer, documents.release_requests),
+    *map(_answer, (wire.read_enrolment, wire.read_activation, wire.read_challenge, wire.read_verdict)),
+    _answer(wire.read_release),
+    _target(jwe.open_jwe, documents.transport_tokens, run=forge.opened_by_tpm, raises=jwe.NotOpened),
+    # --- `guardhouse inspect`
+    _target(partial(inspect_ima.read_ima, measured=None), seeds.ima_lists, limit=LARGE),
+    _target(partial(inspect_ima.read_ima, measured=None), seeds.ima_texts, limit=LARGE, variant="text"),
+    _target(partial(inspect_tpm.read_quote, measured=None), seeds.attestations),
+    _target(inspect_tpm.read_certificate, seeds.certificates),
+    _target(inspect_tables.log_table, seeds.logs, forge.inspected, limit=LARGE),
+)
