@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from attestation.core.facts import FactValue
+from attestation.core.boot import FactValue
 from attestation.core.inspection import LogReport
 from attestation.core.oddities import Oddity
 from attestation.core.words import describe, printable

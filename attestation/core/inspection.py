@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from attestation.core.boot import Fact
 from attestation.core.comparison import Banks, compare
 from attestation.core.eventlog import EventLog, parse_event_log
-from attestation.core.facts import Fact, read_facts
-from attestation.core.oddities import Oddity, find_oddities
+from attestation.core.facts import read_facts
+from attestation.core.oddities import Oddity, find_oddities, is_cc_log
 from attestation.core.replay import VerifiedEvent, events_behind, replay_banks
 
 _STRENGTH = ("sha256", "sha384", "sha512", "sha3_256", "sha3_384", "sha3_512", "sha1")
@@ -45,4 +46,5 @@ def inspect_log(data: bytes, *, measured: Banks | None) -> LogReport:
     events = events_behind(log, proved[bank], bank=bank)
     whole = events_behind(log, banks[bank], bank=bank)
     oddities = (*find_oddities(log, whole, bank=bank), *differences)
-    return LogReport(log, banks, bank, events, read_facts(events, bank=bank), oddities)
+    facts = read_facts(events, bank=bank, confidential=is_cc_log(log))
+    return LogReport(log, banks, bank, events, facts, oddities)

@@ -79,8 +79,9 @@ def _reserves_memory_for_dumps(argument: Argument) -> bool:
 
 
 def _encrypts_root(argument: Argument) -> bool:
-    """Device mapper's names are no proof of encryption, but a root that is not there is not encrypted."""
-    mapped = argument.name == "root" and (argument.value or "").startswith(("/dev/mapper/", "/dev/dm-"))
+    """A root on device mapper may as well be a plain logical volume; only such names tell that it is encrypted."""
+    root = argument.value or "" if argument.name == "root" else ""
+    mapped = root.startswith("/dev/mapper/") and ("crypt" in root or "luks-" in root)
     return mapped or (_LUKS(argument) and argument.value not in _OFF)
 
 

@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Final
 
+from attestation.core.boot import HANDOVERS
 from attestation.core.event_types import TYPE_NAMES, type_name
 from attestation.core.eventlog import EV_NO_ACTION, EventLog, UnverifiedEvent
-from attestation.core.facts import HANDOVERS
 from attestation.core.replay import EV_IPL, VerifiedEvent
 from attestation.core.sipa import parse_sipa
 from attestation.core.uefi import (
     GLOBAL_VARIABLE,
     IMAGE_SECURITY,
     Variable,
+    count_signatures,
     parse_authority,
-    parse_signature_lists,
-    parse_variable,
+    uefi_variable,
 )
 from attestation.core.windows import END_OF_PHASE
 from attestation.errors import ParseError
@@ -165,7 +165,7 @@ def _is_separator(event: VerifiedEvent, measures: _Digests) -> bool:
 
 
 def _spoofed(event: VerifiedEvent, name: str) -> Iterator[Oddity]:
-    variable = _variable(event.data or b"") if event.pcr == 7 else None
+    variable = uefi_variable(event.data or b"") if event.pcr == 7 else None
     if variable is not None and event.untrusted_type not in _VARIABLE_TYPES:
         yield Oddity("type_spoofed", f"A UEFI variable in PCR 7 calls itself {name}.", event.index)
     if event.untrusted_data.startswith(_ACTIONS) and event.untrusted_type not in _ACTION_TYPES:
@@ -178,7 +178,7 @@ def _explained(event: VerifiedEvent, measures: _Digests) -> bool:
     """Whether the digest may be of something else than the data: the PFP says so, or a known firmware does so."""
     kind, data = event.untrusted_type, event.untrusted_data
     if kind in _BOOT_VARIABLE_TYPES:
-        variable = _variable(data)
+        variable = uefi_variable(data)
         return variable is not None and measures.hash(variable.value) == event.digest
     if kind == 0x800000E0:  # shim hashes less than it logs: without the owner, or without the last byte
         return measures.hash(data[:-1]) == event.digest
@@ -213,7 +213,7 @@ def _settings(events: Sequence[VerifiedEvent], measures: _Digests) -> Iterator[O
     handed_over = False
     for event in events:
         handed_over |= event.digest in measures.handovers
-        variable = _variable(event.data) if event.data is not None else None
+        variable = uefi_variable(event.data) if event.data is not None else None
         if variable is None or (variable.name, variable.guid) not in _SETTINGS:
             continue
         # What accepted a program is measured later, under the name of the list that it is from.
@@ -241,7 +241,7 @@ def _malformed(variable: Variable, index: int) -> Iterator[Oddity]:
             )
         return
     try:
-        parse_signature_lists(variable.value)
+        count_signatures(variable.value)
     except ParseError as error:
         yield Oddity("signature_list_malformed", f"{variable.name} cannot be read: {error}", index)
 
@@ -271,10 +271,3 @@ def _programs(pcrs: Mapping[int, Sequence[VerifiedEvent]], measures: _Digests) -
     elif not any(event.digest == measures.exit for event in pcrs.get(5, [])):
         text = "PCR 5 does not say that the firmware was left: not measured, or measured and not in the log."
         yield Oddity("exit_boot_services_missing", text)
-
-
-def _variable(data: bytes) -> Variable | None:
-    try:
-        return parse_variable(data)
-    except ParseError:
-        return None

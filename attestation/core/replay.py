@@ -158,11 +158,17 @@ def _walk(log: EventLog, bank: str, new: Callable[..., Hash]) -> tuple[dict[int,
 
 
 def _hashed_part(untrusted: bytes, digest: bytes, new: Callable[[bytes], Hash]) -> bytes | None:
-    """What a boot loader's digest covers: the data without its final NUL, or a GRUB line without its label."""
+    """What a boot loader's digest covers: the data without its final NUL, or a GRUB line without its label.
+
+    Distributions' GRUB hashes the line with or without the NUL, and some copy a byte too many behind it.
+    """
     forms = [untrusted[:-1]] if untrusted.endswith(b"\0") else []
     if untrusted.startswith(GRUB_LABELS):
         label = next(label for label in GRUB_LABELS if untrusted.startswith(label))
-        forms = [untrusted[len(label) :].removesuffix(b"\0"), untrusted[len(label) :]]
+        body = untrusted[len(label) :]
+        end = body.find(b"\0")
+        forms = [body.removesuffix(b"\0"), body]
+        forms += [body[:end], body[: end + 1]] if 0 <= end < len(body) - 1 else []
     for form in forms:
         if new(form).digest() == digest:
             return form

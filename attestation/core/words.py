@@ -20,7 +20,7 @@ from attestation.core.uefi import (
     parse_authority,
     parse_gpt,
     parse_signature_lists,
-    parse_variable,
+    uefi_variable,
 )
 from attestation.errors import ParseError
 
@@ -62,14 +62,6 @@ def describe(event: VerifiedEvent) -> EventWords:
     """Return what this event is, for people. Total: any bytes give words."""
     describer = _DESCRIBERS.get(event.untrusted_type, _other)
     return describer(event, event.untrusted_data if event.data is None else event.data, event.data is not None)
-
-
-def uefi_variable(data: bytes) -> Variable | None:
-    """The variable in the data, or None unless its lengths fit exactly."""
-    try:
-        return parse_variable(data)
-    except ParseError:
-        return None
 
 
 def secure_boot(events: Iterable[VerifiedEvent]) -> bool | None:

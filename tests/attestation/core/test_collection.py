@@ -129,3 +129,52 @@ def test_windows_answers_as_others_read_it(entry: dict[str, Any]) -> None:
     values = {name: fact.value if fact is not None else None for name, fact in found.items()}
     assert {**values, "bitlocker_unlocks": [0, 0]} == entry["expected_facts"]
     assert values["bitlocker_unlocks"] == (0, 0)
+
+
+CONFIDENTIAL: dict[str, dict[str, object]] = {
+    "CCEL_data_ovmf": {"secure_boot": False, "dbx_entries": 0, "platform": "linux"},
+    "CCEL_data_grub": {"secure_boot": True, "dbx_entries": 1, "platform": "linux", "mok_entries": 0},
+    "CCEL_data_grub_gke": {"secure_boot": False, "dbx_entries": 186, "platform": "linux"},
+    "CCEL_data_gcp": {"secure_boot": False, "dbx_entries": 186, "platform": None},
+    "CCEL_AAEL_alibabacloud": {"secure_boot": False, "platform": "linux", "crash_dumps": True, "lockdown": None},
+}
+
+
+@pytest.mark.parametrize("entry", [each for each in ENTRIES if _file(each).split("/")[-1] in CONFIDENTIAL], ids=_file)
+def test_a_confidential_guest_is_read_from_its_registers(entry: dict[str, Any]) -> None:
+    facts = _read(entry).facts
+    expected = CONFIDENTIAL[entry["file"].split("/")[-1]]
+    found = {name: facts[name] for name in expected}
+    assert {name: fact and fact.value for name, fact in found.items()} == expected
+    assert {fact.pcr for fact in facts.values() if fact is not None} <= {1, 2, 3}
+
+
+MACHINE_OWNER_KEYS = {
+    "google_go-tpm-tools/cos-101-amd-sev.bin": 0,
+    "google_go-tpm-tools/rhel8-uefi.bin": 0,
+    "keylime_keylime/mb_log.bin": 0,
+    "kgoldman_ibmtss/deb1.log": 2,
+    "kgoldman_ibmtss/amd635.log": None,
+}
+
+
+@pytest.mark.parametrize("entry", [each for each in ENTRIES if each["file"] in MACHINE_OWNER_KEYS], ids=_file)
+def test_keys_that_the_owner_enrolled_are_counted(entry: dict[str, Any]) -> None:
+    fact = _read(entry).facts["mok_entries"]
+    assert (fact and fact.value) == MACHINE_OWNER_KEYS[entry["file"]]
+
+
+def test_a_server_that_booted_without_dma_protection_is_told() -> None:
+    (entry,) = [each for each in ENTRIES if each["file"].startswith("hpe-security-lab") and each["n_events"]]
+    fact = _read(entry).facts["firmware_dma_protection_disabled"]
+    assert fact is not None
+    assert fact.value is True
+
+
+@pytest.mark.parametrize("entry", [each for each in ENTRIES if each["os"] in ("Linux", "Windows")], ids=_file)
+def test_the_platform_is_told_or_left_open(entry: dict[str, Any]) -> None:
+    fact = _read(entry).facts["platform"]
+    if fact is not None:
+        assert fact.value == entry["os"].lower()
+    elif entry["os"] == "Linux" and entry.get("expected_kernel_cmdline"):
+        pytest.fail("the kernel's command line proves that this is Linux")

@@ -14,7 +14,7 @@ from attestation.core.replay import VerifiedEvent, events_behind
 from attestation.core.uefi import IMAGE_SECURITY, SHIM
 from tests.attestation.core.test_sipa import sipa
 from tests.attestation.core.test_uefi import variable
-from tests.boot_logs import boot, record, spec_id
+from tests.boot_logs import CAPTURES, boot, record, spec_id
 
 HANDOVER = record(7, 4, bytes(4))
 WBCL = b"WBCL"
@@ -78,6 +78,73 @@ def test_a_unified_kernel_proves_its_initrd_and_not_its_command_line() -> None:
     assert found["initrd"] is not None
     assert str(found["initrd"].value).startswith("b1bdfce2d226")
     assert found["kernel_command_line"] is None
+
+
+STUB = record(9, 6, b"\xed\x22\x3b\x8f\x1a\0\0\0LOADED_IMAGE::LoadOptions\0", digest=bytes(32))
+SIPA = sipa(0x40010001, sipa(0x00020003, b"\1\0\0\0"))
+WINDOWS = (record(12, 6, SIPA), record(12, 4, b"WBCL"))
+TRUST_POINT = (record(14, 6, sipa(0x00060002, b"key")), record(14, 4, b"WBCL"))
+PLATFORMS = {
+    "GRUB's command line": ((record(8, 0xD, b"/vmlinuz ro"),), "linux"),
+    "a kernel's EFI stub": ((STUB,), "linux"),
+    "a unified kernel": ((record(11, 0xD, b".linux\0"), record(11, 0xD, b".linux", digest=bytes(32))), "linux"),
+    "Windows": ((*WINDOWS, *TRUST_POINT), "windows"),
+    "Windows' records alone, as an administrator can add them": (WINDOWS, None),
+    "Windows' end in PCR 14 alone": (TRUST_POINT, None),
+    "Windows without its mark": ((*WINDOWS[:1], *TRUST_POINT), None),
+    "Windows' records where a loader extended PCR 9": ((record(9, 0xD, b"file"), *WINDOWS, *TRUST_POINT), None),
+    "Windows' records on Linux": ((STUB, *WINDOWS, *TRUST_POINT), "linux"),
+    "a stub's line that nothing pinned has": ((record(12, 0xD, b"ro"),), None),
+    "nothing": ((), None),
+}
+
+
+@pytest.mark.parametrize(("records", "platform"), PLATFORMS.values(), ids=PLATFORMS)
+def test_the_platform_is_told_by_what_an_administrator_cannot_add(records: Sequence[bytes], platform: object) -> None:
+    assert value("platform", *records) == platform
+
+
+@pytest.mark.parametrize("folder", sorted(folder.name for folder in CAPTURES.iterdir()))
+def test_every_capture_is_linux(folder: str) -> None:
+    fact = read_facts(boot(folder).events, bank="sha256")["platform"]
+    assert fact is not None
+    assert fact.value == "linux"
+
+
+def registers(*records: bytes) -> dict[str, Fact | None]:
+    return read_facts(events(*records), bank="sha256", confidential=True)
+
+
+def in_register(line: bytes) -> bytes:
+    return record(3, 0xD, b"grub_cmd: " + line + b"\0", digest=hashlib.sha256(line).digest())
+
+
+def test_a_confidential_guest_answers_from_its_registers() -> None:
+    found = registers(
+        record(1, 0x80000001, variable("SecureBoot", b"\1")),
+        record(1, 4, bytes(4)),
+        in_register(b"linux " + LINE),
+        in_register(LINE),
+    )
+    assert found["secure_boot"] == Fact(True, 1, 0)
+    assert found["lockdown"] == Fact("integrity", 3, 3)
+    assert found["platform"] == Fact("linux", 3, 3)
+
+
+def test_a_register_is_no_pcr_of_that_number() -> None:
+    found = registers(
+        record(7, 0x80000001, variable("SecureBoot", b"\1")), HANDOVER, grub(LINE), *WINDOWS, *TRUST_POINT
+    )
+    assert not any(found.values())
+
+
+@pytest.mark.parametrize(("hidden", "proved"), [(2, True), (3, False)])
+def test_a_line_in_a_register_counts_only_when_no_other_can_be_hidden(hidden: int, proved: bool) -> None:
+    files = [record(3, 0xD, b"/file", digest=hashlib.sha256(bytes((number,))).digest()) for number in range(hidden)]
+    before = [forged(3, 0xD, b"MokList\0"), in_register(b"linux " + LINE), in_register(LINE)]
+    found = registers(*before, *files)["kernel_command_line"]
+    assert (found is not None) is proved
+    assert registers(*before[:1], in_register(LINE))["kernel_command_line"] is None
 
 
 def test_nothing_proves_nothing() -> None:

@@ -199,6 +199,8 @@ def test_a_bank_that_cannot_be_computed_is_refused(bank: str) -> None:
         pytest.param(b"grub_cmd: set a=b\0", b"set a=b", id="upstream GRUB command"),
         pytest.param(b"grub_kernel_cmdline /vmlinuz ro\0", b"/vmlinuz ro\0", id="distribution GRUB, with NUL"),
         pytest.param(b"grub_cmd set a=b\0", b"set a=b", id="distribution GRUB, without NUL"),
+        pytest.param(b"grub_cmd set a=b\0\x7f", b"set a=b\0", id="distribution GRUB, with a byte too many"),
+        pytest.param(b"grub_cmd set a=b\0\x7f", b"set a=b", id="the same, without NUL"),
         pytest.param(b"c\0m\0d\0", b"c\0m\0d\0", id="as it is"),
     ],
 )
