@@ -77,10 +77,10 @@ class _Asked:
     nonce: bytes
     send_event_log: bool
     expires: object
+    ima_from: int
     pcrs: tuple[int, ...] = QUOTED_PCRS
     boot_pcrs: tuple[int, ...] = BOOT_PCRS
     bank: str = BANK
-    ima_from: int = 0
 
 
 class ChallengesView(MachineView):
@@ -88,8 +88,12 @@ class ChallengesView(MachineView):
     def post(self, request: Request) -> Response:
         """Ask for a nonce; it lives 60 seconds and answers once."""
         wanted = checked(ChallengeRequestSerializer(data=request.data))
-        challenge = service.new_challenge(wanted["attester"], wanted["event_log_sha256"], now=timezone.now())
-        asked = _Asked(challenge.id, bytes(challenge.nonce), challenge.send_event_log, challenge.expires_at)
+        challenge = service.new_challenge(
+            wanted["attester"], wanted["event_log_sha256"], boot=wanted["boot"], now=timezone.now()
+        )
+        asked = _Asked(
+            challenge.id, bytes(challenge.nonce), challenge.send_event_log, challenge.expires_at, challenge.ima_from
+        )
         return Response(ChallengeSerializer(asked).data, status=201)
 
 

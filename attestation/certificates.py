@@ -2,7 +2,7 @@
 
 import secrets
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from cryptography import x509
@@ -10,7 +10,6 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 
 from attestation import standing
-from attestation.core.appraise import appraise
 from attestation.core.certificate import (
     HealthClaims,
     Signer,
@@ -32,6 +31,7 @@ from attestation.errors import (
 )
 from attestation.models import Attestation, Attester, DenyBefore, HealthCertificate, ModeSwitch, SignerKey
 from attestation.policy import policy_in_force
+from attestation.stored import appraise_again
 from ledger.custody import custody
 
 SIGNER_SOFT_LIFETIME = timedelta(days=30)
@@ -108,12 +108,17 @@ def _purpose(number: int) -> str:
     return f"health signer {number}"
 
 
-def issue(attestation: Attestation, transport: TransportKey, *, now: datetime) -> HealthCertificate:
-    """Certify a transport key for the host whose attestation passed; in the caller's transaction."""
+def issue(
+    attestation: Attestation, transport: TransportKey, *, until: datetime | None, now: datetime
+) -> HealthCertificate:
+    """Certify a transport key for the host whose attestation passed; in the caller's transaction.
+
+    `until` is when what the host passed by ends, such as an exception: no certificate outlives that.
+    """
     signer = active_signer(now=now)
     attester = attestation.attester
     serial = secrets.randbits(SERIAL_BITS) | 1 << (SERIAL_BITS - 1)
-    not_after = now + settings.CERTIFICATE_LIFETIME
+    not_after = min(now + settings.CERTIFICATE_LIFETIME, until or datetime.max.replace(tzinfo=UTC))
     der = build_health_certificate(
         claims=HealthClaims(attester_id=str(attester.id), name=attester.name, mode=attestation.mode),
         transport_spki=transport.spki,
@@ -164,7 +169,7 @@ def verify_certificate(certificate: bytes, *, now: datetime) -> HealthStatement:
     if row.revoked_at is not None:
         raise CertificateRevoked(f"Certificate {row.serial} was revoked: {row.revoked_reason}")
     _require_standing(row.attester)
-    _require_in_force(row)
+    _require_in_force(row, now)
     return HealthStatement(
         attester_id=row.attester.id,
         host=row.attester.name,
@@ -184,16 +189,17 @@ def _require_standing(attester: Attester) -> None:
         raise HostFailing(f"The newest attestation of {attester.name} ended with {attester.status}; it gets no keys.")
 
 
-def _require_in_force(row: HealthCertificate) -> None:
+def _require_in_force(row: HealthCertificate, now: datetime) -> None:
     deny = DenyBefore.objects.first()
     if deny is not None and row.issued_at < deny.moment:
         raise DeniedBefore(f"This fabric denies certificates issued before {deny.moment:%Y-%m-%d %H:%M:%S} UTC.")
     if row.attestation.mode != (mode := mode_in_force()):
         raise ModeChanged(f"The certificate was issued in {row.attestation.mode} mode; the fabric is in {mode} mode.")
-    policy = policy_in_force()
+    policy = policy_in_force(str(row.attester.group_id), now=now)
     if row.attestation.policy_version == policy.version:
         return
-    if not appraise(row.attestation.pcr_bytes(), (), policy).affirming:
+    result = appraise_again(row.attestation, policy, now=now)
+    if result is None or not result.affirming:
         raise PolicyChanged(
             f"Policy v{policy.version} no longer accepts what {row.attester.name} had proved under"
             f" v{row.attestation.policy_version}. The host has to attest again."

@@ -8,16 +8,18 @@ from django.conf import settings
 
 from attestation import strangers
 from attestation.errors import ChallengeSpent, UnknownAttester
-from attestation.models import Attester, Blob, Challenge
+from attestation.models import Attester, Blob, Challenge, ImaProgress
 
 NONCE_SIZE = 32
 MAY_ATTEST = {Attester.State.PENDING, Attester.State.APPROVED}
 
 
-def new_challenge(attester_id: UUID, event_log_sha256: str, *, now: datetime) -> Challenge:
+def new_challenge(attester_id: UUID, event_log_sha256: str, *, boot: int | None = None, now: datetime) -> Challenge:
     """Return a challenge of 32 random bytes that lives 60 s and answers once.
 
-    Raises `UnknownAttester` for hosts that nobody enrolled, and for rejected and revoked ones alike.
+    `boot` is the host's word for its TPM's resetCount: when it is the boot whose IMA list is known here in part, only
+    the rest has to travel. A wrong word gains nothing, the rest would not lead to the quoted PCR 10. Raises
+    `UnknownAttester` for hosts that nobody enrolled, and for rejected and revoked ones alike.
     """
     attester = Attester.objects.filter(pk=attester_id, state__in=MAY_ATTEST).first()
     if attester is None:
@@ -31,9 +33,16 @@ def new_challenge(attester_id: UUID, event_log_sha256: str, *, now: datetime) ->
         nonce=secrets.token_bytes(NONCE_SIZE),
         event_log_sha256=event_log_sha256 if known else "",
         send_event_log=not known,
+        ima_from=_known_ima(attester, boot),
         created_at=now,
         expires_at=now + settings.CHALLENGE_LIFETIME,
     )
+
+
+def _known_ima(attester: Attester, boot: int | None) -> int:
+    """Return how many bytes of this boot's IMA list are proved already."""
+    progress = None if boot is None else ImaProgress.objects.filter(pk=attester.pk, reset_count=boot).first()
+    return 0 if progress is None else progress.offset
 
 
 def require_open(challenge_id: UUID, *, now: datetime) -> None:

@@ -3,13 +3,16 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from attestation.core.claims import BANK
+from django.utils import timezone
+
+from attestation.core.baselines import hold
 from attestation.core.difference import Difference, Same, difference
-from attestation.core.eventlog import parse_event_log
-from attestation.core.replay import VerifiedEvent, replay
+from attestation.core.reference import ByEvents, Rule, meets
+from attestation.core.replay import VerifiedEvent
 from attestation.core.words import EventWords, describe
-from attestation.models import Attestation, Baseline, PolicyVersion
-from attestation.policy import reference_values
+from attestation.models import Attestation, Baseline
+from attestation.policy import baseline_log, policy_in_force
+from attestation.stored import boot_of
 
 MEANING = {
     0: "firmware code",
@@ -23,22 +26,23 @@ MEANING = {
     8: "what the boot loader was told",
     9: "files that the boot loader read",
     10: "programs that ran (IMA)",
+    11: "unified kernel image, BitLocker",
+    12: "boot loader settings, kernel command line",
+    13: "Windows modules, system extensions",
     14: "machine owner keys",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class PcrRow:
+    """One PCR beside its rule; `expected` is the value where there is only one, else what kind of rule it is."""
+
     pcr: int
     meaning: str
     measured: str
     expected: str
-
-    @property
-    def verdict(self) -> str:
-        if not self.expected:
-            return "not compared"
-        return "match" if self.measured == self.expected else "differs"
+    by_events: bool
+    verdict: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,26 +80,35 @@ class DescribedEvent:
 def compare(attestation: Attestation) -> Comparison:
     """Compare with the baseline that it was appraised by, or else with the nearest one of the policy in force."""
     baseline = attestation.baseline or nearest(attestation)
-    expected = {} if baseline is None else baseline.pcrs
-    rows = tuple(
-        PcrRow(int(pcr), MEANING.get(int(pcr), ""), value, expected.get(pcr, ""))
-        for pcr, value in sorted(attestation.pcrs.items(), key=lambda item: int(item[0]))
-    )
+    rules = {} if baseline is None else baseline.rules()
     measured = _verified(attestation)
-    reference = () if baseline is None or not measured else reference_values(baseline).events
+    rows = tuple(_row(pcr, value, rules.get(pcr), measured) for pcr, value in sorted(attestation.pcr_bytes().items()))
+    reference = () if baseline is None or not measured else baseline_log(baseline)
     differing = [row for row in rows if row.verdict == "differs"] if reference else []
     groups = tuple(PcrDifferences(row, difference(reference, measured, [row.pcr])) for row in differing)
     changed = sum(group.changed for group in groups)
     return Comparison(attestation, baseline, rows, groups, len(measured), len(measured) - changed)
 
 
+def _row(pcr: int, value: bytes, rule: Rule | None, measured: Iterable[VerifiedEvent]) -> PcrRow:
+    meaning = MEANING.get(pcr, "")
+    if rule is None:
+        return PcrRow(pcr, meaning, value.hex(), "", False, "not compared")
+    verdict = "match" if meets(rule, value, [event for event in measured if event.pcr == pcr]) else "differs"
+    if isinstance(rule, ByEvents):
+        return PcrRow(pcr, meaning, value.hex(), f"{len(rule.accepted)} accepted events", True, verdict)
+    values = sorted(each.hex() for each in rule.values)
+    return PcrRow(pcr, meaning, value.hex(), values[0] if len(values) == 1 else f"{len(values)} values", False, verdict)
+
+
 def nearest(attestation: Attestation) -> Baseline | None:
-    """Return the baseline in force from which this attestation's PCR values differ least."""
-    newest = PolicyVersion.objects.first()
-    in_force = [] if newest is None else list(Baseline.objects.filter(pk__in=newest.baselines))
-    if not in_force or not attestation.pcrs:
+    """Return the baseline in force from which this attestation differs least."""
+    now = timezone.now()
+    policy = policy_in_force(str(attestation.attester.group_id), now=now)
+    if not policy.baselines or not attestation.pcrs:
         return None
-    return min(in_force, key=lambda row: sum(attestation.pcrs.get(pcr) != value for pcr, value in row.pcrs.items()))
+    held = hold(attestation.pcr_bytes(), _verified(attestation), policy.baselines, now=now)
+    return None if held.baseline is None else Baseline.objects.get(pk=held.baseline.id)
 
 
 def events(attestation: Attestation) -> tuple[DescribedEvent, ...]:
@@ -104,15 +117,14 @@ def events(attestation: Attestation) -> tuple[DescribedEvent, ...]:
 
 
 def baseline_events(baseline: Baseline) -> tuple[DescribedEvent, ...]:
-    return _described(reference_values(baseline).events)
+    return _described(baseline_log(baseline))
 
 
 def _verified(attestation: Attestation) -> tuple[VerifiedEvent, ...]:
-    """Replay the kept log again against the quoted values: what is shown is what was proved."""
-    if attestation.event_log is None or not attestation.pcrs:
+    """The kept log, replayed against the quoted values: what is shown is what was proved."""
+    if attestation.event_log_id is None or not attestation.pcrs:
         return ()
-    log = parse_event_log(bytes(attestation.event_log.content))
-    return replay(log, quoted=attestation.pcr_bytes(), bank=BANK)
+    return boot_of(attestation).events
 
 
 def _described(verified: Iterable[VerifiedEvent]) -> tuple[DescribedEvent, ...]:

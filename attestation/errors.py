@@ -116,6 +116,12 @@ class EventLogNeeded(VerificationError):
     code = "event_log_needed"
 
 
+class ImaListNeeded(VerificationError):
+    """The part of the IMA list that was asked for does not go on from what is known any more: start a new challenge."""
+
+    code = "ima_list_needed"
+
+
 class ChallengeSpent(Refusal):
     """Unknown, expired or used: the caller is not told which."""
 
@@ -160,6 +166,13 @@ class FourEyes(NotAllowed):
 
 class AlreadyDecided(Refusal):
     code = "already_decided"
+    status = 409
+
+
+class DraftMoved(Refusal):
+    """A draft, or the policy that it starts from, was changed meanwhile."""
+
+    code = "draft_moved"
     status = 409
 
 

@@ -8,8 +8,12 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
+from attestation.core.document import PolicyDocument, parse_document
+from attestation.core.reference import Rule, rules_from_json
 from attestation.core.tpm import TpmPublic, parse_public
 from attestation.errors import ChallengeSpent
+
+DEFAULT_GROUP = "default"
 
 
 class EndorsementAuthority(models.Model):
@@ -28,6 +32,27 @@ class EndorsementAuthority(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class HostGroup(models.Model):
+    """Hosts that one policy is for. `canary_of` names the group whose changes this one tries first."""
+
+    slug = models.SlugField(max_length=40, primary_key=True)
+    name = models.CharField(max_length=80, unique=True)
+    description = models.TextField(blank=True)
+    canary_of = models.ForeignKey("self", null=True, on_delete=models.PROTECT, related_name="canaries")
+    created_at = models.DateTimeField()
+    created_by = models.CharField(max_length=200)
+
+    class Meta:
+        ordering: ClassVar = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def subject(self) -> str:
+        return f"group:{self.slug}"
 
 
 class Enrolment(models.Model):
@@ -64,6 +89,7 @@ class Attester(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     name = models.CharField(max_length=64, db_index=True)
     state = models.CharField(max_length=10, choices=State, default=State.PENDING, db_index=True)
+    group = models.ForeignKey(HostGroup, default=DEFAULT_GROUP, on_delete=models.PROTECT, related_name="attesters")
     replaces = models.ForeignKey("self", null=True, on_delete=models.PROTECT, related_name="replaced_by")
     ek_fingerprint = models.CharField(max_length=64, db_index=True)
     ek_public = models.BinaryField()
@@ -81,6 +107,8 @@ class Attester(models.Model):
     status_at = models.DateTimeField(null=True)
     next_attestation_at = models.DateTimeField(null=True)
     certified_until = models.DateTimeField(null=True)
+    reset_count = models.BigIntegerField(null=True)
+    boot_count = models.BigIntegerField(null=True)
     latest = models.ForeignKey("Attestation", null=True, on_delete=models.PROTECT, related_name="+")
 
     class Meta:
@@ -149,6 +177,7 @@ class Challenge(models.Model):
     nonce = models.BinaryField(max_length=32)
     event_log_sha256 = models.CharField(max_length=64, blank=True)
     send_event_log = models.BooleanField()
+    ima_from = models.PositiveBigIntegerField(default=0)
     created_at = models.DateTimeField()
     expires_at = models.DateTimeField(db_index=True)
     spent_at = models.DateTimeField(null=True)
@@ -171,14 +200,17 @@ class Attestation(models.Model):
     substatus = models.JSONField(default=list)
     code = models.CharField(max_length=60, blank=True)
     findings = models.JSONField(default=list)
+    excepted = models.JSONField(default=list)
     policy_version = models.PositiveIntegerField()
     baseline = models.ForeignKey("Baseline", null=True, on_delete=models.PROTECT)
     pcrs = models.JSONField(default=dict)
     event_log = models.ForeignKey(Blob, null=True, on_delete=models.PROTECT, related_name="+")
     ima_log = models.ForeignKey(Blob, null=True, on_delete=models.PROTECT, related_name="+")
+    ima_from = models.PositiveBigIntegerField(default=0)
     evidence = models.JSONField(default=dict)
     reset_count = models.BigIntegerField(null=True)
     restart_count = models.BigIntegerField(null=True)
+    boot_count = models.BigIntegerField(null=True)
     firmware_version = models.CharField(max_length=32, blank=True)
     duration_us = models.PositiveIntegerField()
 
@@ -192,8 +224,23 @@ class Attestation(models.Model):
         return {int(pcr): bytes.fromhex(value) for pcr, value in self.pcrs.items()}
 
 
+class ImaProgress(models.Model):
+    """How far a host's IMA list of this boot is proved, and what it has shown so far; any node can go on from it."""
+
+    attester = models.OneToOneField(Attester, primary_key=True, on_delete=models.PROTECT, related_name="ima")
+    reset_count = models.BigIntegerField()
+    offset = models.PositiveBigIntegerField()
+    entries = models.PositiveBigIntegerField()
+    pcr_value = models.CharField(max_length=128)
+    runtime = models.CharField(max_length=36, blank=True)
+    findings = models.JSONField(default=list)
+
+    def __str__(self) -> str:
+        return f"{self.attester_id}: {self.entries}"
+
+
 class Baseline(models.Model):
-    """Reference values captured from one host's verified Evidence; they count once approved."""
+    """Reference values, captured from verified Evidence or uploaded; they count once a policy version names them."""
 
     class State(models.TextChoices):
         PROPOSED = "proposed", "Waits for approval"
@@ -201,20 +248,33 @@ class Baseline(models.Model):
         REJECTED = "rejected", "Rejected"
         RETIRED = "retired", "Retired"
 
+    class Source(models.TextChoices):
+        CAPTURED = "captured", "Captured from hosts"
+        UPLOADED = "uploaded", "Uploaded"
+        AMENDED = "amended", "Amended"
+
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     name = models.CharField(max_length=100)
+    group = models.ForeignKey(HostGroup, default=DEFAULT_GROUP, on_delete=models.PROTECT, related_name="baselines")
     state = models.CharField(max_length=10, choices=State, default=State.PROPOSED)
+    source = models.CharField(max_length=10, choices=Source, default=Source.CAPTURED)
+    platform = models.CharField(max_length=10, default="linux")
     bank = models.CharField(max_length=10)
     pcrs = models.JSONField()
-    event_log = models.ForeignKey(Blob, on_delete=models.PROTECT, related_name="+")
-    captured_from = models.ForeignKey(Attestation, on_delete=models.PROTECT, related_name="+")
+    event_log = models.ForeignKey(Blob, null=True, on_delete=models.PROTECT, related_name="+")
+    explained_pcrs = models.JSONField(default=dict)
+    captured_from = models.ForeignKey(Attestation, null=True, on_delete=models.PROTECT, related_name="+")
+    sources = models.JSONField(default=list)
+    amends = models.ForeignKey("self", null=True, on_delete=models.PROTECT, related_name="amended_by")
     captured_by = models.CharField(max_length=200)
     captured_at = models.DateTimeField()
 
     class Meta:
         ordering: ClassVar = ["name", "-captured_at"]
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["name"], condition=Q(state="approved"), name="one_approved_baseline_name"),
+            models.UniqueConstraint(
+                fields=["group", "name"], condition=Q(state="approved"), name="one_approved_baseline_name"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -224,12 +284,70 @@ class Baseline(models.Model):
     def subject(self) -> str:
         return f"baseline:{self.id}"
 
+    def rules(self) -> dict[int, Rule]:
+        return rules_from_json(self.pcrs)
+
+
+class RuntimePolicy(models.Model):
+    """One version of a list of files that may run; immutable. It counts where a policy version names it."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    name = models.CharField(max_length=100)
+    version = models.PositiveIntegerField()
+    content = models.ForeignKey(Blob, on_delete=models.PROTECT, related_name="+")
+    entries = models.PositiveIntegerField()
+    excludes = models.JSONField(default=list)
+    signers = models.JSONField(default=list)
+    origin = models.CharField(max_length=300)
+    created_at = models.DateTimeField()
+    created_by = models.CharField(max_length=200)
+
+    class Meta:
+        ordering: ClassVar = ["name", "-version"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["name", "version"], name="one_runtime_policy_per_version"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} v{self.version}"
+
+    @property
+    def subject(self) -> str:
+        return f"runtime:{self.id}"
+
+
+class CodeIntegrityPolicy(models.Model):
+    """A Windows code integrity policy as it was uploaded; immutable. It counts where a policy version names it."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    name = models.CharField(max_length=100)
+    content = models.ForeignKey(Blob, on_delete=models.PROTECT, related_name="+")
+    digests = models.JSONField()
+    audits = models.BooleanField()
+    trivial = models.JSONField(default=list)
+    added_at = models.DateTimeField()
+    added_by = models.CharField(max_length=200)
+    origin = models.CharField(max_length=300)
+
+    class Meta:
+        ordering: ClassVar = ["name", "-added_at"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def subject(self) -> str:
+        return f"codepolicy:{self.id}"
+
 
 class PolicyVersion(models.Model):
-    """One immutable version of the Appraisal Policy for Evidence; the highest is in force."""
+    """One immutable version of a group's Appraisal Policy for Evidence; of those begun, the highest counts."""
 
     version = models.PositiveIntegerField(primary_key=True)
-    baselines = models.JSONField()
+    group = models.ForeignKey(HostGroup, default=DEFAULT_GROUP, on_delete=models.PROTECT, related_name="versions")
+    document = models.JSONField()
+    effective_at = models.DateTimeField()
+    restores = models.ForeignKey("self", null=True, on_delete=models.PROTECT, related_name="restored_by")
     created_at = models.DateTimeField()
     created_by = models.CharField(max_length=200)
     reason = models.TextField()
@@ -239,6 +357,116 @@ class PolicyVersion(models.Model):
 
     def __str__(self) -> str:
         return f"v{self.version}"
+
+    @property
+    def subject(self) -> str:
+        return f"policy:{self.version}"
+
+    def content(self) -> PolicyDocument:
+        return parse_document(self.document)
+
+
+class PolicyDraft(models.Model):
+    """A change of a group's policy that is being written, tried on stored Evidence, and at last put forward."""
+
+    class State(models.TextChoices):
+        DRAFT = "draft", "Being written"
+        PROPOSED = "proposed", "Waits for approval"
+        APPROVED = "approved", "Approved"
+        REJECTED = "rejected", "Rejected"
+        DROPPED = "dropped", "Dropped"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    group = models.ForeignKey(HostGroup, on_delete=models.PROTECT, related_name="drafts")
+    title = models.CharField(max_length=120)
+    state = models.CharField(max_length=10, choices=State, default=State.DRAFT, db_index=True)
+    document = models.JSONField()
+    base_version = models.PositiveIntegerField()
+    effective_at = models.DateTimeField(null=True)
+    restores = models.ForeignKey(PolicyVersion, null=True, on_delete=models.PROTECT, related_name="+")
+    revision = models.PositiveIntegerField(default=1)
+    created_by = models.CharField(max_length=200)
+    created_at = models.DateTimeField()
+    changed_at = models.DateTimeField()
+
+    class Meta:
+        ordering: ClassVar = ["-changed_at"]
+
+    def __str__(self) -> str:
+        return self.title
+
+    @property
+    def name(self) -> str:
+        return self.title
+
+    @property
+    def subject(self) -> str:
+        return f"draft:{self.id}"
+
+    def content(self) -> PolicyDocument:
+        return parse_document(self.document)
+
+
+class DryRun(models.Model):
+    """A draft held against the newest Evidence of every host of its group, some hosts at a time."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    draft = models.ForeignKey(PolicyDraft, on_delete=models.PROTECT, related_name="dry_runs")
+    revision = models.PositiveIntegerField()
+    base_version = models.PositiveIntegerField()
+    total = models.PositiveIntegerField()
+    done = models.PositiveIntegerField(default=0)
+    after = models.UUIDField(null=True)
+    started_at = models.DateTimeField()
+    started_by = models.CharField(max_length=200)
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering: ClassVar = ["-started_at"]
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+class DryRunRow(models.Model):
+    """One host's result: whether it passes under the policy in force and whether it would, and what would be found."""
+
+    dry_run = models.ForeignKey(DryRun, on_delete=models.CASCADE, related_name="rows")
+    attester = models.ForeignKey(Attester, on_delete=models.PROTECT, related_name="+")
+    attestation = models.ForeignKey(Attestation, null=True, on_delete=models.PROTECT, related_name="+")
+    passes = models.BooleanField()
+    would_pass = models.BooleanField()
+    findings = models.JSONField(default=list)
+    excepted = models.JSONField(default=list)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["dry_run", "attester"], name="one_row_per_host_of_a_dry_run"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.attester_id}: {self.would_pass}"
+
+
+class Component(models.Model):
+    """A measured event that some host had and no baseline knew: since when, where first, and what people say it is."""
+
+    digest = models.CharField(max_length=128, primary_key=True)
+    pcr = models.PositiveSmallIntegerField()
+    name = models.CharField(max_length=120)
+    text = models.TextField()
+    proved = models.BooleanField()
+    first_seen_at = models.DateTimeField()
+    first_seen_on = models.ForeignKey(Attester, on_delete=models.PROTECT, related_name="+")
+    package = models.CharField(max_length=200, blank=True)
+    vouched_by = models.CharField(max_length=200, blank=True)
+    vouched_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering: ClassVar = ["-first_seen_at"]
+
+    def __str__(self) -> str:
+        return self.digest
 
 
 class Proposal(models.Model):
@@ -252,6 +480,8 @@ class Proposal(models.Model):
     id = models.BigAutoField(primary_key=True)
     attester = models.ForeignKey(Attester, null=True, on_delete=models.PROTECT, related_name="proposals")
     baseline = models.ForeignKey(Baseline, null=True, on_delete=models.PROTECT, related_name="proposals")
+    draft = models.ForeignKey(PolicyDraft, null=True, on_delete=models.PROTECT, related_name="proposals")
+    group = models.ForeignKey(HostGroup, null=True, on_delete=models.PROTECT, related_name="proposals")
     state = models.CharField(max_length=10, choices=State, default=State.OPEN, db_index=True)
     proposed_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
     proposed_at = models.DateTimeField()
@@ -264,8 +494,9 @@ class Proposal(models.Model):
         ordering: ClassVar = ["-id"]
         constraints: ClassVar = [
             models.CheckConstraint(
-                condition=Q(attester__isnull=False, baseline__isnull=True)
-                | Q(attester__isnull=True, baseline__isnull=False),
+                condition=Q(attester__isnull=False, baseline__isnull=True, draft__isnull=True)
+                | Q(attester__isnull=True, baseline__isnull=False, draft__isnull=True)
+                | Q(attester__isnull=True, baseline__isnull=True, draft__isnull=False),
                 name="proposal_is_about_one_thing",
             ),
             models.UniqueConstraint(
@@ -274,6 +505,7 @@ class Proposal(models.Model):
             models.UniqueConstraint(
                 fields=["baseline"], condition=Q(state="open"), name="one_open_proposal_per_baseline"
             ),
+            models.UniqueConstraint(fields=["draft"], condition=Q(state="open"), name="one_open_proposal_per_draft"),
         ]
 
     def __str__(self) -> str:
@@ -281,13 +513,15 @@ class Proposal(models.Model):
 
     @property
     def kind(self) -> str:
+        if self.draft_id:
+            return "policy"
         return "host" if self.attester_id else "baseline"
 
     @property
-    def about(self) -> Attester | Baseline:
-        about = self.attester or self.baseline
+    def about(self) -> Attester | Baseline | PolicyDraft:
+        about = self.attester or self.baseline or self.draft
         if about is None:
-            raise ValueError("a proposal is about a host or a baseline; the table's constraint says so")
+            raise ValueError("a proposal is about a host, a baseline or a policy; the table's constraint says so")
         return about
 
 

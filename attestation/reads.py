@@ -1,6 +1,6 @@
 """The reading half of this app's door: what pages show. Nothing here changes anything or opens a transaction."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -9,6 +9,7 @@ from django.db.models import Case, CharField, Count, F, Q, QuerySet, Value, When
 from django.db.models.functions import TruncHour
 from django.utils import timezone
 
+from attestation.core.reference import ByValue, Rule, meets
 from attestation.errors import NotFound
 from attestation.models import (
     Attestation,
@@ -18,6 +19,7 @@ from attestation.models import (
     PolicyVersion,
     Proposal,
 )
+from attestation.stored import boot_of
 
 HOURS = 24
 GONE = (Attester.State.REJECTED, Attester.State.REVOKED)
@@ -59,6 +61,7 @@ class Effect:
 
 
 def policy_version() -> int:
+    """Return the newest version of any group's policy."""
     newest = PolicyVersion.objects.first()
     return 0 if newest is None else newest.version
 
@@ -215,7 +218,7 @@ def per_hour(*, now: datetime) -> list[Hour]:
 
 def proposals(*, state: str = "") -> QuerySet[Proposal]:
     found = Proposal.objects.select_related(
-        "attester", "baseline__captured_from__attester", "proposed_by", "decided_by"
+        "attester__group", "baseline__captured_from__attester", "draft", "group", "proposed_by", "decided_by"
     )
     return found.filter(state=state) if state else found
 
@@ -249,8 +252,8 @@ def effect_of(proposal: Proposal) -> Effect:
         return Effect(fits=(), differs=(), loses=(), retires=None, replaces=replaces)
     candidate = proposal.baseline
     fits, differs = matching(candidate)
-    same_name = Baseline.objects.filter(name=candidate.name, state=Baseline.State.APPROVED).exclude(pk=candidate.pk)
-    retires = same_name.first()
+    same_name = Baseline.objects.filter(name=candidate.name, group=candidate.group_id, state=Baseline.State.APPROVED)
+    retires = same_name.exclude(pk=candidate.pk).first()
     loses = () if retires is None else tuple(_losing(differs, retires))
     return Effect(fits=fits, differs=differs, loses=loses, retires=retires, replaces=None)
 
@@ -266,22 +269,37 @@ def _holder(candidate: Attester) -> Attester | None:
 
 
 def _losing(hosts: Iterable[Attester], retired: Baseline) -> Iterator[Attester]:
-    kept = list(Baseline.objects.filter(state=Baseline.State.APPROVED).exclude(pk=retired.pk))
+    mine = Baseline.objects.filter(state=Baseline.State.APPROVED, group=retired.group_id)
+    kept = [each.rules() for each in mine.exclude(pk=retired.pk)]
+    old = retired.rules()
     for host in hosts:
-        passes = host.state == Attester.State.APPROVED and _fits(host, retired.pcrs.items())
-        if passes and not any(_fits(host, baseline.pcrs.items()) for baseline in kept):
+        passes = host.state == Attester.State.APPROVED and _fits(host, old)
+        if passes and not any(_fits(host, rules) for rules in kept):
             yield host
 
 
 def matching(candidate: Baseline) -> tuple[tuple[Attester, ...], tuple[Attester, ...]]:
-    """Split the hosts by whether their newest verified Evidence has every PCR value of this baseline."""
-    hosts = Attester.objects.exclude(state__in=GONE).filter(latest__isnull=False).select_related("latest")
+    """Split the hosts of a baseline's group, and those that wait, by whether their newest Evidence is as it asks."""
+    mine = Q(group=candidate.group_id) | Q(state=Attester.State.PENDING)
+    hosts = Attester.objects.filter(mine, latest__isnull=False).exclude(state__in=GONE).select_related("latest")
+    rules = candidate.rules()
     fits: list[Attester] = []
     differs: list[Attester] = []
     for host in hosts:
-        (fits if _fits(host, candidate.pcrs.items()) else differs).append(host)
+        (fits if _fits(host, rules) else differs).append(host)
     return tuple(fits), tuple(differs)
 
 
-def _fits(host: Attester, values: Iterable[tuple[str, str]]) -> bool:
-    return host.latest is not None and all(host.latest.pcrs.get(pcr) == value for pcr, value in values)
+def _fits(host: Attester, rules: Mapping[int, Rule]) -> bool:
+    if host.latest is None or not host.latest.pcrs:
+        return False
+    values = host.latest.pcr_bytes()
+    if any(values.get(pcr) not in rule.values for pcr, rule in rules.items() if isinstance(rule, ByValue)):
+        return False
+    by_events = {pcr: rule for pcr, rule in rules.items() if not isinstance(rule, ByValue)}
+    if by_events and host.latest.event_log_id is None:
+        return False
+    events = boot_of(host.latest).events if by_events else ()
+    return all(
+        meets(rule, values.get(pcr), [event for event in events if event.pcr == pcr]) for pcr, rule in by_events.items()
+    )

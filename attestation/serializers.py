@@ -83,6 +83,7 @@ class EnrolledSerializer(serializers.Serializer[object]):
 class ChallengeRequestSerializer(serializers.Serializer[object]):
     attester = serializers.UUIDField()
     event_log_sha256 = serializers.RegexField(r"^[0-9a-f]{64}\Z", required=False, allow_blank=True, default="")
+    boot = serializers.IntegerField(min_value=0, max_value=(1 << 32) - 1, required=False, allow_null=True, default=None)
 
 
 class ChallengeSerializer(serializers.Serializer[object]):
@@ -113,6 +114,7 @@ class FindingSerializer(serializers.Serializer[object]):
     what = serializers.CharField()
     why = serializers.CharField()
     remedy = serializers.CharField()
+    verdict = serializers.CharField()
     pcrs = serializers.ListField(child=serializers.IntegerField())
 
 

@@ -2,6 +2,7 @@
 
 from attestation.appraisal import Outcome, ReceivedEvidence, appraise_evidence
 from attestation.authorities import trust_authority
+from attestation.baselines import amend_baseline, capture_baseline, retire_baseline, upload_baseline
 from attestation.certificates import (
     HealthStatement,
     mode_in_force,
@@ -12,16 +13,25 @@ from attestation.certificates import (
 )
 from attestation.challenges import new_challenge, require_open
 from attestation.comparison import Comparison, baseline_events, compare, events
-from attestation.decisions import (
-    capture_baseline,
-    decide,
-    deny_issued_before,
-    propose_host,
-    retire_baseline,
-    revoke_certificate,
-    revoke_host,
-)
+from attestation.decisions import decide, deny_issued_before, propose_host, revoke_certificate, revoke_host
+from attestation.dry_runs import Tally, dry_run, newest_run
+from attestation.dry_runs import go_on as go_on_dry_run
+from attestation.dry_runs import rows as dry_run_rows
+from attestation.dry_runs import start as start_dry_run
+from attestation.dry_runs import tally as tally_dry_run
 from attestation.enrolment import Credential, EnrolmentRequest, activate, enrol
+from attestation.policies import add_group, change_draft, drop_draft, promote, propose_draft, start_draft
+from attestation.policy_reads import (
+    changes_of,
+    checks_of,
+    draft,
+    drafts,
+    group,
+    groups,
+    names_of,
+    policy_now,
+    versions,
+)
 from attestation.reads import (
     Cause,
     Counts,
@@ -65,7 +75,10 @@ __all__ = [
     "Hour",
     "Outcome",
     "ReceivedEvidence",
+    "Tally",
     "activate",
+    "add_group",
+    "amend_baseline",
     "appraise_evidence",
     "attestation",
     "attestations",
@@ -78,26 +91,42 @@ __all__ = [
     "certificate",
     "certificates",
     "certified",
+    "change_draft",
+    "changes_of",
+    "checks_of",
     "compare",
     "counts",
     "decide",
     "deny_issued_before",
+    "draft",
+    "drafts",
+    "drop_draft",
+    "dry_run",
+    "dry_run_rows",
     "effect_of",
     "enrol",
     "events",
     "failing",
+    "go_on_dry_run",
+    "group",
+    "groups",
     "lapsing",
     "last_failure",
     "live_certificate",
     "losing",
     "matching",
     "mode_in_force",
+    "names_of",
     "new_challenge",
+    "newest_run",
     "open_proposal_for",
     "per_hour",
+    "policy_now",
     "policy_version",
+    "promote",
     "proposal",
     "proposals",
+    "propose_draft",
     "propose_host",
     "release_secret",
     "require_open",
@@ -107,8 +136,13 @@ __all__ = [
     "revoke_host",
     "shown_status",
     "signing_certificates",
+    "start_draft",
+    "start_dry_run",
     "status_counts",
+    "tally_dry_run",
     "trust_authority",
+    "upload_baseline",
     "verify_certificate",
+    "versions",
     "waiting",
 ]

@@ -3,7 +3,7 @@
 import hashlib
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -11,12 +11,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
-from attestation.core.appraise import AppraisalPolicy, ReferenceValues, appraise
+from attestation.core.appraise import appraise
 from attestation.core.certificate import HealthClaims, Signer, build_health_certificate, build_signer
-from attestation.core.claims import BANK, Claims, Evidence, verify_evidence
+from attestation.core.checks import DEFAULT
+from attestation.core.claims import BANK, Claims, Evidence, SentLogs, read_boot, verify_evidence
 from attestation.core.credential import make_credential
 from attestation.core.eventlog import parse_event_log
+from attestation.core.policy import AppraisalPolicy
 from attestation.core.quote import BOOT_PCRS, QUOTED_PCRS
+from attestation.core.reference import ReferenceValues, by_value
 from attestation.core.replay import LOG_PCRS, replay, replay_values
 from attestation.core.signature import verify_signature
 from attestation.core.tpm import TpmPublic, parse_public
@@ -39,11 +42,12 @@ class Sample:
     """Genuine Evidence of a software TPM, and what is needed to verify it."""
 
     evidence: Evidence
+    log: bytes
     ak: TpmPublic
     nonce: bytes
 
     def verify(self) -> Claims:
-        return verify_evidence(self.evidence, ak=self.ak, nonce=self.nonce)
+        return verify_evidence(self.evidence, ak=self.ak, nonce=self.nonce, logs=SentLogs(self.log))
 
     def verify_signatures(self) -> None:
         """Do only what no implementation can leave out."""
@@ -60,13 +64,11 @@ def sample(machine: Machine, ak: Key) -> Sample:
         quote=quote,
         signature=signature,
         pcr_values=machine.tpm.pcrs(QUOTED_PCRS),
-        event_log=machine.log,
-        ima_log=None,
         transport_public=machine.transport.public,
         transport_certify=certify,
         transport_signature=certify_signature,
     )
-    return Sample(evidence, parse_public(ak.public), nonce)
+    return Sample(evidence, machine.log, parse_public(ak.public), nonce)
 
 
 def core_figures(machine: Machine) -> list[Figure]:
@@ -106,13 +108,14 @@ def log_items(name: str, content: bytes) -> list[Item]:
 
 def appraisal_items(claims: Claims) -> list[Item]:
     """Appraise a boot against itself, and against one whose kernel command line was another."""
-    baseline = {pcr: claims.pcrs[pcr] for pcr in BOOT_PCRS}
-    policy = AppraisalPolicy(1, (ReferenceValues("1", "trixie", BANK, baseline, claims.events),))
-    drifted = boot("cmdline-drift")
+    pinned = by_value({pcr: claims.pcrs[pcr] for pcr in BOOT_PCRS})
+    policy = AppraisalPolicy(1, (ReferenceValues("1", "trixie", BANK, pinned, claims.boot.events),), DEFAULT)
+    other = boot("cmdline-drift")
+    drifted = replace(claims, pcrs=other.pcrs, boot=read_boot(other.log, other.pcrs))
     passes = "appraised: passes"
     return [
-        Item(passes, lambda: appraise(claims.pcrs, claims.events, policy), passes),
-        Item("appraised: another kernel command line", lambda: appraise(drifted.pcrs, drifted.events, policy), passes),
+        Item(passes, lambda: appraise(claims, policy, host="", now=NOW), passes),
+        Item("appraised: another kernel command line", lambda: appraise(drifted, policy, host="", now=NOW), passes),
     ]
 
 

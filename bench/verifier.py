@@ -15,20 +15,23 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from struct import pack
 from typing import IO, Final
 
-from attestation.core.appraise import AppraisalPolicy, ReferenceValues, appraise
+from attestation.core.baselines import hold
 from attestation.core.claims import BANK, IMA_PCR
 from attestation.core.eventlog import parse_event_log
 from attestation.core.facts import read_facts
 from attestation.core.ima import START, Extension, ImaPosition, ImaReplay, ima_measurements, ima_records, replay_list
 from attestation.core.ima_templates import binary_from_text
 from attestation.core.oddities import find_oddities
+from attestation.core.policy import AppraisalPolicy
 from attestation.core.quote import BOOT_PCRS, QUOTED_PCRS, Quote, verify_quote
+from attestation.core.reference import ReferenceValues, by_value
 from attestation.core.replay import VerifiedEvent, replay
 from attestation.core.runtime import KnownLines, RuntimePolicy, appraise_runtime
 from attestation.core.tpm import TpmPublic, parse_public
@@ -48,6 +51,7 @@ AGAIN: Final = "Guardhouse, log and list seen before"
 KEYLIME_FIRST: Final = "Keylime check_quote"
 KEYLIME_AGAIN: Final = "Keylime check_quote, same boot again, no new files"
 TARGETS: Final[Mapping[str, int]] = {FIRST: 25, AGAIN: 150}  # times less CPU than Keylime's check_quote
+NOW: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,7 @@ def verify(subject: Subject, memory: Memory) -> ImaPosition:
     events = boot_events(subject.log, pcrs, memory)
     replayed = listed(subject, pcrs, memory)
     findings = appraise_runtime(replayed, subject.runtime, pcrs=pcrs, known=memory.known)
-    findings += appraise(pcrs, events, subject.policy).findings
+    findings += hold(pcrs, events, subject.policy.baselines, now=NOW).findings
     assert not findings, findings
     return replayed.position
 
@@ -150,7 +154,7 @@ def evidence(machine: Machine, ima_text: bytes) -> Subject:
     quote, signature = machine.tpm.quote(ak, nonce, QUOTED_PCRS)
     pcrs = machine.tpm.pcrs(QUOTED_PCRS)
     events = replay(parse_event_log(machine.log), quoted=pcrs, bank=BANK)
-    baseline = ReferenceValues("1", "server", BANK, {pcr: pcrs[pcr] for pcr in BOOT_PCRS}, events)
+    baseline = ReferenceValues("1", "server", BANK, by_value({pcr: pcrs[pcr] for pcr in BOOT_PCRS}), events)
     return Subject(
         quote=quote,
         signature=signature,
@@ -192,7 +196,7 @@ def steps(subject: Subject) -> dict[str, Callable[[], object]]:
         "  oddities found": lambda: find_oddities(log, events, bank=BANK),
         "  IMA list replayed": lambda: listed(subject, pcrs, nothing),
         "  files appraised": lambda: appraise_runtime(replayed, subject.runtime, pcrs=pcrs),
-        "  boot appraised": lambda: appraise(pcrs, events, subject.policy),
+        "  boot appraised": lambda: hold(pcrs, events, subject.policy.baselines, now=NOW),
     }
 
 

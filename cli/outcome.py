@@ -8,7 +8,7 @@ from typing import ParamSpec, TypeVar
 
 import click
 
-from attestation.core.appraise import Finding
+from attestation.core.finding import Finding
 from guardedhost.agent import NotAttested
 from guardedhost.errors import AgentError, Unreachable
 from guardedhost.store import DEFAULT_FOLDER

@@ -74,7 +74,8 @@ def attest(host: Host) -> Verdict:
     event_log = _read_log(host.config.event_log, EVENT_LOG_LIMIT)
     if event_log is None:
         raise AgentError(f"There is no boot log at {host.config.event_log}; the host cannot show what it booted.")
-    challenge = host.client.challenge(host.config.attester, sha256(event_log).hexdigest())
+    log_digest, boot = sha256(event_log).hexdigest(), host.tpm.reset_count()
+    challenge = host.client.challenge(host.config.attester, log_digest, boot=boot)
     key, reset_count = _transport_key(host, challenge.boot_pcrs)
     quoted = host.tpm.quote(challenge.pcrs, challenge.nonce)
     evidence = _evidence(host, challenge, quoted, key)
@@ -132,7 +133,7 @@ def _evidence(host: Host, challenge: Challenge, quoted: Quoted, key: SavedKey) -
     }
     # After the quote: the list may have grown past the quoted PCR 10, and a longer list still has the quoted prefix.
     if (ima_log := _read_log(host.config.ima_log, IMA_LIMIT)) is not None:
-        evidence["ima_log"] = to_b64u(ima_log)
+        evidence["ima_log"] = to_b64u(ima_log[challenge.ima_from :])
     return evidence
 
 

@@ -56,8 +56,8 @@ class Client:
             f"attestation/v1/enrolments/{enrolment}/activation", {"secret": to_b64u(secret)}, read_activation
         )
 
-    def challenge(self, attester: str, event_log_sha256: str) -> Challenge:
-        body = {"attester": attester, "event_log_sha256": event_log_sha256}
+    def challenge(self, attester: str, event_log_sha256: str, *, boot: int) -> Challenge:
+        body = {"attester": attester, "event_log_sha256": event_log_sha256, "boot": boot}
         return self._post("attestation/v1/challenges", body, read_challenge)
 
     def evidence(self, challenge: str, evidence: Mapping[str, Any]) -> Verdict:

@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 
 from cryptography import x509
 
-from attestation.core.appraise import Finding
 from attestation.core.base64url import from_b64u, to_b64u
 from attestation.core.certificate import serial_text
+from attestation.core.finding import Finding, finding_from
 from guardedhost import files
 from guardedhost.errors import StoreDamaged
 from guardedhost.tpm import SavedKey
@@ -209,7 +209,7 @@ def _last_attestation(fields: dict[str, Any]) -> LastAttestation:
         at=datetime.fromisoformat(fields["at"]),
         status=str(fields["status"]),
         substatus=tuple(fields["substatus"]),
-        findings=tuple(Finding(**finding) for finding in fields["findings"]),
+        findings=tuple(finding_from(finding) for finding in fields["findings"]),
         next_attestation_at=datetime.fromisoformat(fields["next_attestation_at"]),
         certificate_until=until and datetime.fromisoformat(until),
     )

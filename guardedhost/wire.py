@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
-from attestation.core.appraise import Finding
 from attestation.core.base64url import from_b64u
+from attestation.core.finding import Finding
 from guardedhost.errors import Unreachable
 
 # Shorter and the quote may not be fresh; longer and it is no nonce but something the portal wants signed.
@@ -35,6 +35,7 @@ class Challenge:
     pcrs: tuple[int, ...]
     boot_pcrs: tuple[int, ...]
     send_event_log: bool
+    ima_from: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ def read_challenge(body: Mapping[str, Any]) -> Challenge:
         pcrs=_read_pcrs(body["pcrs"]),
         boot_pcrs=_read_pcrs(body["boot_pcrs"]),
         send_event_log=body["send_event_log"] is True,
+        ima_from=max(int(body.get("ima_from", 0)), 0),
     )
     if body["bank"] != "sha256" or len(challenge.nonce) not in _NONCE_SIZES:
         raise ValueError("a bank or nonce that this agent does not sign")
@@ -111,8 +113,12 @@ def _read_pcrs(value: Any) -> tuple[int, ...]:
 
 
 def _read_finding(body: Mapping[str, Any]) -> Finding:
-    texts = {name: str(body.get(name, "")) for name in ("code", "substatus", "what", "why", "remedy")}
-    return Finding(**texts, pcrs=tuple(int(pcr) for pcr in body.get("pcrs", ())))
+    code, substatus, what, why, remedy = (
+        str(body.get(name, "")) for name in ("code", "substatus", "what", "why", "remedy")
+    )
+    verdict: Literal["fail", "unproven"] = "unproven" if body.get("verdict") == "unproven" else "fail"
+    pcrs = tuple(int(pcr) for pcr in body.get("pcrs", ()))
+    return Finding(code, substatus, what, why, remedy, pcrs, verdict=verdict)
 
 
 def _read_moment(text: str) -> datetime:

@@ -1,278 +1,175 @@
-"""Holds verified PCR values against the approved baselines and says, cause by cause, what differs.
+"""Appraises Claims by a policy: baseline, runtime policy and every required check, all findings at once.
 
-The verdict rests on the PCR values alone. Events only explain it: they turn "PCR 8 differs" into the words that were
-added to the kernel command line. RFC 9334 section 8.5 (Appraisal Policy for Evidence), section 8.3 (Reference Values).
+RFC 9334 section 8.5 (Appraisal Policy for Evidence). Nothing here raises for what a host did: authenticity was settled
+before, and a policy that is not met is data.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Final
 
-from attestation.core.difference import Difference, change_in_words, changed_arguments, difference
-from attestation.core.replay import VerifiedEvent
-from attestation.core.words import COMMAND_LINE, FILE_READ, GRUB_COMMAND, LOAD_OPTIONS, secure_boot
-
-_SHOWN_ROWS: Final = 3
-_SHOWN_TEXT: Final = 160
-_CAPTURE: Final = "capture a baseline from this attestation and have it approved"
-
-
-class Area(NamedTuple):
-    """What a PCR stands for (PFP, "PCR Usage"), the HGS word for trouble there, and how to end it."""
-
-    name: str
-    substatus: str
-    remedy: str
-
-
-_FIRMWARE: Final = f"Restore the approved firmware and its settings; if the change was planned, {_CAPTURE}."
-_PROGRAMS: Final = f"Start the approved boot programs; if they were updated on purpose, {_CAPTURE}."
-_LOADER: Final = f"Restore the boot loader's configuration and start again; if the change was planned, {_CAPTURE}."
-_KEYS: Final = f"Restore the Secure Boot keys in the firmware set-up; if the change was planned, {_CAPTURE}."
-_PLAIN: Final = f"Find out who changed it; if the change was planned, {_CAPTURE}."
-
-AREAS: Final[Mapping[int, Area]] = {
-    0: Area("the firmware", "SecureBootSettings", _FIRMWARE),
-    1: Area("the firmware's settings", "SecureBootSettings", _FIRMWARE),
-    2: Area("the option ROMs", "SecureBootSettings", _FIRMWARE),
-    3: Area("the option ROMs' settings", "SecureBootSettings", _FIRMWARE),
-    4: Area("the boot programs", "CodeIntegrityPolicy", _PROGRAMS),
-    5: Area("the partition table or the boot sequence", "NoInformation", _PLAIN),
-    6: Area("the platform maker's measurements", "NoInformation", _PLAIN),
-    7: Area("the Secure Boot keys and settings", "SecureBootSettings", _KEYS),
-    8: Area("the boot loader's commands", "CodeIntegrityPolicy", _LOADER),
-    9: Area("the files that the boot loader read", "CodeIntegrityPolicy", _LOADER),
-    14: Area("the machine owner keys", "SecureBootSettings", _KEYS),
-}
-_OTHER_AREA: Final = Area("a PCR without a fixed meaning", "NoInformation", _PLAIN)
+from attestation.core.baselines import hold
+from attestation.core.check import Answer, Check, Counters, Proved, RuntimeOutcome, Verdict
+from attestation.core.checks import CHECKS, RUNTIME
+from attestation.core.claims import Claims
+from attestation.core.finding import FAIL, UNPROVEN, Finding
+from attestation.core.policy import AppraisalPolicy
+from attestation.core.reference import ReferenceValues
+from attestation.core.runtime import KnownLines, appraise_runtime
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """Three sentences for people, a stable code for machines, and the substatus word that HGS users search for."""
+class Before:
+    """What is known of a host from its attestations before: its counters, and what its IMA list had shown of this boot.
 
-    code: str
-    substatus: str
-    what: str
-    why: str
-    remedy: str
-    pcrs: tuple[int, ...] = ()
+    `runtime` are the findings about the part of the list that did not travel again; None when there is no such part.
+    """
+
+    counters: Counters = field(default_factory=Counters)
+    runtime: tuple[Finding, ...] | None = None
+    entries: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ReferenceValues:
-    """One approved baseline: the PCR values, and the events that explain them."""
-
-    id: str
-    name: str
-    bank: str
-    pcrs: Mapping[int, bytes]
-    events: tuple[VerifiedEvent, ...]
+NOTHING_BEFORE: Final = Before()
 
 
 @dataclass(frozen=True, slots=True)
-class AppraisalPolicy:
-    """What the Verifier's owner accepts: any one of the baselines, whole."""
+class Checked:
+    """One check with its answer; `required` says whether the policy asks for it."""
 
-    version: int
-    baselines: tuple[ReferenceValues, ...]
+    check: Check
+    answer: Answer
+    required: bool
 
 
 @dataclass(frozen=True, slots=True)
 class AttestationResult:
-    """The findings, and the baseline they are about: the one that matches, else the nearest."""
+    """The findings that count, those that somebody answers for, and the baseline that matches or is nearest.
+
+    `runtime` are all findings about the IMA list of this boot, to be carried on. `valid_until` is when the first
+    exception or baseline that this result leans on ends: no certificate may outlive it.
+    """
 
     findings: tuple[Finding, ...]
     baseline: str | None
+    excepted: tuple[Finding, ...] = ()
+    runtime: tuple[Finding, ...] = ()
+    valid_until: datetime | None = None
 
     @property
     def affirming(self) -> bool:
         return not self.findings
 
 
-def appraise(pcrs: Mapping[int, bytes], events: Sequence[VerifiedEvent], policy: AppraisalPolicy) -> AttestationResult:
-    """Affirm when every PCR of one baseline matches; else report what differs from the nearest one, all of it.
-
-    Baselines are never mixed: firmware of one and boot loader of another is a state that nobody approved. A PCR that
-    is pinned and not quoted never passes, and a baseline that pins nothing approves nothing.
-    """
-    pinned = [baseline for baseline in policy.baselines if baseline.pcrs]
-    if not pinned:
-        return AttestationResult((_EMPTY_BASELINE if policy.baselines else _EMPTY_POLICY,), None)
-    nearest, differing = min(
-        ((baseline, _differing(pcrs, baseline)) for baseline in pinned), key=lambda choice: len(choice[1])
+def appraise(
+    claims: Claims,
+    policy: AppraisalPolicy,
+    *,
+    host: str,
+    now: datetime,
+    before: Before = NOTHING_BEFORE,
+    known: KnownLines | None = None,
+) -> AttestationResult:
+    """Affirm when a whole baseline matches and every required check passes; else report everything that does not."""
+    held = hold(claims.pcrs, claims.boot.events, policy.baselines, now=now)
+    runtime = _runtime(claims, policy, before, known)
+    proved = _proved(claims, policy, held.baseline, before, runtime)
+    platform = held.baseline.platform if held.baseline is not None else "linux"
+    checks = tuple(_check_findings(proved, policy, platform))
+    counting, excepted, until = policy.excepted((*held.findings, *(runtime or ()), *checks), host=host, now=now)
+    baseline_until = held.baseline.accepted_until if held.baseline is not None else None
+    ends = [moment for moment in (until, baseline_until) if moment is not None]
+    return AttestationResult(
+        findings=_said_once(counting),
+        baseline=held.baseline.id if held.baseline is not None else None,
+        excepted=excepted,
+        runtime=runtime or (),
+        valid_until=min(ends, default=None),
     )
-    if not differing:
-        return AttestationResult((), nearest.id)
-    return AttestationResult(tuple(_findings(pcrs, events, nearest, differing)), nearest.id)
 
 
-def _differing(pcrs: Mapping[int, bytes], baseline: ReferenceValues) -> list[int]:
-    return [pcr for pcr, value in sorted(baseline.pcrs.items()) if pcrs.get(pcr) != value]
+def _said_once(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """Leave out that Secure Boot is off where the baseline says it already, with the events that came of it."""
+    if not any(finding.code == "secure_boot_off" for finding in findings):
+        return findings
+    return tuple(finding for finding in findings if finding.code != "secure_boot")
 
 
-def _findings(
-    pcrs: Mapping[int, bytes], events: Sequence[VerifiedEvent], baseline: ReferenceValues, differing: list[int]
-) -> list[Finding]:
-    """One finding per cause. A cause takes its rows; the PCRs whose rows are left over are reported one by one."""
-    absent = [pcr for pcr in differing if pcr not in pcrs]
-    changed = [pcr for pcr in differing if pcr in pcrs]
-    rows = [row for row in difference(baseline.events, events, changed) if isinstance(row, Difference)]
-    explained = {row.pcr for row in rows}
-    findings = [_absent(absent, baseline)] if absent else []
-    if 7 in changed and secure_boot(events) is False and secure_boot(baseline.events) is not False:
-        findings.append(_secure_boot_off(baseline, sum(row.pcr == 7 for row in rows) - 1))
-        explained.add(7)
-        rows = [row for row in rows if row.pcr != 7]
-    command_line = _command_line_rows(rows)
-    if command_line:
-        findings.append(_command_line(command_line, baseline))
-        taken = {id(row) for row in command_line}
-        rows = [row for row in rows if id(row) not in taken]
-    for pcr in changed:
-        left = [row for row in rows if row.pcr == pcr]
-        if left or pcr not in explained:
-            findings.append(_mismatch(pcr, left, baseline, pcrs[pcr]))
-    return findings
+def checked(
+    claims: Claims, policy: AppraisalPolicy, *, now: datetime, before: Before = NOTHING_BEFORE
+) -> tuple[Checked, ...]:
+    """Return every check that makes sense for this host, with its answer, whether the policy asks for it or not."""
+    held = hold(claims.pcrs, claims.boot.events, policy.baselines, now=now)
+    runtime = _runtime(claims, policy, before, None)
+    proved = _proved(claims, policy, held.baseline, before, runtime)
+    platform = held.baseline.platform if held.baseline is not None else claims.boot.platform
+    answers = []
+    for check in CHECKS.values():
+        rule = check.rule_for(platform)
+        if rule is not None:
+            answers.append(Checked(check, rule(proved), _is_required(check.code, policy)))
+    return tuple(answers)
 
 
-def _absent(absent: Sequence[int], baseline: ReferenceValues) -> Finding:
+def _is_required(code: str, policy: AppraisalPolicy) -> bool:
+    """Naming a runtime policy, or code integrity policies, is asking for them."""
+    return code in policy.required or (code == RUNTIME and policy.runtime is not None)
+
+
+def _runtime(
+    claims: Claims, policy: AppraisalPolicy, before: Before, known: KnownLines | None
+) -> tuple[Finding, ...] | None:
+    """What the runtime policy says of the whole list of this boot; None when there is no policy or no list."""
+    if policy.runtime is None or claims.ima is None:
+        return None
+    fresh = appraise_runtime(claims.ima, policy.runtime, pcrs=claims.pcrs, known=known)
+    carried = before.runtime or () if not claims.ima.from_start else ()
+    return tuple(replace(finding, check=RUNTIME) for finding in (*carried, *fresh))
+
+
+def _proved(
+    claims: Claims,
+    policy: AppraisalPolicy,
+    baseline: ReferenceValues | None,
+    before: Before,
+    runtime: tuple[Finding, ...] | None,
+) -> Proved:
+    entries = claims.ima.position.entries if claims.ima is not None else 0
+    return Proved(
+        facts=claims.boot.facts,
+        pinned=frozenset(baseline.pcrs if baseline is not None else ()),
+        clock=claims.clock,
+        oddities=claims.boot.oddities,
+        before=before.counters,
+        parameters=policy.parameters,
+        code_policies=policy.code_policies,
+        runtime=None if runtime is None else RuntimeOutcome(entries, len(runtime)),
+    )
+
+
+def _check_findings(proved: Proved, policy: AppraisalPolicy, platform: str) -> Iterator[Finding]:
+    """A finding for each required check that does not pass; the runtime policy reports its files one by one instead."""
+    for code, check in CHECKS.items():
+        rule = check.rule_for(platform) if _is_required(code, policy) else None
+        if rule is None:
+            continue
+        answer = rule(proved)
+        if answer.verdict is Verdict.PASS or (code == RUNTIME and proved.runtime is not None):
+            continue
+        yield finding_of(check, answer)
+
+
+def finding_of(check: Check, answer: Answer) -> Finding:
+    """Return what an answer that is no pass says to people."""
+    failed = answer.verdict is Verdict.FAIL
     return Finding(
-        code="pcr_missing",
-        substatus="TcgLogVerification",
-        what=f"{_pcrs(absent)} {'is' if len(absent) == 1 else 'are'} not in the quote.",
-        why=f"The baseline {baseline.name} asks for a value there, and what was not quoted is not proved.",
-        remedy="Attest again with an agent that quotes every PCR the challenge names.",
-        pcrs=tuple(absent),
+        code=check.code if failed else f"{check.code}_unproven",
+        substatus=check.substatus,
+        what=answer.said if failed else f"Not proved: {check.title[:1].lower()}{check.title[1:]}. {answer.said}",
+        why=check.why,
+        remedy=check.remedy,
+        pcrs=tuple(sorted({pcr for pcr, _ in answer.leans if pcr >= 0})),
+        check=check.code,
+        verdict=FAIL if failed else UNPROVEN,
     )
-
-
-def _secure_boot_off(baseline: ReferenceValues, others: int) -> Finding:
-    why = f"The baseline {baseline.name} was approved with Secure Boot on; without it the firmware starts any program."
-    if others > 0:
-        why += f" {_count(others, 'further event comes', 'further events come')} with it (PCR 7)."
-    return Finding(
-        code="secure_boot_off",
-        substatus="SecureBoot",
-        what="Secure Boot is off.",
-        why=why,
-        remedy="Switch Secure Boot on in the firmware set-up with the approved keys, then start the host again.",
-        pcrs=(7,),
-    )
-
-
-def _command_line_rows(rows: Sequence[Difference]) -> list[Difference]:
-    """The rows that one changed command line makes, the telling one first.
-
-    GRUB measures the same line as a command and as the kernel's, and the file it is written in; the kernel's EFI stub
-    measures it again as load options. A GRUB command belongs here only when it changed by exactly the same words.
-    """
-    lines = [row for row in rows if row.words.name == COMMAND_LINE]
-    loaded = [row for row in rows if row.words.name == LOAD_OPTIONS]
-    if not lines:
-        return loaded
-    changes = {_arguments(row) for row in lines if row.kind == "changed"}
-    follow = [
-        row
-        for row in rows
-        if row.kind == "changed"
-        and (
-            (row.words.name == GRUB_COMMAND and _arguments(row) in changes)
-            or (row.words.name == FILE_READ and row.words.text.endswith(".cfg"))
-        )
-    ]
-    return lines + follow + loaded
-
-
-def _arguments(row: Difference) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    if row.expected is None or row.measured is None:
-        return (), ()
-    return changed_arguments(row.expected.words.text, row.measured.words.text)
-
-
-def _command_line(rows: Sequence[Difference], baseline: ReferenceValues) -> Finding:
-    first, *others = rows
-    pcrs = tuple(sorted({row.pcr for row in rows}))
-    sides = [side for side in (first.expected, first.measured) if side is not None]
-    shown = first.words.name == COMMAND_LINE and all(side.words.proved for side in sides)
-    if shown and first.expected and first.measured:
-        change = change_in_words(first.expected.words.text, first.measured.words.text)
-        what = f"The kernel command line differs: {change}."
-        why = f"The baseline {baseline.name} has “{_short(first.expected.words.text)}” (PCR {first.pcr})."
-    elif shown:
-        what = f"The kernel command line “{_short(first.words.text)}” {_VERBS[first.kind]}."
-        why = f"The baseline {baseline.name} differs there (PCR {first.pcr})."
-    else:
-        what = "The kernel command line differs."
-        why = f"The baseline {baseline.name} has another digest in PCR {first.pcr}; the log does not prove the text."
-    if others:
-        why += f" {_follow_on(others)}"
-    remedy = f"Restore the approved command line and start the host again; if it was meant, {_CAPTURE}."
-    return Finding("kernel_command_line", "CodeIntegrityPolicy", what, why, remedy, pcrs)
-
-
-def _follow_on(rows: Sequence[Difference]) -> str:
-    names = list(dict.fromkeys(_subject(row) for row in rows))[:_SHOWN_ROWS]
-    count = _count(len(rows), "further event comes", "further events come")
-    return f"{count} with it: {'; '.join(names)} ({_pcrs(sorted({row.pcr for row in rows}))})."
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"
-
-
-def _mismatch(pcr: int, rows: Sequence[Difference], baseline: ReferenceValues, value: bytes) -> Finding:
-    area = AREAS.get(pcr, _OTHER_AREA)
-    times = Counter(_told(row) for row in rows)
-    told = [text if count == 1 else f"{text} ({count} times)" for text, count in times.items()]
-    if len(told) > _SHOWN_ROWS:
-        told[_SHOWN_ROWS:] = [_count(len(told) - _SHOWN_ROWS, "more differs", "more differ")]
-    if not told:
-        told = [f"the value begins {value[:4].hex()} instead of {baseline.pcrs[pcr][:4].hex()}"]
-    why = f"The baseline {baseline.name} has another value in PCR {pcr}."
-    if not all(side.words.proved for row in rows for side in (row.expected, row.measured) if side):
-        why += " The digests are proved; what the log calls them is not."
-    what = f"PCR {pcr}, {area.name}, is not as approved: {'; '.join(told)}."
-    return Finding("pcr_mismatch", area.substatus, what, why, area.remedy, (pcr,))
-
-
-_VERBS: Final = {"changed": "was changed", "added": "was added", "missing": "is missing"}
-
-
-def _told(row: Difference) -> str:
-    if row.expected and row.measured and row.expected.words.text != row.measured.words.text:
-        was, now = _short(row.expected.words.text), _short(row.measured.words.text)
-        return f"{row.words.name} is “{now}” instead of “{was}”"
-    return f"{_subject(row)} {_VERBS[row.kind]}"
-
-
-def _subject(row: Difference) -> str:
-    return f"{row.words.name} “{_short(row.words.text)}”"
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _SHOWN_TEXT else text[: _SHOWN_TEXT - 1] + "…"
-
-
-def _pcrs(pcrs: Iterable[int]) -> str:
-    numbers = [str(pcr) for pcr in pcrs]
-    if len(numbers) == 1:
-        return f"PCR {numbers[0]}"
-    return f"PCRs {', '.join(numbers[:-1])} and {numbers[-1]}"
-
-
-_EMPTY_POLICY: Final = Finding(
-    code="policy_empty",
-    substatus="NoInformation",
-    what="No baseline is approved, so nothing is trusted.",
-    why="A host passes only when it booted what somebody approved.",
-    remedy="Capture a baseline from a host that you trust and have it approved.",
-)
-_EMPTY_BASELINE: Final = Finding(
-    code="baseline_empty",
-    substatus="NoInformation",
-    what="The approved baselines name no PCR, so nothing is trusted.",
-    why="A baseline without values would match every host.",
-    remedy="Capture a baseline from a host that you trust and have it approved.",
-)

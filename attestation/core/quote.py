@@ -21,8 +21,8 @@ from attestation.errors import NotFromTpm, WrongNonce, WrongPcrDigest, WrongSele
 BOOT_PCRS: Final = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 14)
 """The PCRs that stand still once a host has booted; transport keys are bound to them."""
 
-QUOTED_PCRS: Final = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 14)
-"""The boot PCRs and PCR 10, which IMA extends while the host runs."""
+QUOTED_PCRS: Final = tuple(range(15))
+"""The boot PCRs; PCR 10, which IMA extends while the host runs; 11 to 13, which Windows and unified kernels extend."""
 
 Selection = tuple[str, tuple[int, ...]]
 """A bank ("sha256") and the PCRs of it, in ascending order."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
-from attestation.core.appraise import Finding
+from attestation.core.finding import Finding
 from attestation.core.ima import ImaReplay
 from attestation.core.ima_signature import ImaSigner, parse_signature, signed_by
 from attestation.core.ima_templates import (

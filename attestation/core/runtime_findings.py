@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Final
 
-from attestation.core.appraise import Finding
+from attestation.core.finding import Finding
 from attestation.core.ima import IMA_PCR
 from attestation.core.ima_templates import ImaEntry, decode_line
 from attestation.errors import ParseError

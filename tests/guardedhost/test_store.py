@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from attestation.core.appraise import Finding
+from attestation.core.finding import Finding
 from guardedhost.errors import StoreDamaged
 from guardedhost.files import write_atomically
 from guardedhost.store import Config, Credential, LastAttestation, Store

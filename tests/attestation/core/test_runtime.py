@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attestation.core.appraise import Finding
+from attestation.core.finding import Finding
 from attestation.core.ima import Extension, ImaPosition, ImaReplay, replay_list
 from attestation.core.ima_signature import parse_signer
 from attestation.core.ima_templates import decode_line

@@ -1,10 +1,13 @@
-"""Only a whole approved baseline affirms; anything else says in words what differs and what to do."""
+"""Only a whole approved baseline matches; anything else says in words what differs and what to do."""
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from attestation.core.appraise import AppraisalPolicy, AttestationResult, Finding, ReferenceValues, appraise
+from attestation.core.baselines import Held, hold
+from attestation.core.finding import Finding
+from attestation.core.reference import ReferenceValues, by_value
 from tests.boot_logs import Boot, boot
 
 SUBSTATUS = {
@@ -26,37 +29,37 @@ SUBSTATUS = {
     "VirtualSecureMode",
 }
 APPROVED = boot("secureboot-on")
+NOW = datetime(2026, 11, 25, tzinfo=UTC)
 
 
 def baseline(captured: Boot, *, number: str = "1") -> ReferenceValues:
-    return ReferenceValues(number, "trixie v7", "sha256", captured.pinned, captured.events)
+    return ReferenceValues(number, "trixie v7", "sha256", by_value(captured.pinned), captured.events)
 
 
-def appraised(measured: Boot, *approved: Boot) -> AttestationResult:
-    baselines = tuple(baseline(each, number=str(number)) for number, each in enumerate(approved))
-    return appraise(measured.pinned, measured.events, AppraisalPolicy(1, baselines))
+def appraised(measured: Boot, *approved: Boot) -> Held:
+    baselines = [baseline(each, number=str(number)) for number, each in enumerate(approved)]
+    return hold(measured.pinned, measured.events, baselines, now=NOW)
 
 
-def only(result: AttestationResult) -> Finding:
+def only(result: Held) -> Finding:
     assert len(result.findings) == 1
     return result.findings[0]
 
 
-def test_a_boot_that_matches_a_whole_baseline_is_affirmed() -> None:
+def test_a_boot_that_matches_a_whole_baseline_is_found() -> None:
     result = appraised(boot("secureboot-on-reboot"), boot("uki"), APPROVED)
-    assert (result.affirming, result.findings, result.baseline) == (True, (), "1")
+    assert (result.findings, result.baseline and result.baseline.id) == ((), "1")
 
 
 def test_an_empty_policy_trusts_nothing() -> None:
     result = appraised(APPROVED)
-    assert not result.affirming
     assert (only(result).code, result.baseline) == ("policy_empty", None)
     assert only(result).what == "No baseline is approved, so nothing is trusted."
 
 
 def test_a_baseline_that_pins_nothing_approves_nothing() -> None:
     hollow = replace(baseline(APPROVED), pcrs={})
-    result = appraise(APPROVED.pinned, APPROVED.events, AppraisalPolicy(1, (hollow,)))
+    result = hold(APPROVED.pinned, APPROVED.events, [hollow], now=NOW)
     assert only(result).code == "baseline_empty"
 
 
@@ -86,8 +89,8 @@ def test_a_forged_command_line_is_not_repeated_as_fact() -> None:
         else event
         for event in drift.events
     )
-    result = appraise(drift.pinned, forged, AppraisalPolicy(1, (baseline(APPROVED),)))
-    assert not result.affirming
+    result = hold(drift.pinned, forged, [baseline(APPROVED)], now=NOW)
+    assert result.findings
     assert not any("all is well" in finding.what for finding in result.findings)
 
 
@@ -104,18 +107,19 @@ def test_secure_boot_off_is_said_first_and_plainly() -> None:
 
 def test_the_nearest_baseline_is_the_one_compared_with() -> None:
     result = appraised(boot("cmdline-drift"), boot("uki"), boot("secureboot-off"), APPROVED)
-    assert result.baseline == "2"
+    assert result.baseline is not None
+    assert result.baseline.id == "2"
 
 
 @pytest.mark.parametrize("pcr", sorted(APPROVED.pinned))
 def test_a_pinned_pcr_that_was_not_quoted_never_passes(pcr: int) -> None:
     quoted = {number: value for number, value in APPROVED.pinned.items() if number != pcr}
-    finding = only(appraise(quoted, APPROVED.events, AppraisalPolicy(1, (baseline(APPROVED),))))
+    finding = only(hold(quoted, APPROVED.events, [baseline(APPROVED)], now=NOW))
     assert (finding.code, finding.pcrs) == ("pcr_missing", (pcr,))
 
 
 def test_nothing_quoted_never_passes() -> None:
-    finding = only(appraise({}, (), AppraisalPolicy(1, (baseline(APPROVED),))))
+    finding = only(hold({}, (), [baseline(APPROVED)], now=NOW))
     assert finding.pcrs == tuple(APPROVED.pinned)
 
 
@@ -123,15 +127,14 @@ def test_nothing_quoted_never_passes() -> None:
 def test_a_changed_value_is_found_even_when_the_events_say_nothing(pcr: int) -> None:
     quoted = {**APPROVED.pinned, pcr: b"\7" * 32}
     for events in (APPROVED.events, ()):
-        result = appraise(quoted, events, AppraisalPolicy(1, (baseline(APPROVED),)))
+        result = hold(quoted, events, [baseline(APPROVED)], now=NOW)
         assert any(pcr in finding.pcrs for finding in result.findings)
 
 
 def test_parts_of_two_baselines_do_not_make_one() -> None:
     other = boot("cmdline-drift")
     mixed = {**APPROVED.pinned, 8: other.pinned[8]}
-    policy = AppraisalPolicy(1, (baseline(APPROVED), baseline(other)))
-    assert not appraise(mixed, APPROVED.events, policy).affirming
+    assert hold(mixed, APPROVED.events, [baseline(APPROVED), baseline(other)], now=NOW).findings
 
 
 @pytest.mark.parametrize("name", ["cmdline-drift", "secureboot-off", "uki", "uki-cmdline-drift"])
@@ -149,3 +152,18 @@ def test_unproved_names_are_called_unproved() -> None:
     findings = appraised(boot("uki"), APPROVED).findings
     programs = next(finding for finding in findings if finding.pcrs == (4,))
     assert "what the log calls them is not" in programs.why
+
+
+@pytest.mark.parametrize(("begins", "ends"), [(timedelta(hours=1), None), (None, timedelta(0)), (None, -timedelta(1))])
+def test_a_baseline_outside_its_time_accepts_nobody(begins: timedelta | None, ends: timedelta | None) -> None:
+    announced = replace(
+        baseline(APPROVED),
+        accepted_from=None if begins is None else NOW + begins,
+        accepted_until=None if ends is None else NOW + ends,
+    )
+    assert only(hold(APPROVED.pinned, APPROVED.events, [announced], now=NOW)).code == "baseline_not_in_time"
+
+
+def test_a_baseline_within_its_time_accepts() -> None:
+    announced = replace(baseline(APPROVED), accepted_from=NOW, accepted_until=NOW + timedelta(hours=1))
+    assert hold(APPROVED.pinned, APPROVED.events, [announced], now=NOW).findings == ()

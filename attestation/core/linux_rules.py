@@ -1,0 +1,207 @@
+"""Rules for Linux hosts: the counterparts of Microsoft's checks, from the proved kernel command line.
+
+What an argument switches on is proved when it is there. What only the kernel's own configuration decides is unproven
+when the argument is absent, whatever most kernels do. Facts and arguments: `attestation.core.linux`, and the kernel's
+Documentation/admin-guide/kernel-parameters.txt.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from attestation.core.check import Answer, Proved, Rule, Verdict, failed, passed, unproven
+from attestation.core.common_rules import all_of, firmware_debugger, firmware_dma_protection, not_resumed
+from attestation.core.facts import Fact
+
+NO_LINE: Final = "No PCR that the baseline pins proves a kernel command line that can be read in one way only."
+_CONFIGURED: Final = "The command line does not say it; the kernel's configuration decides."
+_IMA: Final = ((10, -1),)  # what rests on PCR 10 leans on no event of the boot log
+_LOCKED: Final = ("integrity", "confidentiality")
+_ON: Final = ("", "1", "y", "Y", "on", "true")
+_MEASURING: Final = frozenset({"tcb", "critical_data"})
+_UNSAFE_IOMMU: Final = frozenset({"off", "pt", "soft", "noforce", "disable"})
+_SAFE_IOMMU: Final = frozenset({"on", "force", "strict", "force_enable"})
+_WEAKENING: Final = frozenset({"off", "0", "no", "n"})
+_WEAKENING_NAMES: Final = ("nopti", "nosmap", "nosmep", "nokaslr", "nospectre_", "nospec_")
+
+
+def _pinned(proved: Proved, name: str) -> Fact | None:
+    """A fact of the command line, where the baseline pins the PCR that it is proved by."""
+    fact = proved.fact(name)
+    return fact if fact is not None and fact.pcr in proved.pinned else None
+
+
+def _arguments(name: str, judge: Callable[[Fact, tuple[str, ...]], Answer]) -> Rule:
+    """A rule over a row of arguments, which may be empty: that is proved as well."""
+
+    def rule(proved: Proved) -> Answer:
+        fact = _pinned(proved, name)
+        if fact is None or not isinstance(fact.value, tuple):
+            return unproven(NO_LINE)
+        return judge(fact, tuple(map(str, fact.value)))
+
+    return rule
+
+
+def _none_of(name: str, none: str, some: str) -> Rule:
+    """Pass when the row is empty; `some` is said of its first argument."""
+    return _arguments(name, lambda fact, found: failed(some.format(found[0]), fact) if found else passed(none, fact))
+
+
+def _words(argument: str) -> frozenset[str]:
+    return frozenset(argument.partition("=")[2].split(","))
+
+
+def lockdown(proved: Proved) -> Answer:
+    """kernel_lockdown(7): both levels keep root from changing the running kernel."""
+    fact = _pinned(proved, "lockdown")
+    if fact is None:
+        return unproven(_CONFIGURED)
+    if fact.value in _LOCKED:
+        return passed(f"The kernel was locked down ({fact.value}).", fact)
+    return failed(f"The kernel was started with lockdown={fact.value}.", fact)
+
+
+def signed_modules(proved: Proved) -> Answer:
+    """Documentation/admin-guide/module-signing.rst; lockdown asks for signatures as well."""
+    fact = _pinned(proved, "module_signatures_enforced")
+    if fact is not None and fact.value in _ON:
+        return passed("The kernel loads signed modules only.", fact)
+    locked = lockdown(proved)
+    if locked.verdict is Verdict.PASS:
+        return Answer(Verdict.PASS, "The kernel was locked down, so it loads signed modules only.", locked.leans)
+    if fact is not None:
+        return failed("The kernel was told to load modules that nobody has signed.", fact)
+    return unproven(_CONFIGURED)
+
+
+def measures_files(proved: Proved) -> Answer:
+    fact = _pinned(proved, "ima_policy")
+    if fact is None:
+        return unproven("The command line names no IMA policy; the kernel's configuration decides.")
+    if _MEASURING & set(str(fact.value).split("|")):
+        return passed(f"IMA measures what runs (ima_policy={fact.value}).", fact)
+    return failed(f"The IMA policy {fact.value} does not measure what runs.", fact)
+
+
+def enforced(proved: Proved) -> Answer:
+    """Documentation/ABI/testing/ima_policy: anything but "enforce" lets every file pass."""
+    appraise, policy = _pinned(proved, "ima_appraise"), _pinned(proved, "ima_policy")
+    if appraise is not None and appraise.value == "enforce":
+        return passed("IMA refuses files without a good signature or digest.", appraise)
+    if appraise is not None:
+        return failed(f"IMA does not refuse anything (ima_appraise={appraise.value}).", appraise)
+    if policy is not None and "secure_boot" in str(policy.value).split("|"):
+        return passed("IMA refuses modules, kernels and policies without a good signature.", policy)
+    return unproven("The command line does not say that IMA refuses anything.")
+
+
+def code_integrity_policy(proved: Proved) -> Answer:
+    """The counterpart of a registered policy: each file that IMA measured is held against an approved one."""
+    if proved.runtime is None:
+        return unproven("The policy names no runtime policy, or the host sent no IMA list.")
+    if proved.runtime.troubles:
+        return Answer(Verdict.FAIL, f"{proved.runtime.troubles} measured files are not as approved.", _IMA)
+    return Answer(Verdict.PASS, f"All {proved.runtime.entries} entries of the IMA list are as approved.", _IMA)
+
+
+def _judge_iommu(fact: Fact, found: tuple[str, ...]) -> Answer:
+    off = [each for each in found if _UNSAFE_IOMMU & _words(each) or each in ("iommu.passthrough=1", "iommu.strict=0")]
+    if off:
+        return failed(f"Devices may reach all memory ({off[0]}).", fact)
+    if any(_SAFE_IOMMU & _words(each) or each == "iommu.strict=1" for each in found):
+        return passed("The kernel was told to keep devices to their own memory.", fact)
+    return unproven("The command line does not say how devices reach memory.", fact)
+
+
+def _judge_root(fact: Fact, found: tuple[str, ...]) -> Answer:
+    if any(not each.startswith("root=") for each in found):
+        return passed("The system was started from an encrypted volume.", fact)
+    return unproven("The command line does not say that the system's volume is encrypted.", fact)
+
+
+def _judge_swap(fact: Fact, found: tuple[str, ...]) -> Answer:
+    if "noswap" in found or any(each in ("systemd.swap=0", "systemd.swap=no", "systemd.swap=off") for each in found):
+        return passed("The system was started without swap.", fact)
+    return unproven("Nothing measured says whether the system swaps, or to what.", fact)
+
+
+def _judge_hibernation(fact: Fact, found: tuple[str, ...]) -> Answer:
+    if {"nohibernate", "hibernate=no", "noresume", "hibernate=noresume"} & set(found):
+        return passed("Hibernation was switched off.", fact)
+    resumes = [each for each in found if each.startswith("resume")]
+    if resumes:
+        return failed(f"The system can be resumed from a disk ({resumes[0]}).", fact)
+    return unproven("The command line does not forbid hibernation.", fact)
+
+
+def no_hibernation(proved: Proved) -> Answer:
+    """A locked-down kernel does not hibernate either (kernel_lockdown(7))."""
+    answer, locked = _arguments("hibernation_arguments", _judge_hibernation)(proved), lockdown(proved)
+    if answer.verdict is not Verdict.PASS and locked.verdict is Verdict.PASS:
+        return Answer(Verdict.PASS, "The kernel was locked down, so it does not hibernate.", locked.leans)
+    return answer
+
+
+def no_dumps(proved: Proved) -> Answer:
+    """Documentation/admin-guide/kdump/kdump.rst: a dump needs memory that was set aside at boot."""
+    fact = _pinned(proved, "crash_dumps")
+    if fact is None:
+        return unproven(NO_LINE)
+    if fact.value is True:
+        return failed("Memory was reserved for crash dumps.", fact)
+    return passed("No memory was reserved for crash dumps.", fact)
+
+
+def dump_protected(proved: Proved) -> Answer:
+    answer = no_dumps(proved)
+    if answer.verdict is Verdict.FAIL:
+        return Answer(
+            Verdict.UNPROVEN, "Crash dumps are possible; nothing measured says how they are kept.", answer.leans
+        )
+    return answer
+
+
+def rescue(proved: Proved) -> Answer:
+    fact, found = _pinned(proved, "rescue_boot"), _pinned(proved, "rescue_arguments")
+    if fact is None:
+        return unproven(NO_LINE)
+    if fact.value is True:
+        first = (
+            found.value[0] if found is not None and isinstance(found.value, tuple) and found.value else "an argument"
+        )
+        return failed(f"The system was not started as usual, but with {first}.", fact)
+    return passed("The system was started as usual.", fact)
+
+
+def _judge_mitigations(fact: Fact, found: tuple[str, ...]) -> Answer:
+    weak = [
+        each
+        for each in found
+        if each.startswith(_WEAKENING_NAMES) or (_WEAKENING & _words(each) and not each.startswith("nosmt"))
+    ]
+    if weak:
+        return failed(f"The kernel was started without a protection ({weak[0]}).", fact)
+    return passed("No protection of the processor was switched off.", fact)
+
+
+def _judge_access(fact: Fact, found: tuple[str, ...]) -> Answer:
+    off = [each for each in found if each in ("selinux=0", "enforcing=0", "apparmor=0", "security=none")]
+    if off:
+        return failed(f"Mandatory access control was switched off ({off[0]}).", fact)
+    on = [each for each in found if each in ("enforcing=1", "apparmor=1")]
+    if on:
+        return passed(f"Mandatory access control was switched on ({on[0]}).", fact)
+    return unproven("The command line does not say it; the system's configuration decides.", fact)
+
+
+debuggers = all_of(
+    firmware_debugger,
+    _none_of("kernel_debug_arguments", "The kernel was started without a debugger.", "The kernel was started with {}."),
+)
+iommu = all_of(firmware_dma_protection, _arguments("iommu_arguments", _judge_iommu))
+encrypted_root = _arguments("encrypted_root_arguments", _judge_root)
+no_plain_swap = _arguments("swap_arguments", _judge_swap)
+mitigations = _arguments("mitigation_arguments", _judge_mitigations)
+mandatory_access = _arguments("security_module_arguments", _judge_access)
+kernel_code_integrity = all_of(lockdown, signed_modules)
+cold_boot = not_resumed

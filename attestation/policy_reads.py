@@ -1,0 +1,85 @@
+"""What pages show of groups and their policies. Nothing here changes anything or opens a transaction."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from uuid import UUID
+
+from django.db.models import Count, Q, QuerySet
+
+from attestation.core.appraise import Checked
+from attestation.core.document import PolicyDocument, changes_in_words
+from attestation.errors import NotFound
+from attestation.models import (
+    Attestation,
+    Attester,
+    Baseline,
+    CodeIntegrityPolicy,
+    HostGroup,
+    PolicyDraft,
+    PolicyVersion,
+    RuntimePolicy,
+)
+from attestation.policy import NO_POLICY, policy_of, version_in_force
+from attestation.stored import checked_again
+
+
+def groups() -> QuerySet[HostGroup]:
+    return HostGroup.objects.select_related("canary_of").annotate(
+        hosts=Count("attesters", filter=Q(attesters__state=Attester.State.APPROVED))
+    )
+
+
+def group(slug: str) -> HostGroup:
+    found = groups().filter(pk=slug).first()
+    if found is None:
+        raise NotFound("There is no such group of hosts.")
+    return found
+
+
+def versions(slug: str) -> QuerySet[PolicyVersion]:
+    """Return a group's policy versions, newest first."""
+    return PolicyVersion.objects.filter(group_id=slug).select_related("restores")
+
+
+def policy_now(slug: str, *, now: datetime) -> PolicyVersion | None:
+    """Return the version that is in force for a group."""
+    return version_in_force(slug, now=now)
+
+
+def drafts(slug: str = "") -> QuerySet[PolicyDraft]:
+    found = PolicyDraft.objects.select_related("group")
+    return found.filter(group_id=slug) if slug else found
+
+
+def draft(draft_id: UUID) -> PolicyDraft:
+    found = drafts().filter(pk=draft_id).first()
+    if found is None:
+        raise NotFound("There is no such draft.")
+    return found
+
+
+def names_of(documents: Iterable[PolicyDocument]) -> dict[str, str]:
+    """Return the names of everything that documents refer to by id."""
+    ids = set[str]()
+    for document in documents:
+        ids |= {each.id for each in document.baselines} | set(document.code_policies)
+        ids |= {document.runtime} - {""} | {host for each in document.exceptions for host in each.hosts}
+    names: dict[str, str] = {}
+    for model in (Baseline, RuntimePolicy, CodeIntegrityPolicy, Attester):
+        names |= {str(row.pk): str(row) for row in model._default_manager.filter(pk__in=ids)}
+    return names
+
+
+def changes_of(wanted: PolicyDraft) -> tuple[str, ...]:
+    """Say in sentences what a draft changes of the version that it began from."""
+    old = PolicyVersion.objects.filter(pk=wanted.base_version).first()
+    before = PolicyDocument(required=frozenset()) if old is None else old.content()
+    after = wanted.content()
+    names = names_of((before, after))
+    return changes_in_words(before, after, lambda each: names.get(each, each))
+
+
+def checks_of(found: Attestation) -> tuple[Checked, ...]:
+    """Return every check's answer to an attestation, by the policy version that it was judged by."""
+    version = PolicyVersion.objects.filter(pk=found.policy_version).first()
+    return checked_again(found, NO_POLICY if version is None else policy_of(version), now=found.at)

@@ -1,0 +1,111 @@
+"""Stored Evidence read again: what a host had proved, held against any policy, as if it had just come.
+
+The rows are append-only and were verified when they came, so signatures are not checked again here.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from uuid import UUID
+
+from attestation import memory
+from attestation.core.appraise import AttestationResult, Before, Checked, appraise, checked
+from attestation.core.check import Counters
+from attestation.core.claims import BANK, IMA_PCR, Boot, Claims, read_ima
+from attestation.core.finding import Finding
+from attestation.core.ima import ImaPosition, ImaReplay
+from attestation.core.policy import AppraisalPolicy
+from attestation.core.runtime import appraise_runtime
+from attestation.core.tpm import Clock, parse_public
+from attestation.core.transport import TransportKey
+from attestation.errors import ImaMismatch
+from attestation.models import Attestation, Blob, ImaProgress
+from attestation.policy import runtime_rules
+
+
+def claims_of(attestation: Attestation, *, with_ima: bool) -> Claims | None:
+    """Return the Claims that an attestation's Evidence proved; None for one that was refused or whose log is not kept.
+
+    The IMA list is put together from the parts that came since the boot, when `with_ima` asks for it.
+    """
+    if attestation.code or attestation.event_log_id is None or attestation.reset_count is None:
+        return None
+    public = parse_public(bytes.fromhex(attestation.evidence["transport_public"]))
+    return Claims(
+        pcrs=attestation.pcr_bytes(),
+        boot=boot_of(attestation),
+        ima=_ima_of(attestation) if with_ima else None,
+        transport=TransportKey(public, public.spki),
+        clock=Clock(0, attestation.reset_count, attestation.restart_count or 0, safe=True),
+        firmware_version=int(attestation.firmware_version or "0", 16),
+    )
+
+
+def boot_of(attestation: Attestation) -> Boot:
+    """Return what an attestation's boot log proves; the log has to be kept."""
+    digest = str(attestation.event_log_id)
+    return memory.boot(digest, attestation.pcr_bytes(), lambda: bytes(Blob.objects.get(pk=digest).content))
+
+
+def appraise_again(attestation: Attestation, policy: AppraisalPolicy, *, now: datetime) -> AttestationResult | None:
+    """Say what a policy makes of an attestation's Evidence; None when there is none to judge."""
+    claims = claims_of(attestation, with_ima=policy.runtime is not None)
+    if claims is None:
+        return None
+    return appraise(claims, policy, host=str(attestation.attester_id), now=now, before=_before(attestation))
+
+
+def checked_again(attestation: Attestation, policy: AppraisalPolicy, *, now: datetime) -> tuple[Checked, ...]:
+    """Return every check's answer to an attestation's Evidence, for people."""
+    claims = claims_of(attestation, with_ima=policy.runtime is not None)
+    return () if claims is None else checked(claims, policy, now=now, before=_before(attestation))
+
+
+def _before(attestation: Attestation) -> Before:
+    """The counters of the verified attestation before this one, which the host's own row has moved on from."""
+    rows = Attestation.objects.filter(attester_id=attestation.attester_id, code="", pk__lt=attestation.pk)
+    earlier = rows.order_by("-pk").only("reset_count", "restart_count", "boot_count").first()
+    return (
+        Before()
+        if earlier is None
+        else Before(Counters(earlier.reset_count, earlier.restart_count, earlier.boot_count))
+    )
+
+
+def runtime_findings(attester_id: UUID, progress: ImaProgress, runtime: str) -> tuple[Finding, ...]:
+    """Hold the part of an IMA list that is known already against another runtime policy than it was held against."""
+    if not runtime:
+        return ()
+    newest = Attestation.objects.filter(attester_id=attester_id, code="", pcrs__has_key="10").order_by("-pk").first()
+    replayed = None if newest is None else _ima_of(newest)
+    if newest is None or replayed is None:
+        return ()
+    return appraise_runtime(replayed, runtime_rules(runtime), pcrs=newest.pcr_bytes())
+
+
+def position_of(progress: ImaProgress) -> ImaPosition:
+    return ImaPosition(progress.offset, progress.entries, {BANK: bytes.fromhex(progress.pcr_value)})
+
+
+def _ima_of(attestation: Attestation) -> ImaReplay | None:
+    """Replay the whole list that an attestation's quote vouches for; None when the host sends none or none is kept."""
+    parts = list(_parts(attestation))
+    if not parts:
+        return None
+    try:
+        return read_ima(b"".join(parts), {IMA_PCR: attestation.pcr_bytes()[IMA_PCR]})
+    except ImaMismatch:  # this time the host sent no list, so what is kept ends before its quote
+        return None
+
+
+def _parts(attestation: Attestation) -> Iterable[bytes]:
+    """The parts of the list in their order: from the last one that began at its start up to this attestation."""
+    rows = Attestation.objects.filter(
+        attester_id=attestation.attester_id, code="", reset_count=attestation.reset_count, pk__lte=attestation.pk
+    )
+    first = rows.filter(ima_from=0, ima_log__isnull=False).order_by("-pk").values_list("pk", flat=True).first()
+    if first is None:
+        return
+    found = rows.filter(pk__gte=first, ima_log__isnull=False).order_by("pk").select_related("ima_log")
+    for row in found.only("ima_log__content", "ima_log"):
+        if row.ima_log is not None:
+            yield bytes(row.ima_log.content)
