@@ -80,17 +80,23 @@ class Storm:
     pairs: Sequence[float]
 
     def lines(self, log: bytes) -> list[str]:
-        count, whole = len(self.pairs), self.seconds * 10  # in percent of one processor
+        count, percent = len(self.pairs), 0.1 / self.seconds  # of one processor
+        others = (cpu_count() or 1) * self.seconds * 1000 - self.portal - self.database - self.client - self.idle
+        shares = {
+            "portal": self.portal,
+            "database": self.database,
+            "this client": self.client,
+            "other programs": others,
+            "idle": self.idle,
+        }
         cuts = quantiles(self.pairs, n=20)
-        middle, slow = cuts[9], cuts[18]
         return [
             f"{HOSTS} hosts and connections, {WORKERS} processes, PostgreSQL, {in_kilobytes(log)} log unchanged:"
             f" {count} attestations in {self.seconds:.1f} s, {count / self.seconds:.0f}/s",
             f"CPU for each: portal {self.portal / count:.2f} ms, database {self.database / count:.2f} ms;"
             f" this client {self.client / count:.2f} ms",
-            f"processors: portal {self.portal / whole:.0f} %, database {self.database / whole:.0f} %,"
-            f" client {self.client / whole:.0f} %, idle {self.idle / whole:.0f} %, of {cpu_count()} times 100 %",
-            f"challenge and Evidence together: half within {middle:.0f} ms, 95 % within {slow:.0f} ms",
+            "processors: " + ", ".join(f"{who} {max(spent, 0) * percent:.0f} %" for who, spent in shares.items()),
+            f"challenge and Evidence together: half within {cuts[9]:.0f} ms, 95 % within {cuts[18]:.0f} ms",
         ]
 
 
