@@ -31,7 +31,7 @@ TEMPLATES: Final[Mapping[str, str]] = {
 _U32: Final = Struct("<I")
 _LEGACY: Final = "ima"
 _LEGACY_DIGEST: Final = 20
-_DIGEST_FIELDS: Final = frozenset({"d-ng", "d-ngv2", "d-modsig"})
+_FILE_DIGESTS: Final = frozenset({"d-ng", "d-ngv2"})
 _NAME_FIELD: Final = "n-ng"
 _BINARY_FIELDS: Final = frozenset({"sig", "buf", "modsig"})
 _LONGEST_ALGORITHM: Final = 64
@@ -235,10 +235,16 @@ def _field(content: bytes) -> bytes:
 
 
 def _fields(template: str) -> tuple[str, ...]:
-    """The fields of a template by name, or of one that the kernel's command line put together ("d-ng|n-ng")."""
+    """The fields of a template by name, or of one that the kernel's command line put together ("d-ng|n-ng").
+
+    No digest covers a template's name. So whatever it says, the file's digest is the first field and its path the
+    second: else a host could let another field of the same line, such as the digest of a module without its appended
+    signature, pass for the file's.
+    """
     kinds = tuple(TEMPLATES.get(template, template).split("|"))
-    supported = set(kinds) <= {*_DIGEST_FIELDS, *_BINARY_FIELDS, _NAME_FIELD} and len(set(kinds)) == len(kinds)
-    if not supported or _NAME_FIELD not in kinds or not {"d-ng", "d-ngv2"} & set(kinds):
+    rest = kinds[2:]
+    known = set(rest) <= {*_BINARY_FIELDS, "d-modsig"} and len(set(rest)) == len(rest)
+    if not known or kinds[0] not in _FILE_DIGESTS or kinds[1:2] != (_NAME_FIELD,):
         raise ParseError(f"The IMA template {template[:64]!r} is not known.")
     return kinds
 

@@ -99,7 +99,7 @@ def test_the_other_templates_are_read() -> None:
     assert decoded(b"ima-modsig", D_NG, name, b"", b"", b"").modsig_digest == ""
     assert decoded(b"ima-ngv2", b"ima:" + D_NG, name).file_digest == "sha256:" + DIGEST.hex()
     assert decoded(b"ima-sigv2", b"verity:" + D_NG, name, b"s").algorithm == "verity:sha256"
-    assert decoded(b"n-ng|d-ng", name, D_NG).path == b"/x"
+    assert decoded(b"d-ng|n-ng|buf|sig", D_NG, name, b"b", b"s").signature == b"s"
     assert decoded(b"ima-ng", b"sm3_256:\0" + bytes(32), name).algorithm == "sm3_256"
 
 
@@ -121,7 +121,10 @@ BROKEN_LINES = {
     "an unknown template": line_of(record(fields(D_NG, b"/x\0"), name=b"ima-new")),
     "a template without a name": line_of(record(fields(D_NG), name=b"d-ng")),
     "a template without a digest": line_of(record(fields(b"/x\0"), name=b"n-ng")),
-    "a field twice": line_of(record(fields(D_NG, D_NG, b"/x\0"), name=b"d-ng|d-ng|n-ng")),
+    "a field twice": line_of(record(fields(D_NG, b"/x\0", b"", b""), name=b"d-ng|n-ng|sig|sig")),
+    "a path before its digest": line_of(record(fields(b"/x\0", D_NG), name=b"n-ng|d-ng")),
+    "another digest before the file's": line_of(record(fields(D_NG, b"/x\0", D_NG), name=b"d-modsig|n-ng|d-ng")),
+    "two digests of the file": line_of(record(fields(D_NG, b"/x\0", D_NG), name=b"d-ngv2|n-ng|d-ng")),
     "a template that is not ASCII": line_of(record(fields(D_NG, b"/x\0"), name=b"\xff")),
     "a path without its NUL": line_of(record(fields(D_NG, b"/x"))),
     "no path": line_of(record(fields(D_NG, b""))),
