@@ -6,7 +6,7 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitVie
 from rest_framework.permissions import AllowAny
 
 from fabric import errors
-from fabric.views import audit, entrance, fleet, tenants, trust
+from fabric.views import audit, baselines, entrance, fleet, tenants, trust
 
 handler400 = errors.bad_request
 handler403 = errors.permission_denied
@@ -37,11 +37,11 @@ urlpatterns = [
     # trust
     path("proposals/", trust.proposals, name="proposals"),
     path("proposals/<int:proposal_id>/", trust.proposal, name="proposal"),
-    path("baselines/", trust.baselines, name="baselines"),
-    path("baselines/<uuid:baseline_id>/", trust.baseline, name="baseline"),
-    path("baselines/<uuid:baseline_id>/retire/", trust.retire_baseline, name="retire-baseline"),
+    path("baselines/", baselines.baselines, name="baselines"),
+    path("baselines/<uuid:baseline_id>/", baselines.baseline, name="baseline"),
+    path("baselines/<uuid:baseline_id>/retire/", baselines.retire_baseline, name="retire-baseline"),
     path("certificates/deny/", trust.deny_certificates, name="deny-certificates"),
-    path("attestations/<int:attestation_id>/capture/", fleet.capture_baseline, name="capture-baseline"),
+    path("attestations/<int:attestation_id>/capture/", baselines.capture_baseline, name="capture-baseline"),
     # records
     path("attestations/", audit.attestations, name="attestations"),
     path("attestations/<int:attestation_id>/", audit.attestation_detail, name="attestation"),

@@ -14,7 +14,7 @@ from attestation import service as attestation
 from fabric import feed
 from fabric.access import asked, needs, page, person
 from fabric.errors import explained
-from fabric.forms import CaptureForm, DangerForm, ReasonForm
+from fabric.forms import DangerForm, ReasonForm
 from fabric.models import Host, VirtualMachine
 from fabric.pictures import chart
 from fabric.tenancy import usage
@@ -105,25 +105,6 @@ def propose_host(request: HttpRequest, attester_id: UUID) -> HttpResponse:
         messages.success(request, "Put forward. An approver decides it; you cannot.")
         return redirect("proposal", proposal.pk)
     return page(request, "fabric/propose_host.html", {"form": form, "attester": attestation.attester(attester_id)})
-
-
-@require_http_methods(["GET", "POST"])
-@needs("attestation.propose")
-@explained
-def capture_baseline(request: HttpRequest, attestation_id: int) -> HttpResponse:
-    source = attestation.attestation(attestation_id)
-    form = CaptureForm(request.POST or None)
-    if request.method == "POST" and form.is_valid():
-        proposal = attestation.capture_baseline(
-            attestation_id,
-            name=form.cleaned_data["name"],
-            by=person(request),
-            reason=form.cleaned_data["reason"],
-            now=timezone.now(),
-        )
-        messages.success(request, "Captured and put forward. It counts once an approver accepts it.")
-        return redirect("proposal", proposal.pk)
-    return page(request, "fabric/capture_baseline.html", {"form": form, "source": source})
 
 
 @require_http_methods(["GET", "POST"])

@@ -1,6 +1,4 @@
-"""What people decide: proposals, and the baselines that come of them."""
-
-from uuid import UUID
+"""What people decide: proposals, and the end of every certificate."""
 
 from django.conf import settings
 from django.contrib import messages
@@ -69,42 +67,6 @@ def _choices(verdict: str) -> list[tuple[str, str]]:
     """Offer what can be decided: a host without an EK certificate is approved only by saying so."""
     approve = {"trusted": [(APPROVE, "Approve")], "absent": [(APPROVE_UNENDORSED, "Approve without an EK certificate")]}
     return [*approve.get(verdict, []), (REJECT, "Reject")]
-
-
-@require_GET
-@needs("fabric.view_fleet")
-def baselines(request: HttpRequest) -> HttpResponse:
-    return page(request, "fabric/baselines.html", {"baselines": attestation.baselines()})
-
-
-@require_GET
-@needs("fabric.view_fleet")
-def baseline(request: HttpRequest, baseline_id: UUID) -> HttpResponse:
-    found = attestation.baseline(baseline_id)
-    fits, differs = attestation.matching(found)
-    context = {
-        "baseline": found,
-        "fits": fits,
-        "hosts_compared": len(fits) + len(differs),
-        "events": attestation.baseline_events(found),
-        "proposals": attestation.proposals().filter(baseline=found),
-    }
-    return page(request, "fabric/baseline.html", context)
-
-
-@require_http_methods(["GET", "POST"])
-@needs("attestation.revoke")
-@explained
-def retire_baseline(request: HttpRequest, baseline_id: UUID) -> HttpResponse:
-    found = attestation.baseline(baseline_id)
-    form = DangerForm(request.POST or None, request=request, expected=found.name, of="baseline")
-    if request.method == "POST" and form.is_valid():
-        reason = form.cleaned_data["reason"]
-        attestation.retire_baseline(baseline_id, by=person(request), reason=reason, now=timezone.now())
-        messages.success(request, f"{found.name} is retired. Hosts that match no other baseline get no more keys.")
-        return redirect("baseline", baseline_id)
-    context = {"form": form, "baseline": found, "loses": attestation.losing(found)}
-    return page(request, "fabric/retire_baseline.html", context)
 
 
 @require_http_methods(["GET", "POST"])
