@@ -44,7 +44,8 @@ class Boot:
     @property
     def platform(self) -> str:
         """What the log looks like. For people and for capturing: a rule goes by what the baseline says."""
-        return "windows" if self.facts.get("cold_boot") or self.facts.get("code_integrity") else "linux"
+        fact = self.facts.get("platform")
+        return "windows" if fact is not None and fact.value == "windows" else "linux"
 
 
 class Logs(Protocol):
