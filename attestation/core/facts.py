@@ -24,6 +24,7 @@ _EV_S_CRTM_VERSION: Final = 0x8
 _MEASURED_TEXT: Final = 4096
 # What the kernel's EFI stub puts before the name of what it measures: its load options, the initial ramdisk.
 _STUB_TAGS: Final = (b"\xed\x22\x3b\x8f", b"\xec\x22\x3b\x8f")
+_WINDOWS_SETTINGS: Final = (12, 13)
 # A further command line would come with its command and its kernel: three measurements, of which none may be hidden.
 _FEWEST_TO_BOOT: Final = 3
 
@@ -39,7 +40,8 @@ def read_facts(events: Sequence[VerifiedEvent], *, bank: str, confidential: bool
     facts |= _linux_facts(facts["kernel_command_line"])
     windows = {} if confidential else windows_facts(events, bank=bank)
     facts |= {name: None if found is None else Fact(*found) for name, found in windows.items()}
-    return {"platform": _platform(boot, facts["kernel_command_line"], windows=any(windows.values())), **facts}
+    settings = any(found is not None and found[1] in _WINDOWS_SETTINGS for found in windows.values())
+    return {"platform": _platform(boot, facts["kernel_command_line"], windows=settings), **facts}
 
 
 def _platform(boot: Boot, command_line: Fact | None, *, windows: bool) -> Fact | None:

@@ -21,7 +21,7 @@ from attestation.core.eventlog import UnverifiedEvent, parse_event_log
 from attestation.core.ima import ima_records
 from attestation.core.ima_templates import binary_from_text, decode_line, is_text
 from attestation.core.quote import BOOT_PCRS, QUOTED_PCRS
-from attestation.core.sipa import SI_POLICY, parse_sipa
+from attestation.core.sipa import BOOT_REVOCATION_LIST, OS_REVOCATION_LIST, SECURE_BOOT_POLICY, SI_POLICY, parse_sipa
 from attestation.core.transport import policy_pcr
 from attestation.core.uefi import parse_authority, parse_variable
 from attestation.errors import ParseError
@@ -153,8 +153,24 @@ def sipa_values() -> list[bytes]:
 @cache
 def si_policies() -> list[bytes]:
     made = pack("<QHHI", 1, 4, 0x800C, 32) + "p\0".encode("utf-16-le") + bytes(32)
-    kind = pack("<I", SI_POLICY)
-    return [made, *(value[4:] for value in sipa_values() if value.startswith(kind))]
+    return [made, *_values_of(SI_POLICY)]
+
+
+@cache
+def revocation_lists() -> list[bytes]:
+    made = pack("<QIH", 132_000_000_000_000_000, 32, 0xB) + bytes(32)
+    return [made, *_values_of(BOOT_REVOCATION_LIST), *_values_of(OS_REVOCATION_LIST)]
+
+
+@cache
+def secure_boot_policies() -> list[bytes]:
+    made = pack("<IIHHII", 1, 20, 0xB, 32, 0, 0) + bytes(32)
+    return [made, *_values_of(SECURE_BOOT_POLICY)]
+
+
+def _values_of(kind: int) -> Iterator[bytes]:
+    head = pack("<I", kind)
+    return (value[4:] for value in sipa_values() if value.startswith(head))
 
 
 @cache

@@ -178,3 +178,26 @@ def test_the_platform_is_told_or_left_open(entry: dict[str, Any]) -> None:
         assert fact.value == entry["os"].lower()
     elif entry["os"] == "Linux" and entry.get("expected_kernel_cmdline"):
         pytest.fail("the kernel's command line proves that this is Linux")
+
+
+SIPA_FACTS: dict[str, dict[str, object]] = {
+    "kgoldman_ibmtss/dell1.log": {"boot_count": 1039716173, "event_counter": 2304, "cold_boot": True, "vsm": False},
+    "kgoldman_ibmtss/hp1.log": {"boot_count": 42, "event_counter": 3328, "cold_boot": True, "elam": True},
+    "kgoldman_ibmtss/p511.log": {"boot_count": 155, "cold_boot": True, "vsm": True, "bitlocker_unlocks": (4, 1)},
+    "google_go-attestation/windows_gcp_shielded_vm.wbcl.bin": {"memory_overwrite_request": False, "smt_status": 0},
+}
+
+
+@pytest.mark.parametrize("entry", [each for each in ENTRIES if each["file"] in SIPA_FACTS], ids=_file)
+def test_windows_says_how_it_was_started(entry: dict[str, Any]) -> None:
+    facts = _read(entry).facts
+    expected = SIPA_FACTS[entry["file"]]
+    found = {name: facts[name] for name in expected}
+    values = {name: fact and (bool(fact.value) if name == "elam" else fact.value) for name, fact in found.items()}
+    assert values == expected
+    for name in ("revocation_lists", "secure_boot_policies", "authority_keys"):
+        assert facts[name] is not None
+    for name in ("unvalidated_modules", "boot_failures"):
+        fact = facts[name]
+        assert fact is not None
+        assert fact.value == ()

@@ -274,6 +274,12 @@ LATCHES = [
     ("hibernation_disabled", 0x00050024, 1, 0, False),
     ("dep", 0x00050004, 3, 2, False),
     ("cold_boot", 0x00020003, 1, 2, False),
+    ("cold_boot", 0x00020003, 5, 2, False),
+    ("vbs_mmio_nx_required", 0x000A0004, 1, 0, False),
+    ("vbs_boot_chain_required", 0x000A0008, 1, 0, False),
+    ("svn_chain_intact", 0x0002000A, 0, 1, False),
+    ("memory_overwrite_request", 0x0002000B, 0, 0x25, False),
+    ("identity_keys_made", 0x0002000C, 0, 1, False),
 ]
 
 
@@ -297,6 +303,58 @@ def test_windows_answers_nothing_without_proof(name: str, kind: int, good: int, 
     assert value(name, record(12, 6, tagged + b"\1"), record(12, 4, WBCL)) is None
     assert value(name, windows(record_, pcr=11)) is None
     assert value(name, windows(sipa(kind, bytes(3)))) is None
+
+
+def test_the_lowest_version_of_all_stages_counts() -> None:
+    assert value("application_svn", windows(flag(0x00020009, 3, size=4), flag(0x00020009, 2, size=4))) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("dump_encryption_key", 0x00050027), ("smt_status", 0x00050014), ("lsa_iso_config", 0x00050028)]
+)
+def test_two_different_values_are_none(name: str, kind: int) -> None:
+    expected = "02000000" if name == "dump_encryption_key" else 2
+    assert value(name, windows(flag(kind, 2, size=4), flag(kind, 2, size=4))) == expected
+    assert value(name, windows(flag(kind, 2, size=4), flag(kind, 3, size=4))) is None
+    assert value(name, windows(sipa(kind, b""))) is None
+
+
+def module(path: str, *, validated: int) -> bytes:
+    return sipa(0x40010003, sipa(0x00070001, path.encode("utf-16-le")) + flag(0x0007000A, validated))
+
+
+def test_modules_that_the_loader_did_not_accept_are_named() -> None:
+    good, bad = module("good.sys", validated=1), module("bad.sys", validated=0)
+    assert value("unvalidated_modules", windows(good, bad)) == ("bad.sys",)
+    assert value("unvalidated_modules", windows(good)) == ()
+    assert value("unvalidated_modules", windows(sipa(0x40010003, sipa(0x00070004, b"hash")))) is None
+
+
+def test_failures_are_named_or_proved_to_be_none() -> None:
+    assert value("boot_failures", windows(sipa(0x00030001), sipa(0x00030005))) == ("firmware", "hypervisor")
+    assert value("boot_failures", windows(flag(0x00040001, 0))) == ()
+    assert value("boot_failures", windows(flag(0x00040001, 0), ended=False)) is None
+
+
+def test_keys_that_vouch_for_loaders_are_read_from_pcr_14() -> None:
+    key = hashlib.sha256(b"key").hexdigest()
+    assert facts(*TRUST_POINT)["authority_keys"] == Fact((key,), 14, 0)
+    assert value("authority_keys", *TRUST_POINT[:1]) is None
+
+
+def test_policies_and_lists_are_shown_by_their_hash() -> None:
+    policy = sipa(0x00050029, pack("<IIHHII", 1, 20, 0xB, 2, 0, 0) + b"\1\2")
+    lists = sipa(0x00040002, pack("<QIH", 0, 1, 0xB) + b"\3") + sipa(0x00050013, pack("<QIH", 0, 1, 0xB) + b"\4")
+    assert value("secure_boot_policies", windows(policy)) == ("sha256:0102",)
+    assert value("revocation_lists", windows(lists)) == {"sha256:03": "1601-01-01", "sha256:04": "1601-01-01"}
+    assert value("revocation_lists", windows(lists + sipa(0x00050013, b"short"))) is None
+    signer = hashlib.sha256(b"signer").hexdigest()
+    assert value("code_integrity_signers", windows(sipa(0x00050031, b"signer"))) == (signer,)
+
+
+@pytest.mark.parametrize(("content", "shown"), [("\\Windows\0", "\\Windows"), ("a\x1b[2J", None)])
+def test_text_of_windows_is_shown_when_it_can_be(content: str, shown: str | None) -> None:
+    assert value("system_root", windows(sipa(0x00050009, content.encode("utf-16-le")))) == shown
 
 
 def test_two_boot_counters_are_none() -> None:

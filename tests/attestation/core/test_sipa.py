@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attestation.core.sipa import AGGREGATION, BOOT_DEBUGGING, TRUST_BOUNDARY, Record, integer, parse_sipa, text
-from attestation.core.windows import parse_si_policy
+from attestation.core.windows import parse_revocation_list, parse_secure_boot_policy, parse_si_policy
 from attestation.errors import ParseError
 
 
@@ -57,6 +57,13 @@ def test_windows_own_depth_is_read() -> None:
     assert len(list(parse_sipa(nested(8))[0].walk())) == 9
 
 
+def _too_deep() -> bytes:
+    data = b""
+    for _ in range(9):
+        data = sipa(TRUST_BOUNDARY, data)
+    return data
+
+
 REFUSED = {
     "nested nine levels deep": nested(9),
     "nested a hundred levels deep": nested(100),
@@ -64,6 +71,7 @@ REFUSED = {
     "a gibibyte inside an aggregation": sipa(TRUST_BOUNDARY, pack("<II", BOOT_DEBUGGING, 1 << 30)),
     "a child longer than its parent": sipa(TRUST_BOUNDARY, pack("<II", BOOT_DEBUGGING, 9) + b"x") + bytes(8),
     "half a head": b"\1\0\4\0\1",
+    "an empty aggregation too deep": _too_deep(),
     "an aggregation of half a head": sipa(AGGREGATION, b"\1"),
     "records without end": sipa(BOOT_DEBUGGING) * 50_001,
 }
@@ -89,9 +97,48 @@ def test_a_malformed_code_integrity_policy_is_refused(data: bytes) -> None:
         parse_si_policy(data)
 
 
+def test_a_revocation_list_is_its_hash_and_its_day() -> None:
+    data = pack("<QIH", 131_575_104_000_000_000, 32, 0xB) + bytes(32)
+    assert parse_revocation_list(data) == ("sha256:" + "00" * 32, "2017-12-12")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(pack("<QIH", 1, 33, 0xB) + bytes(32), id="a hash longer than the record"),
+        pytest.param(pack("<QIH", 1, 31, 0xB) + bytes(32), id="a byte too many"),
+        pytest.param(pack("<QIH", (1 << 64) - 1, 32, 0xB) + bytes(32), id="a date that no calendar has"),
+    ],
+)
+def test_a_malformed_revocation_list_is_refused(data: bytes) -> None:
+    with pytest.raises(ParseError):
+        parse_revocation_list(data)
+
+
+def test_a_secure_boot_policy_is_its_hash() -> None:
+    data = pack("<IIHHII", 1, 24, 0xB, 32, 0, 1) + bytes(4) + bytes(range(32)) + b"a signer"
+    assert parse_secure_boot_policy(data) == "sha256:" + bytes(range(32)).hex()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(pack("<IIHHII", 2, 20, 0xB, 32, 0, 0) + bytes(32), id="another version"),
+        pytest.param(pack("<IIHHII", 1, 19, 0xB, 32, 0, 0) + bytes(32), id="a hash inside the head"),
+        pytest.param(pack("<IIHHII", 1, 1 << 31, 0xB, 32, 0, 0) + bytes(32), id="a hash far away"),
+        pytest.param(pack("<IIHHII", 1, 20, 0xB, 33, 0, 0) + bytes(32), id="a hash longer than the record"),
+    ],
+)
+def test_a_malformed_secure_boot_policy_is_refused(data: bytes) -> None:
+    with pytest.raises(ParseError):
+        parse_secure_boot_policy(data)
+
+
 @given(st.binary(max_size=300))
 def test_any_bytes_give_records_or_a_parse_error(data: bytes) -> None:
-    for parse in (parse_sipa, parse_si_policy):
+    for parse in (parse_sipa, parse_si_policy, parse_revocation_list, parse_secure_boot_policy):
         try:
             parse(data)
         except ParseError:
