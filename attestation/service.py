@@ -63,6 +63,17 @@ from attestation.reads import (
     status_counts,
     waiting,
 )
+from attestation.runtime_policies import (
+    RuntimeChange,
+    accept_files,
+    accept_finding,
+    runtime_policies,
+    runtime_policy,
+)
+from attestation.runtime_policies import difference as runtime_difference
+from attestation.runtime_policies import from_host as runtime_policy_from_host
+from attestation.runtime_policies import from_text as runtime_policy_from_text
+from attestation.runtime_policies import text_of as runtime_policy_text
 
 __all__ = [
     "Cause",
@@ -75,7 +86,10 @@ __all__ = [
     "Hour",
     "Outcome",
     "ReceivedEvidence",
+    "RuntimeChange",
     "Tally",
+    "accept_files",
+    "accept_finding",
     "activate",
     "add_group",
     "amend_baseline",
@@ -134,6 +148,12 @@ __all__ = [
     "revocation_list",
     "revoke_certificate",
     "revoke_host",
+    "runtime_difference",
+    "runtime_policies",
+    "runtime_policy",
+    "runtime_policy_from_host",
+    "runtime_policy_from_text",
+    "runtime_policy_text",
     "shown_status",
     "signing_certificates",
     "start_draft",

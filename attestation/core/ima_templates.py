@@ -5,6 +5,7 @@ length and its content. The words of a line are worth as much as the line: repla
 """
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -29,6 +30,7 @@ TEMPLATES: Final[Mapping[str, str]] = {
 }
 
 _U32: Final = Struct("<I")
+_UNSAFE: Final = re.compile(rb"[^\x20-\x5b\x5d-\x7e]")
 _LEGACY: Final = "ima"
 _LEGACY_DIGEST: Final = 20
 _FILE_DIGESTS: Final = frozenset({"d-ng", "d-ngv2"})
@@ -91,6 +93,11 @@ class ImaEntry:
         """The path for people: what could break a line or a terminal is escaped."""
         text = self.path.decode("utf-8", "backslashreplace")
         return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def path_text(path: bytes) -> str:
+    """Write a path in printable ASCII that stands for it alone: every other byte, and a backslash, as "\\xNN"."""
+    return _UNSAFE.sub(lambda found: b"\\x%02x" % found.group()[0], path).decode("ascii")
 
 
 def decode_line(line: bytes) -> ImaEntry:

@@ -4,12 +4,13 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Final
 
-from attestation.core.finding import Finding
+from attestation.core.finding import Deviation, Finding
 from attestation.core.ima import IMA_PCR
-from attestation.core.ima_templates import ImaEntry, decode_line
+from attestation.core.ima_templates import ImaEntry, decode_line, path_text
 from attestation.errors import ParseError
 
 SHOWN_FINDINGS: Final = 20
+MEASURED_FILE: Final = "Measured file"
 
 _SUBSTATUS: Final = "CodeIntegrityPolicy"
 _SHOWN_DIGESTS: Final = 3
@@ -30,8 +31,13 @@ _MORE: Final = {
 }
 
 
-def finding(code: str, what: str, why: str, remedy: str) -> Finding:
-    return Finding(code, _SUBSTATUS, what, why, remedy, (IMA_PCR,))
+def finding(code: str, what: str, why: str, remedy: str, deviations: tuple[Deviation, ...] = ()) -> Finding:
+    return Finding(code, _SUBSTATUS, what, why, remedy, (IMA_PCR,), deviations=deviations)
+
+
+def _deviation(entry: ImaEntry, expected: str = "") -> tuple[Deviation, ...]:
+    """The file as a runtime policy's text names it, so that it can be accepted just as it was found."""
+    return (Deviation(IMA_PCR, MEASURED_FILE, path_text(entry.path), True, expected, entry.file_digest),)
 
 
 NO_BOOT_AGGREGATE: Final = finding(
@@ -72,7 +78,8 @@ def unknown_file(entry: ImaEntry) -> Finding:
     if entry.signature:
         why += " It carries a signature, by none of the policy's signing certificates."
     remedy = f"Remove the file, {_RESTART}; {_ACCEPT}."
-    return finding("ima_unknown_file", f"{_quoted(entry)} was measured, and nobody approved it.", why, remedy)
+    what = f"{_quoted(entry)} was measured, and nobody approved it."
+    return finding("ima_unknown_file", what, why, remedy, _deviation(entry))
 
 
 def changed_file(entry: ImaEntry, approved: tuple[bytes, ...]) -> Finding:
@@ -81,7 +88,8 @@ def changed_file(entry: ImaEntry, approved: tuple[bytes, ...]) -> Finding:
         shown.append(f"{len(approved) - _SHOWN_DIGESTS} more")
     why = f"Its digest is {entry.file_digest}; the runtime policy accepts {' or '.join(shown)}."
     remedy = f"Restore the approved file, {_RESTART}; {_ACCEPT}."
-    return finding("ima_changed_file", f"{_quoted(entry)} is not as approved.", why, remedy)
+    what, expected = f"{_quoted(entry)} is not as approved.", _readable(approved[0]) if approved else ""
+    return finding("ima_changed_file", what, why, remedy, _deviation(entry, expected))
 
 
 def bad_signature(entry: ImaEntry, reason: str) -> Finding:

@@ -9,19 +9,19 @@ from collections.abc import Iterable
 from typing import Final
 
 from attestation.core.ima_signature import ImaSigner
+from attestation.core.ima_templates import path_text
 from attestation.core.runtime import RuntimePolicy, template_digest
 from attestation.errors import ParseError, TooLarge
 
 RUNTIME_TEXT_LIMIT: Final = 128 << 20
 _ESCAPED: Final = re.compile(rb"\\x([0-9a-f]{2})")
-_UNSAFE: Final = re.compile(rb"[^\x20-\x5b\x5d-\x7e]")
 _LONGEST_DIGEST: Final = 200
 
 
 def runtime_text(policy: RuntimePolicy) -> bytes:
     """Write the accepted files of a policy down."""
     lines = [
-        b"%s  %s\n" % (_digest_text(digest), _UNSAFE.sub(_escape, path))
+        b"%s  %s\n" % (_digest_text(digest), path_text(path).encode("ascii"))
         for path, digests in policy.accepted.items()
         for digest in digests
     ]
@@ -45,11 +45,16 @@ def parse_runtime_text(
         form = forms.get(digest)
         if form is None:
             form = forms[digest] = _form(digest, number)
-        plain = _ESCAPED.sub(_unescape, path) if b"\\" in path else path
+        plain = text_path(path) if b"\\" in path else path
         digests = accepted.get(plain, ())
         if form not in digests:
             accepted[plain] = (*digests, form)
     return RuntimePolicy(accepted, tuple(each.encode() for each in excludes), tuple(signers))
+
+
+def text_path(text: bytes) -> bytes:
+    """Return the path that `path_text` wrote."""
+    return _ESCAPED.sub(_unescape, text)
 
 
 def _form(digest: bytes, number: int) -> bytes:
@@ -64,10 +69,6 @@ def _form(digest: bytes, number: int) -> bytes:
 def _digest_text(form: bytes) -> bytes:
     algorithm, _, digest = form.partition(b":\0")
     return b"%s:%s" % (algorithm, digest.hex().encode())
-
-
-def _escape(found: re.Match[bytes]) -> bytes:
-    return b"\\x%02x" % found.group()[0]
 
 
 def _unescape(found: re.Match[bytes]) -> bytes:

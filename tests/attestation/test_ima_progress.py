@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.contrib.auth.models import User
@@ -104,7 +105,7 @@ def test_only_what_is_new_travels_the_second_time(watched: Portal, running: Runn
     running.measure(ng(b"/usr/bin/ssh", b"ssh"))
     assert running.attest(watched, boot=resets(running.machine)).json()["status"] == "Passed"
     assert running.asked_from == before
-    progress = ImaProgress.objects.get(pk=running.machine.attester)
+    progress = ImaProgress.objects.get(pk=UUID(running.machine.attester))
     assert (progress.offset, progress.entries) == (len(running.list), 5)
 
 
@@ -130,7 +131,7 @@ def test_a_host_that_started_again_sends_its_whole_list(watched: Portal, running
 def test_a_rest_that_does_not_go_on_from_what_is_known_is_refused(watched: Portal, running: Running) -> None:
     running.attest(watched)
     running.measure(ng(b"/a", b"a"), ng(b"/b", b"b"))
-    boot, known = resets(running.machine), ImaProgress.objects.get(pk=running.machine.attester).offset
+    boot, known = resets(running.machine), ImaProgress.objects.get(pk=UUID(running.machine.attester)).offset
     for sent in (running.list, b"", running.list[known + len(ng(b"/a", b"a")) :]):
         answer = running.attest(watched, boot=boot, sent=sent)
         assert (answer.status_code, answer.json()["code"]) == (422, "ima_replay_mismatch")
