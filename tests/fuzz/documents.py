@@ -6,6 +6,8 @@ owner or a host too, and signs what it likes.
 
 import hashlib
 import json
+from dataclasses import replace
+from datetime import timedelta
 from functools import cache
 from typing import Any
 
@@ -14,6 +16,9 @@ from joserfc import jwe, jws
 from joserfc.jwk import ECKey, OctKey
 
 from attestation.core.base64url import to_b64u
+from attestation.core.check import Parameters
+from attestation.core.document import BaselineEntry, PolicyDocument, to_json
+from attestation.core.policy import PolicyException
 from kps.core import jose
 from kps.core.bundle import VmDescription, VmState, build_state, build_vm
 from kps.core.guardian import build_metadata
@@ -36,6 +41,12 @@ def value_of(data: bytes) -> Any:
         return json.loads(data)
     except (ValueError, RecursionError):
         return text_of(data)
+
+
+def object_of(data: bytes) -> dict[str, Any]:
+    """What is read where nothing but a JSON object comes through."""
+    value = value_of(data)
+    return value if isinstance(value, dict) else {}
 
 
 def text_of(data: bytes) -> str:
@@ -208,3 +219,16 @@ def answers() -> list[bytes]:
             }
         )
     ]
+
+
+def policies() -> list[bytes]:
+    """An appraisal policy as it is written down, with one of everything."""
+    exception = PolicyException("iommu", NOW, "Ada", "until the new board", frozenset({"1"}), frozenset({7}), True)
+    document = PolicyDocument(
+        baselines=(BaselineEntry("1", NOW, NOW + timedelta(days=1)), BaselineEntry("2")),
+        parameters=Parameters(("1.0",), 10, ("ab" * 32,)),
+        exceptions=(exception, replace(exception, check="baseline", hosts=frozenset())),
+        runtime="1",
+        code_policies=("1",),
+    )
+    return [_text(to_json(document))]

@@ -7,12 +7,15 @@ from struct import unpack_from
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from attestation.core.appraise import AppraisalPolicy, AttestationResult, Finding, ReferenceValues, appraise
-from attestation.core.claims import Claims, Evidence, verify_evidence
+from attestation.core import claims
+from attestation.core.appraise import AttestationResult, appraise
+from attestation.core.checks import CHECKS
+from attestation.core.claims import Boot, Claims, Evidence, SentLogs, verify_evidence
 from attestation.core.credential import make_credential
 from attestation.core.difference import Difference, Same, difference
 from attestation.core.endorsement import Endorsement, certificate_key, parse_certificate, verify_endorsement
 from attestation.core.eventlog import EventLog, parse_event_log
+from attestation.core.finding import Finding
 from attestation.core.handover import wrap_to_transport_key
 from attestation.core.ima import Extension, ImaReplay, replay_list
 from attestation.core.ima import ima_values as values_of_list
@@ -20,7 +23,9 @@ from attestation.core.ima_signature import ImaSigner, parse_signature, parse_sig
 from attestation.core.ima_templates import BootAggregate, boot_aggregate, decode_line, path_and_digest
 from attestation.core.inspection import LogReport, inspect_log
 from attestation.core.oddities import Oddity, find_oddities
+from attestation.core.policy import AppraisalPolicy
 from attestation.core.quote import BOOT_PCRS, QUOTED_PCRS, Quote, verify_quote
+from attestation.core.reference import PLATFORMS, ReferenceValues, by_value
 from attestation.core.replay import VerifiedEvent, events_behind, replay, replay_values
 from attestation.core.runtime import RuntimePolicy, appraise_runtime
 from attestation.core.signature import verify_signature
@@ -123,20 +128,34 @@ def claimed(data: bytes, ima: bytes | None = None) -> Claims:
     signed = quote(NONCE, digest(SHA256, b"".join(pcrs.values())), QUOTED_PCRS)
     transport = replace(seeds.TRANSPORT, policy=policy_pcr((BANK, BOOT_PCRS), pcrs)).public
     certify = certification(NONCE, parse_public(transport).name)
-    evidence = Evidence(signed, seeds.AK.sign(signed), pcrs, data, ima, transport, certify, seeds.AK.sign(certify))
-    return verify_evidence(evidence, ak=AK, nonce=NONCE)
+    evidence = Evidence(signed, seeds.AK.sign(signed), pcrs, transport, certify, seeds.AK.sign(certify))
+    return verify_evidence(evidence, ak=AK, nonce=NONCE, logs=SentLogs(data, ima))
 
 
 @cache
-def policy() -> AppraisalPolicy:
-    """One baseline: a captured boot."""
+def policy(platform: str = "linux") -> AppraisalPolicy:
+    """One baseline, a captured boot; every check is required, and every other file of the captured lists accepted."""
     approved = boot("secureboot-on")
-    return AppraisalPolicy(1, (ReferenceValues("1", "trixie", BANK, approved.pinned, approved.events),))
+    baseline = ReferenceValues("1", "trixie", BANK, by_value(approved.pinned), approved.events, platform)
+    return AppraisalPolicy(1, (baseline,), required=frozenset(CHECKS), runtime=runtime_policy())
 
 
-def appraised(data: bytes) -> AttestationResult:
-    claims = claimed(data)
-    return appraise(claims.pcrs, claims.events, policy())
+def appraised(data: bytes) -> list[AttestationResult]:
+    """Appraise whatever was booted, as either kind of system."""
+    proved = claimed(data)
+    return [appraise(proved, policy(platform), host="1", now=NOW) for platform in PLATFORMS]
+
+
+def appraised_list(ima: bytes) -> AttestationResult:
+    return appraise(claimed(boot("secureboot-off").log, ima), policy(), host="1", now=NOW)
+
+
+def read_boot(data: bytes) -> Boot:
+    return claims.read_boot(data, replay_values(parse_event_log(data), BANK))
+
+
+def read_ima(ima: bytes) -> ImaReplay | None:
+    return claims.read_ima(ima, seeds.BLANK | ima_values(ima))
 
 
 def compared(data: bytes) -> tuple[Difference | Same, ...]:

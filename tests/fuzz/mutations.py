@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, Final
 
+from hypothesis import strategies as st
+
 ODD_BYTES: Final = (b"", b"\0", b"\xff", b"\n", b"\0" * 32, b"\xff" * 32, b"\x30\x80", b"\0\0\1\0")
 ODD_VALUES: Final[tuple[Any, ...]] = (
     *(None, True, False, 0, -1, 1, 2**31, 2**53 + 1, 2**64, 10**400, 0.5, [], {}, [[]], {"": {}}),
@@ -15,6 +17,10 @@ ODD_VALUES: Final[tuple[Any, ...]] = (
 )
 _TIMES: Final = (1, 1, 1, 2, 3)
 _WIDTHS: Final = (1, 2, 4, 8)
+
+
+def damaged(good: bytes, *, others: Sequence[bytes], limit: int) -> st.SearchStrategy[bytes]:
+    return st.randoms(use_true_random=False).map(lambda random: mutate(good, random, others=others, limit=limit))
 
 
 def mutate(data: bytes, random: Random, *, others: Sequence[bytes], limit: int) -> bytes:

@@ -257,3 +257,7 @@ def command_lines() -> list[bytes]:
 
 def file_digests() -> list[bytes]:
     return [b"sha256:" + b"ab" * 32, b"verity:sha512:" + b"0" * 128, b"sha1:" + b"f" * 40]
+
+
+def runtime_texts() -> list[bytes]:
+    return [b"# files\nsha256:" + b"ab" * 32 + b"  /bin/sh\nverity:sha256:" + b"0" * 64 + b"  /a\\x0ab\n"]

@@ -25,6 +25,7 @@ from attestation.core import (
     credential,
     der,
     difference,
+    document,
     endorsement,
     eventlog,
     facts,
@@ -36,6 +37,7 @@ from attestation.core import (
     quote,
     replay,
     runtime,
+    runtime_text,
     signature,
     sipa,
     tpm,
@@ -113,7 +115,7 @@ def _target(
 def _answer(read: Callable[[Any], object]) -> Target:
     """A reader of the portal's answers, which are JSON objects; `guardedhost.client` expects these exceptions."""
     raises = (KeyError, ValueError, TypeError, AttributeError, OverflowError)
-    return _target(read, documents.answers, lambda data: dict(value_of(data)), raises=raises, limit=DOCUMENT)
+    return _target(read, documents.answers, documents.object_of, raises=raises, limit=DOCUMENT)
 
 
 def _message(serializer: type[Serializer[object]], seeds: Seeds) -> Target:
@@ -144,7 +146,9 @@ TARGETS: Final = (
     _target(partial(inspection.inspect_log, measured=None), seeds.logs, limit=LARGE),
     _target(inspection.inspect_log, seeds.logs, run=forge.inspected, limit=LARGE, variant="measured"),
     _target(claims.verify_evidence, seeds.logs, run=forge.claimed, raises=Refusal, limit=LARGE),
+    _target(claims.read_boot, seeds.logs, run=forge.read_boot, raises=Refusal, limit=LARGE),
     _target(appraise.appraise, seeds.logs, run=forge.appraised, raises=Refusal, limit=LARGE),
+    _target(appraise.appraise, seeds.ima_lists, run=forge.appraised_list, raises=Refusal, limit=LARGE, variant="ima"),
     _target(words.describe, seeds.events, run=forge.described, raises=_NOTHING),
     _target(words.secure_boot, seeds.logs, events_of, raises=Refusal, limit=LARGE),
     _target(command_line.read_command_line, seeds.command_lines, text_of, raises=_NOTHING),
@@ -171,6 +175,7 @@ TARGETS: Final = (
     _target(ima.ima_values, seeds.ima_lists, run=forge.ima_values, limit=LARGE),
     _target(partial(ima.replay_ima, quoted=bytes(32), bank=BANK), seeds.ima_lists, raises=Refusal, limit=LARGE),
     _target(ima.replay_list, seeds.ima_lists, run=forge.replayed, limit=LARGE),
+    _target(claims.read_ima, seeds.ima_lists, run=forge.read_ima, raises=Refusal, limit=LARGE),
     _target(ima_templates.ima_entries, seeds.ima_lists, limit=LARGE),
     _target(ima_templates.binary_from_text, seeds.ima_texts, limit=DOCUMENT),
     _target(ima_templates.decode_line, seeds.ima_lines),
@@ -180,7 +185,9 @@ TARGETS: Final = (
     _target(ima_signature.signed_by, seeds.ima_signatures, run=forge.file_signed),
     _target(ima_signature.parse_signer, seeds.certificates),
     _target(runtime.appraise_runtime, seeds.ima_lists, run=forge.judged, limit=LARGE),
+    _target(runtime_text.parse_runtime_text, seeds.runtime_texts, limit=DOCUMENT),
     _target(runtime.template_digest, seeds.file_digests, text_of),
+    _target(document.parse_document, documents.policies, documents.object_of, limit=DOCUMENT),
     # --- certificates
     _target(der.read_element, seeds.certificates),
     _target(der.read_elements, seeds.certificates),

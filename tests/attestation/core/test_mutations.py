@@ -4,29 +4,33 @@ Real Evidence of a software TPM. What its signatures and PCRs cover may not chan
 type of an event, the data behind a program's hash, the tail of an IMA list) may, and then the verdict may not.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise, permutations
-from random import Random
 from struct import pack
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from attestation.core.appraise import AppraisalPolicy, AttestationResult, ReferenceValues, appraise
-from attestation.core.claims import Claims, Evidence, verify_evidence
+from attestation.core.appraise import AttestationResult, appraise, checked
+from attestation.core.check import Verdict
+from attestation.core.claims import Claims, Evidence, SentLogs, verify_evidence
 from attestation.core.eventlog import EVENT_LOG_LIMIT
 from attestation.core.ima import ima_measurements, ima_records
 from attestation.core.ima_templates import TEMPLATES, path_and_digest
+from attestation.core.policy import AppraisalPolicy
 from attestation.core.quote import BOOT_PCRS, QUOTED_PCRS
-from attestation.core.replay import VerifiedEvent
+from attestation.core.reference import ReferenceValues, by_value
+from attestation.core.runtime import RuntimePolicy
 from attestation.core.tpm import TpmPublic, parse_public
 from attestation.errors import BadSignature, ParseError, Refusal, VerificationError, WrongNonce, WrongPcrDigest
 from tests.boot_logs import boot, no_action, record, records_of
 from tests.fuzz import seeds
-from tests.fuzz.mutations import mutate
+from tests.fuzz.mutations import damaged
 from tests.ima_lists import fields, ng, violated
+from tests.kps.parties import NOW
 from tests.machines import Machine, booted
 from tests.tpm_forge import number, sized
 from tests.tpm_lab import Key, Maker
@@ -38,10 +42,11 @@ CUSTOM = [b"|".join(kinds) for count in range(1, 6) for kinds in permutations(FI
 TEMPLATE_NAMES = (*(name.encode() for name in TEMPLATES), *CUSTOM)
 SIGNED = ("quote", "transport_certify")
 SIGNATURES = ("signature", "transport_signature")
+LOGS = ("event_log", "ima_log")
 PARTS = (*SIGNED, *SIGNATURES, "transport_public")
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 MANY = settings(
-    max_examples=250,
+    max_examples=400,
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much],
@@ -56,45 +61,80 @@ class Attempt:
     """A set of Evidence as it is verified: by the AK that the host is known by, for the nonce that it was given."""
 
     evidence: Evidence
+    logs: SentLogs
     ak: TpmPublic
     nonce: bytes = NONCE
 
     def claims(self) -> Claims:
-        return verify_evidence(self.evidence, ak=self.ak, nonce=self.nonce)
-
-    def but(self, **changes: object) -> "Attempt":
-        return replace(self, evidence=replace(self.evidence, **changes))  # type: ignore[arg-type]  # one part each
+        return verify_evidence(self.evidence, ak=self.ak, nonce=self.nonce, logs=self.logs)
 
     def part(self, name: str) -> bytes:
-        return bytes(getattr(self.evidence, name))
+        return bytes(getattr(self.logs if name in LOGS else self.evidence, name))
+
+    def but(self, **changes: Any) -> "Attempt":
+        logs = {name: value for name, value in changes.items() if name in LOGS}
+        parts = {name: value for name, value in changes.items() if name not in LOGS}
+        return replace(self, evidence=replace(self.evidence, **parts), logs=replace(self.logs, **logs))
+
+    def with_parts_of(self, other: "Attempt", names: Iterable[str]) -> "Attempt":
+        return self.but(**{name: getattr(other.logs if name in LOGS else other.evidence, name) for name in names})
 
 
 def covered(claims: Claims) -> tuple[object, ...]:
     """Everything in the Claims that a signature or a PCR covers."""
     digests: dict[int, list[bytes]] = {}
-    for event in events_of(claims):
+    for event in claims.boot.events:
         digests.setdefault(event.pcr, []).append(event.digest)
+    assert claims.ima is not None
+    ima = (claims.ima.entries, claims.ima.digests, len(claims.ima.untrusted_violations), claims.ima.position.pcrs)
+    measured = [template_data(line) for line in claims.ima.fresh]
     transport = (claims.transport.spki, claims.transport.public.name)
-    return dict(claims.pcrs), digests, claims.ima, transport, claims.clock, claims.firmware_version
+    return dict(claims.pcrs), digests, ima, measured, transport, claims.clock, claims.firmware_version
 
 
-def events_of(claims: Claims) -> tuple[VerifiedEvent, ...]:
-    return claims.events
+def template_data(line: bytes) -> bytes:
+    """A line of an IMA list without the name of its template, which no digest covers."""
+    return line[4 + int.from_bytes(line[:4], "little") :]
 
 
 def proved(claims: Claims) -> list[bytes | None]:
     """The data of each measurement, PCR by PCR, where they are proved."""
-    return [event.data for event in sorted(events_of(claims), key=lambda event: event.pcr)]
+    return [event.data for event in sorted(claims.boot.events, key=lambda event: event.pcr)]
+
+
+def files(claims: Claims) -> list[tuple[bytes, bytes] | None]:
+    """Path and digest of each file that was measured, None where the line cannot be read."""
+    return [read(line) for line in claims.ima.fresh] if claims.ima else []
+
+
+def read(line: bytes) -> tuple[bytes, bytes] | None:
+    try:
+        return path_and_digest(line)
+    except ParseError:
+        return None
+
+
+def read_from(claims: Claims) -> tuple[object, ...]:
+    """Everything that a rule may read: facts, oddities and files."""
+    return claims.boot.facts, claims.boot.oddities, files(claims)
 
 
 def verdict(claims: Claims, policy: AppraisalPolicy) -> AttestationResult:
-    return appraise(claims.pcrs, events_of(claims), policy)
+    return appraise(claims, policy, host="1", now=NOW)
+
+
+def passed(claims: Claims, policy: AppraisalPolicy) -> set[str]:
+    """Every check that the host passes, whether the policy asks for it or not."""
+    return {each.check.code for each in checked(claims, policy, now=NOW) if each.answer.verdict is Verdict.PASS}
 
 
 def approving(claims: Claims) -> AppraisalPolicy:
-    """A policy whose one baseline is what this host booted."""
-    pcrs = {pcr: claims.pcrs[pcr] for pcr in BOOT_PCRS}
-    return AppraisalPolicy(1, (ReferenceValues("1", "trixie", "sha256", pcrs, events_of(claims)),))
+    """A policy that accepts what this host booted and ran, and requires every check that it passes."""
+    assert claims.ima is not None
+    pcrs = by_value({pcr: claims.pcrs[pcr] for pcr in BOOT_PCRS})
+    baseline = ReferenceValues("1", "trixie", "sha256", pcrs, claims.boot.events)
+    policy = AppraisalPolicy(1, (baseline,), runtime=RuntimePolicy.from_list(claims.ima.fresh))
+    return replace(policy, required=frozenset(passed(claims, policy)))
 
 
 # --- the real thing ----------------------------------------------------------------------------------------------
@@ -107,13 +147,11 @@ def attested(machine: Machine, ak: Key, capture: str, nonce: bytes = NONCE) -> A
         quote=attest,
         signature=signature,
         pcr_values=machine.tpm.pcrs(QUOTED_PCRS),
-        event_log=machine.log,
-        ima_log=boot(capture).ima,
         transport_public=machine.transport.public,
         transport_certify=certify,
         transport_signature=certify_signature,
     )
-    return Attempt(evidence, parse_public(ak.public), nonce)
+    return Attempt(evidence, SentLogs(machine.log, boot(capture).ima), parse_public(ak.public), nonce)
 
 
 @pytest.fixture(scope="module")
@@ -269,18 +307,23 @@ def test_numbers_out_of_range_are_no_signature(hosts: dict[str, Attempt]) -> Non
 # --- what is replayed --------------------------------------------------------------------------------------------
 
 
-def unchanged(passing: Attempt, changed: Attempt, policy: AppraisalPolicy) -> bool:
-    """Whether a changed set is accepted; then what is covered must be the same, and no more than before be proved."""
-    genuine = passing.claims()
+def unchanged(genuine: Attempt, changed: Attempt, policy: AppraisalPolicy) -> bool:
+    """Whether a changed set is accepted; then it proves the same, or less, and the verdict is the same, or worse."""
+    was = genuine.claims()
     try:
-        claims = changed.claims()
+        now = changed.claims()
     except Refusal:
         return False
-    assert covered(claims) == covered(genuine)
-    was, now = proved(genuine), proved(claims)
-    assert all(after in (before, None) for before, after in zip(was, now, strict=True))
-    if now == was:
-        assert verdict(claims, policy) == verdict(genuine, policy)
+    assert covered(now) == covered(was)
+    assert all(after in (before, None) for before, after in zip(proved(was), proved(now), strict=True))
+    facts = [(was.boot.facts[name], fact) for name, fact in now.boot.facts.items() if fact is not None]
+    assert all(before is not None and after.value == before.value for before, after in facts)
+    assert passed(now, policy) <= passed(was, policy)
+    assert all(after in (before, None) for before, after in zip(files(was), files(now), strict=True))
+    result = verdict(now, policy)
+    assert result.affirming <= verdict(was, policy).affirming
+    if proved(now) == proved(was) and read_from(now) == read_from(was):
+        assert result == verdict(was, policy)
     return True
 
 
@@ -325,12 +368,12 @@ def test_records_of_one_pcr_keep_their_order(hosts: dict[str, Attempt], policy: 
 
 
 @MANY
-@given(random=st.randoms(use_true_random=False))
+@given(data=st.data())
 def test_a_damaged_log_is_refused_or_proves_nothing_else(
-    hosts: dict[str, Attempt], policy: AppraisalPolicy, random: Random
+    hosts: dict[str, Attempt], policy: AppraisalPolicy, data: st.DataObject
 ) -> None:
     passing, others = hosts["secureboot-on"], [boot("cmdline-drift").log, boot("uki").log]
-    log = mutate(passing.part("event_log"), random, others=others, limit=EVENT_LOG_LIMIT)
+    log = data.draw(damaged(passing.part("event_log"), others=others, limit=EVENT_LOG_LIMIT))
     unchanged(passing, passing.but(event_log=log), policy)
 
 
@@ -368,20 +411,13 @@ def test_what_a_template_calls_itself_does_not_change_which_file_was_measured() 
             assert read(fields(name) + data) in (None, genuine)
 
 
-def read(line: bytes) -> tuple[bytes, bytes] | None:
-    try:
-        return path_and_digest(line)
-    except ParseError:
-        return None
-
-
 @MANY
-@given(random=st.randoms(use_true_random=False))
+@given(data=st.data())
 def test_a_damaged_ima_list_is_refused_or_proves_nothing_else(
-    hosts: dict[str, Attempt], policy: AppraisalPolicy, random: Random
+    hosts: dict[str, Attempt], policy: AppraisalPolicy, data: st.DataObject
 ) -> None:
     passing, others = hosts["secureboot-on"], [boot("uki").ima, ng(b"/bin/sh"), violated(ng(b"/bin/sh"))]
-    ima = mutate(passing.part("ima_log"), random, others=others, limit=1 << 20)
+    ima = data.draw(damaged(passing.part("ima_log"), others=others, limit=1 << 20))
     unchanged(passing, passing.but(ima_log=ima), policy)
 
 
@@ -416,19 +452,16 @@ def test_no_parts_of_a_passing_hosts_evidence_make_another_host_pass(
     hosts: dict[str, Attempt], policy: AppraisalPolicy
 ) -> None:
     passing, failing = hosts["secureboot-on"], hosts["cmdline-drift"]
-    names = (*PARTS, "event_log", "pcr_values", "ima_log")
+    names = (*PARTS, *LOGS, "pcr_values")
     mixtures = [mixture for count in range(len(names) + 1) for mixture in combinations(names, count)]
-    assert not any(
-        passes(failing.but(**{name: getattr(passing.evidence, name) for name in mixture}), policy)
-        for mixture in mixtures
-    )
+    assert not any(passes(failing.with_parts_of(passing, mixture), policy) for mixture in mixtures)
 
 
 @MANY
-@given(random=st.randoms(use_true_random=False))
+@given(data=st.data())
 def test_no_damage_to_its_log_makes_a_failing_host_pass(
-    hosts: dict[str, Attempt], policy: AppraisalPolicy, random: Random
+    hosts: dict[str, Attempt], policy: AppraisalPolicy, data: st.DataObject
 ) -> None:
     failing, others = hosts["cmdline-drift"], [boot("secureboot-on").log]
-    log = mutate(failing.part("event_log"), random, others=others, limit=EVENT_LOG_LIMIT)
+    log = data.draw(damaged(failing.part("event_log"), others=others, limit=EVENT_LOG_LIMIT))
     assert not passes(failing.but(event_log=log), policy)
