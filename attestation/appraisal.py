@@ -104,10 +104,10 @@ def appraise_evidence(challenge_id: UUID, received: ReceivedEvidence, *, now: da
             transport_signature=received.transport_signature,
         )
         claims = verify_evidence(evidence, ak=attester.ak(), nonce=bytes(challenge.nonce), logs=logs)
+        before = _before(attester, progress, version)
     except Refusal as refusal:
         _record_refusal(challenge, refusal, policy.version, began)
         raise
-    before = _before(attester, progress, version)
     result = appraise(claims, policy, host=str(attester.pk), now=now, before=before, known=known)
     judged = _Judged(challenge, received, evidence, claims, result, version, logs.digest)
     with transaction.atomic():
@@ -183,7 +183,11 @@ def _before(attester: Attester, progress: ImaProgress | None, version: PolicyVer
     if progress.runtime == runtime:
         carried = tuple(finding_from(finding) for finding in progress.findings)
     else:
-        carried = stored.runtime_findings(attester.pk, progress, runtime)
+        again = stored.runtime_findings(attester.pk, progress, runtime)
+        if again is None:
+            progress.delete()  # what is kept does not make a whole: the next challenge asks for the list from its start
+            raise ImaListNeeded("The known part of the IMA list is not kept any more. Ask for a new challenge.")
+        carried = again
     return Before(counters, carried, progress.entries)
 
 

@@ -12,12 +12,11 @@ from attestation.core.appraise import AttestationResult, Before, Checked, apprai
 from attestation.core.check import Counters
 from attestation.core.claims import BANK, IMA_PCR, Boot, Claims, read_ima
 from attestation.core.finding import Finding
-from attestation.core.ima import ImaPosition, ImaReplay
+from attestation.core.ima import START, Extension, ImaPosition, ImaReplay
 from attestation.core.policy import AppraisalPolicy
 from attestation.core.runtime import appraise_runtime
 from attestation.core.tpm import Clock, parse_public
 from attestation.core.transport import TransportKey
-from attestation.errors import ImaMismatch
 from attestation.models import Attestation, Blob, ImaProgress
 from attestation.policy import runtime_rules
 
@@ -71,14 +70,17 @@ def _before(attestation: Attestation) -> Before:
     )
 
 
-def runtime_findings(attester_id: UUID, progress: ImaProgress, runtime: str) -> tuple[Finding, ...]:
-    """Hold the part of an IMA list that is known already against another runtime policy than it was held against."""
+def runtime_findings(attester_id: UUID, progress: ImaProgress, runtime: str) -> tuple[Finding, ...] | None:
+    """Hold the part of an IMA list that is known already against another runtime policy than it was held against.
+
+    None when that part cannot be put together any more: then the host has to send its list from the start.
+    """
     if not runtime:
         return ()
-    newest = Attestation.objects.filter(attester_id=attester_id, code="", pcrs__has_key="10").order_by("-pk").first()
-    replayed = None if newest is None else _ima_of(newest)
-    if newest is None or replayed is None:
-        return ()
+    newest = Attestation.objects.filter(attester_id=attester_id, code="").order_by("-pk").first()
+    replayed = None if newest is None else _kept_list(newest, progress.reset_count)
+    if newest is None or replayed is None or replayed.position.offset != progress.offset:
+        return None
     return appraise_runtime(replayed, runtime_rules(runtime), pcrs=newest.pcr_bytes())
 
 
@@ -88,24 +90,42 @@ def position_of(progress: ImaProgress) -> ImaPosition:
 
 def _ima_of(attestation: Attestation) -> ImaReplay | None:
     """Replay the whole list that an attestation's quote vouches for; None when the host sends none or none is kept."""
-    parts = list(_parts(attestation))
-    if not parts:
-        return None
-    try:
-        return read_ima(b"".join(parts), {IMA_PCR: attestation.pcr_bytes()[IMA_PCR]})
-    except ImaMismatch:  # this time the host sent no list, so what is kept ends before its quote
-        return None
+    whole = None if attestation.reset_count is None else _kept_list(attestation, attestation.reset_count)
+    # Where the host sent no list this time, what is kept ends before its quote and says nothing about it.
+    proved = whole is not None and whole.position.pcrs[BANK] == attestation.pcr_bytes()[IMA_PCR]
+    return whole if proved else None
 
 
-def _parts(attestation: Attestation) -> Iterable[bytes]:
-    """The parts of the list in their order: from the last one that began at its start up to this attestation."""
-    rows = Attestation.objects.filter(
-        attester_id=attestation.attester_id, code="", reset_count=attestation.reset_count, pk__lte=attestation.pk
-    )
+def _kept_list(last: Attestation, reset_count: int) -> ImaReplay | None:
+    """Replay what is kept of a boot's list up to an attestation, each part against the quote that proved it."""
+    fresh: list[bytes] = []
+    digests: list[bytes] = []
+    violations: list[bytes] = []
+    position, entries = START, 0
+    for part, quoted in _parts(last, reset_count):
+        replayed = read_ima(part, {IMA_PCR: quoted}, after=position)
+        if replayed is None:
+            return None
+        position, entries = replayed.position, entries + replayed.entries
+        fresh += replayed.fresh
+        digests += replayed.digests
+        violations += replayed.untrusted_violations
+    if not position.entries:
+        return None
+    lists = tuple(fresh), tuple(digests), tuple(violations)
+    return ImaReplay(BANK, Extension.REHASHED, True, position, entries, *lists)
+
+
+def _parts(last: Attestation, reset_count: int) -> Iterable[tuple[bytes, bytes]]:
+    """The parts of the list in their order, each with the PCR 10 that proved it.
+
+    From the last one that began at the list's start up to this attestation.
+    """
+    rows = Attestation.objects.filter(attester_id=last.attester_id, code="", reset_count=reset_count, pk__lte=last.pk)
     first = rows.filter(ima_from=0, ima_log__isnull=False).order_by("-pk").values_list("pk", flat=True).first()
     if first is None:
         return
     found = rows.filter(pk__gte=first, ima_log__isnull=False).order_by("pk").select_related("ima_log")
-    for row in found.only("ima_log__content", "ima_log"):
+    for row in found.only("ima_log__content", "ima_log", "pcrs"):
         if row.ima_log is not None:
-            yield bytes(row.ima_log.content)
+            yield bytes(row.ima_log.content), row.pcr_bytes()[IMA_PCR]

@@ -22,6 +22,8 @@ from guardedhost.wire import Activation, Challenge, Verdict
 
 log = logging.getLogger(__name__)
 
+_PIECE = 1 << 20
+
 
 class NotAttested(AgentError):
     """The portal did not accept the host; `verdict` says why."""
@@ -132,8 +134,8 @@ def _evidence(host: Host, challenge: Challenge, quoted: Quoted, key: SavedKey) -
         "transport_signature": to_b64u(certified.signature),
     }
     # After the quote: the list may have grown past the quoted PCR 10, and a longer list still has the quoted prefix.
-    if (ima_log := _read_log(host.config.ima_log, IMA_LIMIT)) is not None:
-        evidence["ima_log"] = to_b64u(ima_log[challenge.ima_from :])
+    if (ima_log := _read_log(host.config.ima_log, IMA_LIMIT, start=challenge.ima_from)) is not None:
+        evidence["ima_log"] = to_b64u(ima_log)
     return evidence
 
 
@@ -164,12 +166,17 @@ def _keep(host: Host, verdict: Verdict, challenge: Challenge, key: SavedKey, res
     log.info("attested: status=%s certificate=%s findings=%s", verdict.status, serial, codes or "-")
 
 
-def _read_log(path: str, limit: int) -> bytes | None:
-    """A log of the kernel, or None when this host keeps none there."""
+def _read_log(path: str, limit: int, *, start: int = 0) -> bytes | None:
+    """A log of the kernel from a place on, or None when this host keeps none there.
+
+    The kernel's lists cannot be sought in, they are made while they are read: what lies before is read and let go.
+    """
     if not path:
         return None
     try:
         with Path(path).open("rb") as file:
+            while start > 0 and (skipped := file.read(min(start, _PIECE))):
+                start -= len(skipped)
             content = file.read(limit + 1)
     except FileNotFoundError:
         return None

@@ -195,6 +195,30 @@ def test_a_new_runtime_policy_judges_what_is_known_already(
     assert running.attest(watched, boot=resets(running.machine)).json()["status"] == "Passed"
 
 
+def test_leaving_the_list_out_once_hides_nothing_from_a_new_policy(
+    watched: Portal, running: Running, admin: User, approver: User
+) -> None:
+    running.attest(watched)
+    watched.attest(running.machine)
+    named(lines(b"/init", b"/bin/sh"), admin, approver)
+    verdict = running.attest(watched, boot=resets(running.machine)).json()
+    assert running.asked_from == len(running.list)
+    assert any("/usr/bin/qemu" in finding["what"] for finding in verdict["findings"])
+
+
+def test_a_part_that_is_not_kept_any_more_is_asked_for_again(
+    watched: Portal, running: Running, admin: User, approver: User
+) -> None:
+    running.attest(watched)
+    ImaProgress.objects.filter(pk=UUID(running.machine.attester)).update(offset=len(running.list) - 1)
+    named(lines(*FILES), admin, approver)
+    boot = resets(running.machine)
+    answer = running.attest(watched, boot=boot, sent=b"")
+    assert (answer.status_code, answer.json()["code"]) == (422, "ima_list_needed")
+    assert running.attest(watched, boot=boot).json()["status"] == "Passed"
+    assert running.asked_from == 0
+
+
 def test_a_host_that_stops_sending_its_list_does_not_pass(
     watched: Portal, running: Running, admin: User, approver: User
 ) -> None:
