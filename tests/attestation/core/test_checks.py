@@ -182,10 +182,15 @@ GOOD_WINDOWS: dict[str, FactValue] = {
 STRICT_POLICY = CodePolicy("Hosts", frozenset({"sha256:" + "ab" * 32}), audits=False, trivial=())
 
 
-def windows_host(*policies: CodePolicy, dump_keys: tuple[str, ...] = (), **changes: FactValue | None) -> Proved:
-    values = {name: value for name, value in (GOOD_WINDOWS | changes).items() if value is not None}
-    good = windows(**values)  # type: ignore[arg-type]  # the Nones are gone
-    return Proved(good.facts, PINNED, CLOCK, code_policies=policies, parameters=Parameters(dump_keys=dump_keys))
+NO_CHANGE: Mapping[str, FactValue | None] = {}
+
+
+def windows_host(
+    *policies: CodePolicy, changes: Mapping[str, FactValue | None] = NO_CHANGE, dump_keys: tuple[str, ...] = ()
+) -> Proved:
+    values = {name: value for name, value in (GOOD_WINDOWS | dict(changes)).items() if value is not None}
+    parameters = Parameters(dump_keys=dump_keys)
+    return Proved(windows(**values).facts, PINNED, CLOCK, code_policies=policies, parameters=parameters)
 
 
 OF_WINDOWS = sorted(code for code, check in CHECKS.items() if check.windows)
@@ -238,7 +243,7 @@ def test_a_strict_windows_host_passes(code: str) -> None:
     ],
 )
 def test_windows_says_what_it_measured(code: str, changes: dict[str, FactValue | None], verdict: Verdict) -> None:
-    assert ask(code, windows_host(STRICT_POLICY, **changes), "windows").verdict is verdict
+    assert ask(code, windows_host(STRICT_POLICY, changes=changes), "windows").verdict is verdict
 
 
 def test_a_code_integrity_policy_that_audits_does_not_enforce() -> None:
@@ -255,13 +260,13 @@ def test_a_policy_that_allows_everything_is_trivial() -> None:
 
 def test_one_of_two_measured_policies_that_nobody_registered_fails() -> None:
     both = ("a sha256:" + "ab" * 32, "b sha256:" + "ee" * 32)
-    host = windows_host(STRICT_POLICY, code_integrity_policies=both)
+    host = windows_host(STRICT_POLICY, changes={"code_integrity_policies": both})
     assert ask("code_integrity_policy", host, "windows").verdict is FAIL
     assert ask("code_integrity_enforced", host, "windows").verdict is UNPROVEN
 
 
 def test_dumps_to_a_registered_key_pass() -> None:
-    host = windows_host(dumps_disabled=False, dump_keys=("cd" * 32,))
+    host = windows_host(changes={"dumps_disabled": False}, dump_keys=("cd" * 32,))
     assert ask("dump_encryption_key", host, "windows").verdict is PASS
 
 
