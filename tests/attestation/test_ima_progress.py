@@ -239,6 +239,6 @@ def test_another_node_goes_on_without_this_ones_memory(
     assert running.attest(watched, boot=resets(running.machine)).json()["status"] == "Passed"
 
 
-def test_a_policys_text_reads_back_as_the_same_policy() -> None:
+def test_a_text_of_a_policy_reads_back_as_the_same_policy() -> None:
     text = b"".join(sorted(lines(*FILES).splitlines(keepends=True)))
     assert runtime_text(parse_runtime_text(text)) == text
