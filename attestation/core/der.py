@@ -29,16 +29,16 @@ class Element:
     value: bytes
 
 
-def read_element(data: bytes) -> Element:
-    """Return the first element of `data`; bytes after it are not looked at."""
-    return _read(Reader(data, what="DER"), data)
+def read_element(data: bytes, *, largest: int = _LARGEST) -> Element:
+    """Return the first element of `data`, with a content of `largest` bytes at most; what follows is not looked at."""
+    return _read(Reader(data, what="DER"), data, largest)
 
 
-def read_elements(data: bytes) -> Iterator[Element]:
+def read_elements(data: bytes, *, largest: int = _LARGEST) -> Iterator[Element]:
     """Yield the elements that `data` is made of, to its very end."""
     reader = Reader(data, what="DER")
     while reader.remaining:
-        yield _read(reader, data)
+        yield _read(reader, data, largest)
 
 
 def sort_sets(element: Element, *, depth: int = _DEEPEST) -> bytes:
@@ -61,7 +61,7 @@ def _header(element: Element) -> bytes:
     return element.raw[: len(element.raw) - len(element.value)]
 
 
-def _read(reader: Reader, data: bytes) -> Element:
+def _read(reader: Reader, data: bytes, largest: int) -> Element:
     start = reader.offset
     tag, length = reader.u8(), reader.u8()
     if tag & 0x1F == 0x1F:
@@ -71,7 +71,7 @@ def _read(reader: Reader, data: bytes) -> Element:
         if not 1 <= width <= 4:
             raise reader.error(f"a length of {width} bytes")
         length = int.from_bytes(reader.take(width), "big")
-    if length > _LARGEST:
+    if length > largest:
         raise reader.error(f"an element of {length} bytes")
     value = reader.take(length)
     return Element(tag, data[start : reader.offset], value)

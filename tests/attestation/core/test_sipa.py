@@ -90,6 +90,14 @@ def test_a_code_integrity_policy_is_its_name_and_hash() -> None:
 
 
 @pytest.mark.parametrize(
+    ("number", "algorithm"),
+    [(0x4, "sha1"), (0xB, "sha256"), (0xC, "sha384"), (0xD, "sha512"), (0x800C, "sha256"), (0x99, "0x99")],
+)
+def test_the_hash_of_a_code_integrity_policy_says_its_algorithm(number: int, algorithm: str) -> None:
+    assert parse_si_policy(pack("<QHHI", 1, 0, number, 2) + b"\1\2") == ("", f"{algorithm}:0102")
+
+
+@pytest.mark.parametrize(
     "data", [b"", bytes(15), pack("<QHHI", 1, 0xFFFF, 0x800C, 32), pack("<QHHI", 1, 0, 0x800C, 0xFFFFFFFF), bytes(17)]
 )
 def test_a_malformed_code_integrity_policy_is_refused(data: bytes) -> None:
