@@ -107,7 +107,7 @@ class Policy:
     codes: tuple[Code, ...] = ()
     hvci: int = 0
     settings: tuple[tuple[str, str, str, bool | int | bytes | str], ...] = ()
-    newest: tuple[bytes, bytes, bytes, bytes] = (u32(0), u32(0), u32(0, 0), u32(0))
+    newest: tuple[bytes, ...] = (u32(0), u32(0), u32(0, 0), u32(0))
     """The bodies of blocks 8 to 11, as they are."""
 
     @property

@@ -5,6 +5,7 @@ The captures in this repository give some of each kind; the larger collection, w
 
 import hashlib
 import json
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import cache
@@ -20,6 +21,7 @@ from attestation.core.certificate import HealthClaims, Signer, build_health_cert
 from attestation.core.eventlog import UnverifiedEvent, parse_event_log
 from attestation.core.ima import ima_records
 from attestation.core.ima_templates import binary_from_text, decode_line, is_text
+from attestation.core.platform_identifier import NAMESPACE
 from attestation.core.quote import BOOT_PCRS, QUOTED_PCRS
 from attestation.core.sipa import BOOT_REVOCATION_LIST, OS_REVOCATION_LIST, SECURE_BOOT_POLICY, SI_POLICY, parse_sipa
 from attestation.core.transport import policy_pcr
@@ -27,6 +29,7 @@ from attestation.core.uefi import parse_authority, parse_variable
 from attestation.errors import ParseError
 from tests.attestation.core.test_endorsement import CHAIN, Form
 from tests.boot_logs import CAPTURES, COLLECTION, locality, record, spec_id
+from tests.ci_policies import ALLOW_ALL, STRICT, Policy
 from tests.ima_lists import legacy, ng, sig, violated
 from tests.ima_signing import certificate, ima_signature
 from tests.kps.parties import NOW
@@ -154,6 +157,20 @@ def sipa_values() -> list[bytes]:
 def si_policies() -> list[bytes]:
     made = pack("<QHHI", 1, 4, 0x800C, 32) + "p\0".encode("utf-16-le") + bytes(32)
     return [made, *_values_of(SI_POLICY)]
+
+
+@cache
+def code_policies() -> list[bytes]:
+    return [each.binary for each in (Policy(), Policy(format=3), ALLOW_ALL, STRICT)]
+
+
+@cache
+def platform_identifiers() -> list[bytes]:
+    key = rsa.RSAPublicNumbers(65537, (1 << 2047) + 1).public_key()
+    spki = key.public_bytes(_DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    namespace = NAMESPACE + "2016/04"
+    text = f'<PlatformIdentifiers xmlns="{namespace}"><EKPub>{b64encode(spki).decode()}</EKPub></PlatformIdentifiers>'
+    return [text.encode(), text.encode("utf-16")]
 
 
 @cache

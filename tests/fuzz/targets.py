@@ -19,6 +19,8 @@ from attestation.core import (
     appraise,
     base64url,
     certificate,
+    ci_binary,
+    ci_policy,
     claims,
     command_line,
     comparison,
@@ -34,6 +36,7 @@ from attestation.core import (
     ima_templates,
     inspection,
     oddities,
+    platform_identifier,
     quote,
     replay,
     runtime,
@@ -167,6 +170,11 @@ TARGETS: Final = (
     _target(sipa.integer, seeds.sipa_values, forge.sipa_record),
     _target(sipa.text, seeds.sipa_values, forge.sipa_record, raises=_NOTHING),
     _target(windows.parse_si_policy, seeds.si_policies),
+    # --- what people upload of Windows hosts
+    _target(ci_policy.parse_ci_policy, seeds.code_policies, limit=DOCUMENT),
+    _target(ci_binary.read_blocks, seeds.code_policies, limit=DOCUMENT),
+    _target(platform_identifier.parse_platform_identifier, seeds.platform_identifiers, limit=DOCUMENT),
+    # --- more of what is in events
     _target(windows.parse_revocation_list, seeds.revocation_lists),
     _target(windows.parse_secure_boot_policy, seeds.secure_boot_policies),
     # --- IMA lists

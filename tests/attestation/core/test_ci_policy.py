@@ -270,6 +270,7 @@ NOT_TRIVIAL = {
     "a bit of everything": STRICT,
     "no rule at all": Policy(codes=(Code(KERNEL),)),
     "a name": drivers(File(name="a*.sys")),
+    "a name of one letter": drivers(File(name="?")),
     "a wildcard of one application": drivers(File(name="*", app_ids=("App",))),
     "a wildcard with a hash": drivers(File(name="*", hash=bytes(32))),
     "a wildcard with a product": drivers(File(name="*", product="Tools")),
@@ -417,6 +418,10 @@ REFUSED = {
     "a signature around nothing": (der(0x30, SIGNED_DATA, der(0xA0, der(0x30))), "no PKCS#7"),
     "two policies under one signature": (wrapped(der(0x04, b"a"), der(0x04, b"b")), "wrapped in another way"),
     "a policy in a sequence under a signature": (wrapped(der(0x30, STRICT.binary)), "wrapped in another way"),
+    "a policy under another tag": (
+        sign(STRICT.binary).replace(SIGNED_DATA + b"\xa0", SIGNED_DATA + b"\xa1"),
+        "does not hold",
+    ),
     "a certificate": (der(0x30, der(0x30), der(0x30), der(0x03, b"\0")), "does not hold"),
     "a signature twice around": (sign(sign(STRICT.binary)), "format"),
 }
@@ -453,16 +458,16 @@ def test_every_changed_byte_is_another_policy_or_none() -> None:
 
 
 def test_one_long_name_used_often_costs_its_length_once() -> None:
-    wildcard = "*" * 200_000
+    nearly_wild = "*" * 200_000 + "x"
     rules = Rules(allowed=((0, ()),) * 40_000, files=(0,) * 40_000)
     data = Policy(
-        files=(File(DENY, name=wildcard),),
-        signers=(Signed(2, files=(0,) * 40_000, publisher=wildcard),),
+        files=(File(name=nearly_wild),),
+        signers=(Signed(2, files=(0,) * 40_000),),
         codes=(Code(KERNEL, rules),),
     ).binary
     started = time.process_time()
     assert parse_ci_policy(data).trivial == ()
-    assert time.process_time() - started < 10
+    assert time.process_time() - started < 5
 
 
 @given(st.binary(max_size=400))
