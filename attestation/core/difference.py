@@ -11,7 +11,7 @@ from attestation.core.words import FILE_READ, GRUB_COMMAND, EventWords, describe
 
 # Above this many events per PCR the middle is paired by name only: the alignment's worst case is not linear, and a host
 # may extend its PCRs as often as it likes. Real logs stay far below.
-ALIGNED_EVENTS: Final = 1000
+ALIGNED_EVENTS: Final = 300
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ class RuntimePolicy:
             path, digest = path_and_digest(line)
             digests = accepted.get(path, ())
             if path != BOOT_AGGREGATE and digest not in digests:
-                accepted[path] = _one_more(digests, digest)
+                accepted[path] = one_more(digests, digest)
         return cls(accepted, excludes, signers)
 
 
@@ -95,10 +95,11 @@ def amend(policy: RuntimePolicy, path: bytes, digest: str) -> RuntimePolicy:
     form, digests = template_digest(digest), policy.accepted.get(path, ())
     if form in digests:
         return policy
-    return replace(policy, accepted={**policy.accepted, path: _one_more(digests, form)})
+    return replace(policy, accepted={**policy.accepted, path: one_more(digests, form)})
 
 
-def _one_more(digests: tuple[bytes, ...], digest: bytes) -> tuple[bytes, ...]:
+def one_more(digests: tuple[bytes, ...], digest: bytes) -> tuple[bytes, ...]:
+    """Return the digests of one path with another one, within the bound that keeps looking them up cheap."""
     if len(digests) >= _MOST_DIGESTS:
         raise ParseError(f"A runtime policy accepts at most {_MOST_DIGESTS} digests for one path.")
     return (*digests, digest)

@@ -10,7 +10,7 @@ from typing import Final
 
 from attestation.core.ima_signature import ImaSigner
 from attestation.core.ima_templates import path_text
-from attestation.core.runtime import RuntimePolicy, template_digest
+from attestation.core.runtime import RuntimePolicy, one_more, template_digest
 from attestation.errors import ParseError, TooLarge
 
 RUNTIME_TEXT_LIMIT: Final = 128 << 20
@@ -48,7 +48,7 @@ def parse_runtime_text(
         plain = text_path(path) if b"\\" in path else path
         digests = accepted.get(plain, ())
         if form not in digests:
-            accepted[plain] = (*digests, form)
+            accepted[plain] = one_more(digests, form)
     return RuntimePolicy(accepted, tuple(each.encode() for each in excludes), tuple(signers))
 
 

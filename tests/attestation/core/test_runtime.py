@@ -15,6 +15,7 @@ from attestation.core.ima_signature import parse_signer
 from attestation.core.ima_templates import decode_line
 from attestation.core.runtime import KnownLines, RuntimePolicy, amend, appraise_runtime, template_digest
 from attestation.core.runtime_findings import SHOWN_FINDINGS
+from attestation.core.runtime_text import parse_runtime_text
 from attestation.errors import ParseError
 from tests.boot_logs import boot
 from tests.ima_lists import fields, legacy, line_of, ng, pcr_10, record, sha256_digest, sig, violated
@@ -145,6 +146,10 @@ def test_digests_of_one_path_are_bounded() -> None:
     many = replace(NOTHING, accepted={b"/x": tuple(bytes((each,)) for each in range(256))})
     with pytest.raises(ParseError, match="256"):
         amend(many, b"/x", "sha256:" + "00" * 32)
+    lines = [b"sha256:%064x  /x\n" % number for number in range(257)]
+    assert len(parse_runtime_text(b"".join(lines[:256])).accepted[b"/x"]) == 256
+    with pytest.raises(ParseError, match="256"):
+        parse_runtime_text(b"".join(lines))
 
 
 def test_an_excluded_folder_and_an_excluded_file_are_not_looked_at() -> None:
