@@ -6,197 +6,184 @@ Figures are CPU time, with that of the programs Keylime starts. Both sides verif
 the events, and hold them against policies made of this host, which pass.
 """
 
-import base64
 import hashlib
-import json
-import secrets
-import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from struct import pack
-from typing import IO, Final
+from typing import Final
 
-from attestation.core.baselines import hold
-from attestation.core.claims import BANK, IMA_PCR
+from attestation import memory
+from attestation.core import uefi
+from attestation.core.appraise import appraise, checked
+from attestation.core.check import Verdict
+from attestation.core.claims import BANK, Claims, Logs, SentLogs, read_ima, verify_evidence
 from attestation.core.eventlog import parse_event_log
 from attestation.core.facts import read_facts
-from attestation.core.ima import START, Extension, ImaPosition, ImaReplay, ima_measurements, ima_records, replay_list
+from attestation.core.ima import START, ImaPosition, ima_measurements
 from attestation.core.ima_templates import binary_from_text
 from attestation.core.oddities import find_oddities
 from attestation.core.policy import AppraisalPolicy
-from attestation.core.quote import BOOT_PCRS, QUOTED_PCRS, Quote, verify_quote
+from attestation.core.quote import BOOT_PCRS, QUOTED_PCRS, verify_quote
 from attestation.core.reference import ReferenceValues, by_value
-from attestation.core.replay import VerifiedEvent, replay
+from attestation.core.replay import replay
 from attestation.core.runtime import KnownLines, RuntimePolicy, appraise_runtime
-from attestation.core.tpm import TpmPublic, parse_public
+from attestation.core.tpm import parse_public
+from attestation.core.transport import verify_transport_key
+from bench.beside import Captured, installed, keylime
+from bench.core import NOW, Sample, sample
 from bench.figures import Figure
 from tests.boot_logs import COLLECTION
 from tests.machines import Machine, booted_from
 from tests.tpm_lab import Maker
 
-ROOT: Final = Path(__file__).resolve().parent.parent
-KEYLIME: Final = ROOT / ".venv-keylime" / "bin" / "python"
 RUNS: Final = 9
-TIMES: Final = 5  # that Keylime verifies in each run: it has slow turns, in which it collects garbage
 RUN_SECONDS: Final = 0.05
 FIRST: Final = "Guardhouse, first sight"
+NEW: Final = "Guardhouse, first sight in a new process"
 FLEET: Final = "Guardhouse, log and files known from other hosts"
 AGAIN: Final = "Guardhouse, log and list seen before"
 KEYLIME_FIRST: Final = "Keylime check_quote"
 KEYLIME_AGAIN: Final = "Keylime check_quote, same boot again, no new files"
 TARGETS: Final[Mapping[str, int]] = {FIRST: 25, AGAIN: 150}  # times less CPU than Keylime's check_quote
-NOW: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """One host's Evidence, and the policies that were made of it."""
+    """One host's Evidence, and the policy that was made of it."""
 
-    quote: bytes
-    signature: bytes
-    pcrs: Mapping[int, bytes]
+    sample: Sample
     ak: bytes
-    nonce: bytes
-    log: bytes
-    ima_text: bytes
     ima: bytes
     policy: AppraisalPolicy
-    runtime: RuntimePolicy
+    known: KnownLines
+    place: ImaPosition
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.sample.log).hexdigest()
 
 
-@dataclass(slots=True)
-class Memory:
-    """What a verifier may keep between attestations: events by log and PCR values, files by policy, a list's place."""
-
-    known: KnownLines | None = None
-    place: ImaPosition = START
-    events: dict[tuple[bytes, tuple[bytes, ...]], tuple[VerifiedEvent, ...]] = field(default_factory=dict)
-
-
-def verify(subject: Subject, memory: Memory) -> ImaPosition:
-    """Verify and appraise everything, and insist that it passes; return how far the IMA list was proved."""
-    pcrs = quoted(subject, parse_public(subject.ak)).pcrs
-    events = boot_events(subject.log, pcrs, memory)
-    replayed = listed(subject, pcrs, memory)
-    findings = appraise_runtime(replayed, subject.runtime, pcrs=pcrs, known=memory.known)
-    findings += hold(pcrs, events, subject.policy.baselines, now=NOW).findings
-    assert not findings, findings
-    return replayed.position
+def appraised(subject: Subject, logs: Logs, known: KnownLines) -> Claims:
+    """Verify and appraise everything, as the service does between its two statements, and insist that it passes."""
+    sample = subject.sample
+    claims = verify_evidence(sample.evidence, ak=parse_public(subject.ak), nonce=sample.nonce, logs=logs)
+    result = appraise(claims, subject.policy, host="", now=NOW, known=known)
+    assert result.affirming, result.findings
+    return claims
 
 
-def quoted(subject: Subject, ak: TpmPublic) -> Quote:
-    return verify_quote(
-        subject.quote,
-        subject.signature,
-        ak=ak,
-        nonce=subject.nonce,
-        selection=(BANK, QUOTED_PCRS),
-        pcr_values=subject.pcrs,
-    )
+def first_sight(subject: Subject) -> None:
+    """Nothing of this host was seen: the log is read anew, and no line of the list is known."""
+    assert subject.policy.runtime is not None
+    known = KnownLines(subject.policy.runtime, BANK, memory.MOST_LINES)
+    _ = subject.digest  # which the log is kept under
+    appraised(subject, SentLogs(subject.sample.log, subject.ima, known=known.digests), known)
 
 
-def listed(subject: Subject, pcrs: Mapping[int, bytes], memory: Memory) -> ImaReplay:
-    """Replay the IMA list from where it was left, which is its start at first."""
-    return replay_list(
-        subject.ima[memory.place.offset :],
-        quoted=pcrs[IMA_PCR],
-        bank=BANK,
-        extension=Extension.REHASHED,
-        after=memory.place,
-        known=memory.known.digests if memory.known else None,
-    )
+def new_process(subject: Subject) -> None:
+    """Not even the certificates and names that other hosts' logs have in common with this one are known."""
+    for each in vars(uefi).values():
+        if hasattr(each, "cache_clear"):
+            each.cache_clear()
+    first_sight(subject)
 
 
-def boot_events(content: bytes, pcrs: Mapping[int, bytes], memory: Memory) -> tuple[VerifiedEvent, ...]:
-    """Read, replay and judge a boot log; one that led to these very values before is found by its digest."""
-    key = hashlib.sha256(content).digest(), tuple(pcrs[pcr] for pcr in BOOT_PCRS)
-    events = memory.events.get(key)
-    if events is None:
-        log = parse_event_log(content)
-        events = replay(log, quoted=pcrs, bank=BANK)
-        read_facts(events, bank=BANK)
-        find_oddities(log, events, bank=BANK)
-        memory.events[key] = events
-    return events
+def among_others(subject: Subject) -> None:
+    """Another host sent the same log and measured the same files: all of it travels, and is found to be known."""
+    appraised(subject, remembered(subject, subject.ima, START), subject.known)
+
+
+def again(subject: Subject) -> None:
+    """This host attested before: the log did not travel, and of the list what is new, which is nothing."""
+    appraised(subject, remembered(subject, b"", subject.place), subject.known)
+
+
+def remembered(subject: Subject, ima: bytes, after: ImaPosition) -> memory.RememberedLogs:
+    log = subject.sample.log
+    return memory.RememberedLogs(subject.digest, lambda: log, ima, after, subject.known.digests)
 
 
 def verifier_figures(maker: Maker, folder: Path) -> tuple[list[Figure], list[str]]:
     """Measure both sides turn by turn; without the captured Evidence or without Keylime, say so."""
-    captured = next(COLLECTION.glob("*keylime-perf-tests"), None)
-    if captured is None:
+    published = next(COLLECTION.glob("*keylime-perf-tests"), None)
+    if published is None:
         return [], ["not measured: the captured Evidence of hpe-security-lab/keylime-perf-tests is not at hand"]
-    with booted_from(maker, folder, name="nbg-a03", log=(captured / "uefi_log.bin").read_bytes()) as machine:
-        subject = evidence(machine, (captured / "ima_log.txt").read_bytes())
-    sides: dict[str, Callable[[], float]] = {name: own(work) for name, work in own_work(subject).items()}
-    if not KEYLIME.exists():
-        figures = measured(sides)
-        return figures, ["Keylime is not installed: ratio not measured. `make bench-keylime` installs and measures it."]
-    with keylime(subject, folder) as (installed, ask):
+    with booted_from(maker, folder, name="nbg-a03", log=(published / "uefi_log.bin").read_bytes()) as machine:
+        subject, captured = evidence(machine, (published / "ima_log.txt").read_bytes())
+    work: dict[str, Callable[[], object]] = {FIRST: partial(first_sight, subject), **steps(subject)}
+    work |= {NEW: partial(new_process, subject), FLEET: partial(among_others, subject), AGAIN: partial(again, subject)}
+    sides: dict[str, Callable[[], float]] = {name: own(each) for name, each in work.items()}
+    passed = f"policy of Guardhouse: this boot, these files and {len(subject.policy.required)} checks"
+    if not installed():
+        missing = "Keylime is not installed: ratio not measured. `make bench-keylime` installs and measures it."
+        return measured(sides), [passed, missing]
+    with keylime(captured, folder) as (which, ask):
         sides |= {KEYLIME_FIRST: lambda: ask("first"), KEYLIME_AGAIN: lambda: ask("again")}
         figures = measured(sides)
-    return figures, [f"Keylime {installed}, Guardhouse {version('guardhouse')}", *ratios(figures)]
+    return figures, [passed, f"Keylime {which}, Guardhouse {version('guardhouse')}", *ratios(figures)]
 
 
-def evidence(machine: Machine, ima_text: bytes) -> Subject:
+def evidence(machine: Machine, ima_text: bytes) -> tuple[Subject, Captured]:
     """Extend the list, quote everything with an RSA key, and approve what there is."""
     ima = binary_from_text(ima_text)
     for pcr, digest in ima_measurements(ima, bank=BANK):
         machine.tpm.extend(pcr, digest)
     machine.tpm.forget(machine.ak)
     ak = machine.tpm.primary("rsa2048:rsassa-sha256:null")
-    nonce = secrets.token_bytes(32)
-    quote, signature = machine.tpm.quote(ak, nonce, QUOTED_PCRS)
-    pcrs = machine.tpm.pcrs(QUOTED_PCRS)
-    events = replay(parse_event_log(machine.log), quoted=pcrs, bank=BANK)
-    baseline = ReferenceValues("1", "server", BANK, by_value({pcr: pcrs[pcr] for pcr in BOOT_PCRS}), events)
-    return Subject(
-        quote=quote,
-        signature=signature,
-        pcrs=pcrs,
-        ak=ak.public,
-        nonce=nonce,
-        log=machine.log,
-        ima_text=ima_text,
-        ima=ima,
-        policy=AppraisalPolicy(1, (baseline,)),
-        runtime=RuntimePolicy.from_list(line for _, _, line, _, _ in ima_records(ima)),
+    taken = sample(machine, ak)
+    claims = verify_evidence(taken.evidence, ak=taken.ak, nonce=taken.nonce, logs=SentLogs(machine.log, ima))
+    assert claims.ima is not None
+    policy = policy_of(claims, RuntimePolicy.from_list(claims.ima.fresh))
+    assert policy.runtime is not None
+    subject = Subject(
+        taken, ak.public, ima, policy, KnownLines(policy.runtime, BANK, memory.MOST_LINES), claims.ima.position
     )
+    quoted = taken.evidence
+    captured = Captured(
+        quoted.quote, quoted.signature, quoted.pcr_values, ak.public, taken.nonce, machine.log, ima_text
+    )
+    return subject, captured
 
 
-def own_work(subject: Subject) -> dict[str, Callable[[], object]]:
-    fleet = Memory(known=KnownLines(subject.runtime, BANK, limit=len(subject.ima)))
-    host = Memory(known=fleet.known)
-    host.place = verify(subject, host)
-    return {
-        FIRST: lambda: verify(subject, Memory()),
-        **steps(subject),
-        FLEET: lambda: verify(subject, fleet),
-        AGAIN: lambda: verify(subject, host),
-    }
+def policy_of(claims: Claims, runtime: RuntimePolicy) -> AppraisalPolicy:
+    """Ask for this boot, these files, and every check that this host passes."""
+    pinned = by_value({pcr: claims.pcrs[pcr] for pcr in BOOT_PCRS})
+    baseline = ReferenceValues("1", "server", BANK, pinned, claims.boot.events)
+    policy = AppraisalPolicy(1, (baseline,), runtime=runtime)
+    answers = checked(claims, policy, now=NOW)
+    passed = frozenset(each.check.code for each in answers if each.answer.verdict is Verdict.PASS)
+    return replace(policy, required=passed)
 
 
 def steps(subject: Subject) -> dict[str, Callable[[], object]]:
-    """Where the time of the first sight goes, step by step."""
-    ak, pcrs, nothing = parse_public(subject.ak), subject.pcrs, Memory()
-    log = parse_event_log(subject.log)
+    """Where the time of the first sight goes."""
+    ak, evidence, nonce = subject.sample.ak, subject.sample.evidence, subject.sample.nonce
+    pcrs, runtime = evidence.pcr_values, subject.policy.runtime
+    assert runtime is not None
+    log = parse_event_log(subject.sample.log)
     events = replay(log, quoted=pcrs, bank=BANK)
-    replayed = listed(subject, pcrs, nothing)
+    claims = appraised(subject, SentLogs(subject.sample.log, subject.ima), subject.known)
+    listed, without = claims.ima, replace(subject.policy, runtime=None)
+    assert listed is not None
+    signed = evidence.transport_public, evidence.transport_certify, evidence.transport_signature
     return {
-        "  key parsed": lambda: parse_public(subject.ak),
-        "  quote verified": lambda: quoted(subject, ak),
-        "  log parsed": lambda: parse_event_log(subject.log),
+        "  attestation key parsed": lambda: parse_public(subject.ak),
+        "  quote verified": lambda: verify_quote(
+            evidence.quote, evidence.signature, ak=ak, nonce=nonce, selection=(BANK, QUOTED_PCRS), pcr_values=pcrs
+        ),
+        "  transport key verified": lambda: verify_transport_key(*signed, ak=ak, nonce=nonce, pcrs=pcrs),
+        "  log hashed": lambda: subject.digest,
+        "  log parsed": lambda: parse_event_log(subject.sample.log),
         "  log replayed": lambda: replay(log, quoted=pcrs, bank=BANK),
         "  facts read": lambda: read_facts(events, bank=BANK),
         "  oddities found": lambda: find_oddities(log, events, bank=BANK),
-        "  IMA list replayed": lambda: listed(subject, pcrs, nothing),
-        "  files appraised": lambda: appraise_runtime(replayed, subject.runtime, pcrs=pcrs),
-        "  boot appraised": lambda: hold(pcrs, events, subject.policy.baselines, now=NOW),
+        "  IMA list replayed": lambda: read_ima(subject.ima, pcrs),
+        "  files appraised": lambda: appraise_runtime(listed, runtime, pcrs=pcrs),
+        "  boot and checks appraised": lambda: appraise(claims, without, host="", now=NOW),
     }
 
 
@@ -231,58 +218,3 @@ def ratios(figures: Sequence[Figure]) -> list[str]:
         times = median(theirs / mine for mine, theirs in zip(runs[name], runs[KEYLIME_FIRST], strict=True))
         lines.append(f"{name}: 1/{times:.0f} of Keylime's CPU; the target is 1/{target}")
     return lines
-
-
-@contextmanager
-def keylime(subject: Subject, folder: Path) -> Iterator[tuple[str, Callable[[str], float]]]:
-    """Start Keylime's side; give its version, and a function that has it verify and returns the CPU milliseconds."""
-    place = folder / "keylime"
-    place.mkdir()
-    (place / "log.bin").write_bytes(subject.log)
-    (place / "ima.txt").write_bytes(subject.ima_text)
-    (place / "evidence.json").write_text(json.dumps(in_keylime_words(subject)), encoding="ascii")
-    command = [str(KEYLIME), str(ROOT / "bench" / "keylime_side.py"), str(place)]
-    with (
-        (folder / "keylime.log").open("wb") as log,
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True) as side,
-    ):
-        assert side.stdin is not None
-        assert side.stdout is not None
-        requests, answers = side.stdin, side.stdout
-
-        def ask(what: str) -> float:
-            return sum(asked(requests, answers, what) for _ in range(TIMES)) / TIMES
-
-        yield str(json.loads(answers.readline())["version"]), ask
-        requests.close()
-
-
-def asked(requests: IO[str], answers: IO[str], what: str) -> float:
-    print(what, file=requests, flush=True)
-    answer = json.loads(answers.readline())
-    assert not answer["objections"], answer
-    return float(answer["cpu_ms"])
-
-
-def in_keylime_words(subject: Subject) -> dict[str, str]:
-    parts = subject.quote, subject.signature, pcr_file(subject.pcrs)
-    return {
-        "nonce": in_base64(subject.nonce),
-        "quote": "r" + ":".join(in_base64(part) for part in parts),
-        "ak": in_base64(subject.ak),
-        "pcr_10": subject.pcrs[IMA_PCR].hex(),
-    }
-
-
-def in_base64(content: bytes) -> str:
-    return base64.b64encode(content).decode("ascii")
-
-
-def pcr_file(pcrs: Mapping[int, bytes]) -> bytes:
-    """Write PCR values as tpm2_quote does: its structures in memory, TPML_PCR_SELECTION and a TPML_DIGEST per eight."""
-    chosen = sum(1 << pcr for pcr in pcrs).to_bytes(3, "little")
-    selection = pack("<IHB3s2x", 1, 0xB, 3, chosen) + bytes(15 * 8)
-    values = [pack("<H64s", len(value), value) for _, value in sorted(pcrs.items())]
-    lists = [values[at : at + 8] for at in range(0, len(values), 8)]
-    digests = [pack("<I", len(each)) + b"".join(each).ljust(8 * 66, b"\0") for each in lists]
-    return selection + pack("<I", len(digests)) + b"".join(digests)
