@@ -154,6 +154,12 @@ def path_and_digest(line: bytes) -> tuple[bytes, bytes]:
     return entry.path, entry.template_digest
 
 
+def usual_line(path: bytes, digest: bytes) -> bytes:
+    """Return the line that a kernel writes for a file under ima-ng, its usual template: `path_and_digest` undone."""
+    name, data = b"ima-ng", _field(digest) + _field(path + b"\0")
+    return _field(name) + _field(data)
+
+
 def _is_sized(line: bytes, end: int) -> bool:
     """Whether a path ends here, and one more field fills the line: a file's signature."""
     return len(line) >= end + 5 and line[end] == 0 and _U32.unpack_from(line, end + 1)[0] == len(line) - end - 5

@@ -21,6 +21,7 @@ from attestation.core.ima_templates import (
     boot_aggregate,
     decode_line,
     path_and_digest,
+    usual_line,
 )
 from attestation.core.runtime_findings import (
     NO_BOOT_AGGREGATE,
@@ -37,6 +38,7 @@ from attestation.errors import ParseError
 
 _MOST_EXCLUDES: Final = 1000
 _MOST_DIGESTS: Final = 256
+_MOST_USUAL: Final = 100_000  # paths; their lines take some 20 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,17 @@ class RuntimePolicy:
     accepted: Mapping[bytes, tuple[bytes, ...]]
     excludes: tuple[bytes, ...]
     signers: tuple[ImaSigner, ...]
+    _usual: list[frozenset[bytes]] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def usual_lines(self) -> frozenset[bytes]:
+        """Return whole lines that are accepted, made once: nearly every line of a host is one of them, and found at once.
+
+        Of a policy that is too large for that, none: then each line is taken apart.
+        """
+        if not self._usual:
+            few = len(self.accepted) <= _MOST_USUAL
+            self._usual.append(frozenset(_usual_lines(self.accepted)) if few else frozenset())
+        return self._usual[0]
 
     def __post_init__(self) -> None:
         if BOOT_AGGREGATE in self.accepted:
@@ -73,6 +86,12 @@ class RuntimePolicy:
             if path != BOOT_AGGREGATE and digest not in digests:
                 accepted[path] = one_more(digests, digest)
         return cls(accepted, excludes, signers)
+
+
+def _usual_lines(accepted: Mapping[bytes, tuple[bytes, ...]]) -> Iterator[bytes]:
+    for path, digests in accepted.items():
+        for digest in digests:
+            yield usual_line(path, digest)
 
 
 def template_digest(text: str) -> bytes:
@@ -167,7 +186,10 @@ def _suspects(lines: Iterable[bytes], policy: RuntimePolicy) -> Iterator[bytes]:
     digests_of = policy.accepted.get
     paths = frozenset(policy.excludes)
     folders = tuple(exclude for exclude in policy.excludes if exclude.endswith(b"/"))
+    usual = policy.usual_lines()
     for line in lines:
+        if line in usual:
+            continue
         try:
             path, digest = path_and_digest(line)
         except ParseError:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from attestation.core.finding import Finding
 from attestation.core.ima import Extension, ImaPosition, ImaReplay, replay_list
 from attestation.core.ima_signature import parse_signer
-from attestation.core.ima_templates import decode_line
+from attestation.core.ima_templates import decode_line, path_and_digest, usual_line
 from attestation.core.runtime import KnownLines, RuntimePolicy, amend, appraise_runtime, template_digest
 from attestation.core.runtime_findings import SHOWN_FINDINGS
 from attestation.core.runtime_text import parse_runtime_text
@@ -305,3 +305,18 @@ def test_any_text_is_a_digest_or_refused(text: str) -> None:
     for each in (text, "sha256:" + text):
         with contextlib.suppress(ParseError):
             assert b":\0" in template_digest(each)
+
+
+def test_the_usual_line_of_a_file_is_what_a_kernel_writes() -> None:
+    for entry in FILES[:2]:
+        line = line_of(entry)
+        assert usual_line(*path_and_digest(line)) == line
+        assert line in APPROVED.usual_lines()
+
+
+def test_a_policy_that_accepts_more_knows_its_new_lines() -> None:
+    line = line_of(ng(b"/opt/new", b"new"))
+    assert line not in APPROVED.usual_lines()
+    more = amend(APPROVED, b"/opt/new", "sha256:" + hashlib.sha256(b"new").hexdigest())
+    assert line in more.usual_lines()
+    assert line not in APPROVED.usual_lines()
