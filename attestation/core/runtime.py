@@ -56,7 +56,7 @@ class RuntimePolicy:
     _usual: list[frozenset[bytes]] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def usual_lines(self) -> frozenset[bytes]:
-        """Return whole lines that are accepted, made once: nearly every line of a host is one of them, and found at once.
+        """Return whole lines that are accepted, made once: nearly every line of a host is one of them.
 
         Of a policy that is too large for that, none: then each line is taken apart.
         """
