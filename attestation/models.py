@@ -72,6 +72,28 @@ class Enrolment(models.Model):
         return f"{self.name} ({self.id})"
 
 
+class ExpectedHost(models.Model):
+    """A host that somebody announced by its endorsement key, before it enrolled. It approves nothing."""
+
+    ek_fingerprint = models.CharField(max_length=64, primary_key=True)
+    name = models.CharField(max_length=256)
+    ek_certificate = models.BinaryField(null=True)
+    serial_number = models.CharField(max_length=256, blank=True)
+    announced_by = models.CharField(max_length=200)
+    announced_at = models.DateTimeField()
+    reason = models.TextField()
+
+    class Meta:
+        ordering: ClassVar = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def subject(self) -> str:
+        return f"expected:{self.ek_fingerprint}"
+
+
 class Attester(models.Model):
     """A host's TPM and agent as attestation knows it: one EK, one AK, for good."""
 
@@ -129,6 +151,10 @@ class Attester(models.Model):
     @property
     def subject(self) -> str:
         return f"host:{self.id}"
+
+    def announced(self) -> ExpectedHost | None:
+        """Return the announcement of a host with this TPM, if somebody had made one."""
+        return ExpectedHost.objects.filter(pk=self.ek_fingerprint).first()
 
     def ak(self) -> TpmPublic:
         return parse_public(bytes(self.ak_public))

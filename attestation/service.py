@@ -20,6 +20,7 @@ from attestation.dry_runs import rows as dry_run_rows
 from attestation.dry_runs import start as start_dry_run
 from attestation.dry_runs import tally as tally_dry_run
 from attestation.enrolment import Credential, EnrolmentRequest, activate, enrol
+from attestation.expected_hosts import announce_host, expected_hosts
 from attestation.policies import add_group, change_draft, drop_draft, promote, propose_draft, start_draft
 from attestation.policy_reads import (
     changes_of,
@@ -93,6 +94,7 @@ __all__ = [
     "activate",
     "add_group",
     "amend_baseline",
+    "announce_host",
     "appraise_evidence",
     "attestation",
     "attestations",
@@ -120,6 +122,7 @@ __all__ = [
     "effect_of",
     "enrol",
     "events",
+    "expected_hosts",
     "failing",
     "go_on_dry_run",
     "group",

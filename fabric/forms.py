@@ -8,6 +8,7 @@ from django.contrib.auth import authenticate
 from django.http import HttpRequest
 
 PROTECTOR_LIMIT = 64 * 1024
+PLATFORM_IDENTIFIER_LIMIT = 1024 * 1024
 LEAST_REASON = 10
 
 
@@ -79,6 +80,24 @@ class DangerForm(FreshForm):
         if name != self.expected:
             raise forms.ValidationError("This is not the name")
         return name
+
+
+class AnnounceForm(ReasonForm):
+    """A host that will come, by the file that Windows writes about it."""
+
+    identifier = forms.FileField(
+        label="Platform identifier",
+        help_text="The XML file that Get-PlatformIdentifier wrote on the host. At most 1 MiB.",
+        error_messages={"required": "Choose the platform identifier’s file"},
+        widget=forms.FileInput(attrs={"accept": "application/xml,.xml"}),
+    )
+    field_order = ("identifier", "reason")
+
+    def clean_identifier(self) -> bytes:
+        upload = self.cleaned_data["identifier"]
+        if upload.size > PLATFORM_IDENTIFIER_LIMIT:
+            raise forms.ValidationError("The file is larger than 1 MiB, so it is no platform identifier")
+        return bytes(upload.read())
 
 
 class CaptureForm(ReasonForm):

@@ -29,6 +29,7 @@ urlpatterns = [
     # the fleet
     path("fleet/", fleet.fleet, name="fleet"),
     path("hosts/", fleet.hosts, name="hosts"),
+    path("hosts/announce/", fleet.announce_host, name="announce-host"),
     path("hosts/<uuid:attester_id>/", fleet.host, name="host"),
     path("hosts/<uuid:attester_id>/propose/", fleet.propose_host, name="propose-host"),
     path("hosts/<uuid:attester_id>/revoke/", fleet.revoke_host, name="revoke-host"),

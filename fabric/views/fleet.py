@@ -14,7 +14,7 @@ from attestation import service as attestation
 from fabric import feed
 from fabric.access import asked, needs, page, person
 from fabric.errors import explained
-from fabric.forms import DangerForm, ReasonForm
+from fabric.forms import AnnounceForm, DangerForm, ReasonForm
 from fabric.models import Host, VirtualMachine
 from fabric.pictures import chart
 from fabric.tenancy import usage
@@ -91,6 +91,24 @@ def _strip(newest: Iterable[object]) -> list[object]:
 @needs("fabric.view_fleet")
 def machines(request: HttpRequest) -> HttpResponse:
     return page(request, "fabric/machines.html", {"machines": usage(VirtualMachine.objects.visible_to(request.user))})
+
+
+@require_http_methods(["GET", "POST"])
+@needs("attestation.propose")
+@explained
+def announce_host(request: HttpRequest) -> HttpResponse:
+    """Announce a host by the file that Get-PlatformIdentifier wrote on it."""
+    form = AnnounceForm(request.POST or None, request.FILES or None)
+    if request.method == "POST" and form.is_valid():
+        host = attestation.announce_host(
+            form.cleaned_data["identifier"],
+            by=person(request),
+            reason=form.cleaned_data["reason"],
+            now=timezone.now(),
+        )
+        messages.success(request, f"{host.name} is announced. Once it enrols, its page says so.")
+        return redirect("announce-host")
+    return page(request, "fabric/announce_host.html", {"form": form, "expected": attestation.expected_hosts()})
 
 
 @require_http_methods(["GET", "POST"])

@@ -23,6 +23,7 @@ MAY_OPEN = {
     "fleet": STAFF,
     "hosts": STAFF,
     "host": STAFF,
+    "announce-host": {"admin"},
     "propose-host": {"admin"},
     "capture-baseline": {"admin"},
     "revoke-host": {"admin", "approver"},
@@ -45,7 +46,7 @@ MAY_OPEN = {
 }
 ACTS = (
     *("propose-host", "capture-baseline", "revoke-host", "revoke-certificate", "add-machine"),
-    *("retire-baseline", "deny-certificates"),
+    *("retire-baseline", "deny-certificates", "announce-host"),
 )
 # Open to everybody, or sends each to the page that is theirs.
 OPEN = {"api-schema", "api-docs", "healthz", "login", "logout", "theme", "home"}
