@@ -6,6 +6,7 @@ its working folder.
 """
 
 import json
+import logging
 import os
 import select
 import shutil
@@ -22,6 +23,8 @@ from guardedhost.files import sync_folder
 from guardedhost.machine import RULES, Firmware, Machine, UnlockedMachine
 from guardedhost.process import by_pipe, running_pid
 from guardedhost.qmp import Qmp
+
+log = logging.getLogger(__name__)
 
 _OVMF = Path("/usr/share/OVMF")
 _CODE = _OVMF / "OVMF_CODE_4M.ms.fd"
@@ -71,6 +74,8 @@ class Qemu:
                     monitor.execute(command)
             except (ConnectionError, FileNotFoundError):
                 return
+            except TimeoutError:  # busy, or hung: the next command may get through, and otherwise it does not stop
+                log.warning("%s: QEMU did not answer %s in time", machine.name, command)
             deadline = time.monotonic() + seconds
             while time.monotonic() < deadline:
                 if self.state(machine) == "stopped":

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from guardedhost.errors import VmFailure
 
-_TIMEOUT = 10.0
+_TIMEOUT = 30.0
 _LINE_LIMIT = 1 << 20
 _SOCKET_PATH_LIMIT = 107  # sockaddr_un
 
