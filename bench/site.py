@@ -17,6 +17,23 @@ from tests.e2e.wire import Line, approve, attest, enrol, portal_in
 from tests.machines import Machine
 from tests.tpm_lab import Maker
 
+# The server whose boot log is measured has Secure Boot off: two persons decide that the policy does not ask for it.
+POLICY = """
+from datetime import UTC, datetime
+from django.contrib.auth.models import User
+from attestation import service
+
+now = datetime.now(UTC)
+one, other = (User.objects.get(username=name) for name in ("ada", "ben"))
+draft = service.start_draft("default", title="without Secure Boot", by=one, now=now)
+asked = {**draft.document, "required": [each for each in draft.document["required"] if each != "secure_boot"]}
+service.change_draft(draft.id, asked, revision=draft.revision, by=one, now=now)
+run = service.start_dry_run(draft.id, by=one, now=now)
+while service.go_on_dry_run(run.id, now=now).finished_at is None:
+    pass
+proposal = service.propose_draft(draft.id, by=one, reason="old firmware", now=now)
+service.decide(proposal.id, by=other, approve=True, reason="compared", now=now)
+"""
 TICK_MS = 1000 / os.sysconf("SC_CLK_TCK")
 
 
@@ -84,6 +101,7 @@ def site(
                 enrol(line, machine)
                 attest(line, machine)
         approve(portal, maker, *machines)
+        portal.manage("shell", "-c", POLICY)
         yield Site("PostgreSQL and WSGI" if postgresql else "SQLite and ASGI", portal, database)
     finally:
         portal.kill()
