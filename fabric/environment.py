@@ -7,6 +7,7 @@ from urllib.parse import unquote, urlsplit
 from django.core.exceptions import ImproperlyConfigured
 
 PREFIX = "GUARDHOUSE_"
+PREPARED_AFTER = 5  # uses of a statement
 
 
 def text(name: str, default: str) -> str:
@@ -99,4 +100,9 @@ def database(default_path: Path) -> dict[str, object]:
         # under load the kept ones would take every place that PostgreSQL has. Behind WSGI threads keep theirs.
         "CONN_MAX_AGE": whole_number("DATABASE_KEEP_SECONDS", 0, least=0, most=3600),
         "CONN_HEALTH_CHECKS": True,
+        # The server parses and plans a statement once for each connection, not each time.
+        "OPTIONS": {
+            "server_side_binding": True,
+            "prepare_threshold": PREPARED_AFTER if flag("DATABASE_PREPARED", default=True) else None,
+        },
     }
