@@ -29,6 +29,7 @@ from attestation.errors import (
     ModeChanged,
     PolicyChanged,
 )
+from attestation.memory import Recent
 from attestation.models import Attestation, Attester, DenyBefore, HealthCertificate, ModeSwitch, SignerKey
 from attestation.policy import policy_in_force
 from attestation.stored import appraise_again
@@ -68,6 +69,11 @@ def active_signer(*, now: datetime) -> SignerKey:
     return current
 
 
+def signer_in_use(found: SignerKey | None, *, has_successor: bool, now: datetime) -> SignerKey:
+    """Return the signer that was found in use, or make what is missing: itself, or the successor to be published."""
+    return found if found is not None and has_successor else active_signer(now=now)
+
+
 def _first_usable(now: datetime) -> SignerKey | None:
     return SignerKey.objects.filter(soft_expires_at__gt=now).order_by("number").first()
 
@@ -97,7 +103,14 @@ def _create_signer(now: datetime) -> SignerKey:
 
 
 def _opened(signer: SignerKey) -> Signer:
-    return Signer(custody().open(bytes(signer.sealed), _purpose(signer.number)), _certificate(signer))
+    """Return a signer ready to sign; opened once in a process, and known by what is sealed, not by its number alone."""
+    key = (signer.number, bytes(signer.sealed))
+    return _signers.get(key) or _signers.put(
+        key, Signer(custody().open(bytes(signer.sealed), _purpose(signer.number)), _certificate(signer))
+    )
+
+
+_signers: Recent[tuple[int, bytes], Signer] = Recent(4)
 
 
 def _certificate(signer: SignerKey) -> x509.Certificate:
@@ -109,29 +122,33 @@ def _purpose(number: int) -> str:
 
 
 def issue(
-    attestation: Attestation, transport: TransportKey, *, until: datetime | None, now: datetime
+    attestation: Attestation,
+    host: Attester,
+    transport: TransportKey,
+    *,
+    signer: SignerKey,
+    until: datetime | None,
+    now: datetime,
 ) -> HealthCertificate:
-    """Certify a transport key for the host whose attestation passed; in the caller's transaction.
+    """Certify a transport key for the host whose attestation passed; whoever asks writes the row that is returned.
 
     `until` is when what the host passed by ends, such as an exception: no certificate outlives that.
     """
-    signer = active_signer(now=now)
-    attester = attestation.attester
     serial = secrets.randbits(SERIAL_BITS) | 1 << (SERIAL_BITS - 1)
     not_after = min(now + settings.CERTIFICATE_LIFETIME, until or datetime.max.replace(tzinfo=UTC))
     der = build_health_certificate(
-        claims=HealthClaims(attester_id=str(attester.id), name=attester.name, mode=attestation.mode),
+        claims=HealthClaims(attester_id=str(host.id), name=host.name, mode=attestation.mode),
         transport_spki=transport.spki,
         serial=serial,
         not_before=now,
         not_after=not_after,
         signer=_opened(signer),
     )
-    return HealthCertificate.objects.create(
+    return HealthCertificate(
         serial=serial_text(serial),
-        attester=attester,
-        attestation=attestation,
-        signer=signer,
+        attester_id=host.id,
+        attestation_id=attestation.id,
+        signer_id=signer.number,
         der=der,
         issued_at=now,
         not_after=not_after,

@@ -2,47 +2,59 @@
 
 import secrets
 from datetime import datetime
-from uuid import UUID
+from typing import Final
+from uuid import UUID, uuid4
 
 from django.conf import settings
 
 from attestation import strangers
 from attestation.errors import ChallengeSpent, UnknownAttester
-from attestation.models import Attester, Blob, Challenge, ImaProgress
+from attestation.models import Challenge
+from attestation.opening import Opening
+from attestation.opening import spend as opening_of
+from ledger.statements import Part, insert_and_read
 
 NONCE_SIZE = 32
-MAY_ATTEST = {Attester.State.PENDING, Attester.State.APPROVED}
+
+_ASKED: Final = Part(
+    Challenge,
+    "attestation_challenge",
+    "id",
+    "attester_id",
+    "nonce",
+    "event_log_sha256",
+    "send_event_log",
+    "ima_from",
+    "expires_at",
+)
+_ASK: Final = f"""
+INSERT INTO attestation_challenge
+  (id, nonce, created_at, expires_at, attester_id, event_log_sha256, send_event_log, ima_from)
+SELECT %s, %s, %s, %s, host.id, COALESCE(log.sha256, ''), log.sha256 IS NULL, COALESCE(ima."offset", 0)
+FROM attestation_attester AS host
+LEFT JOIN attestation_blob AS log ON log.sha256 = %s
+LEFT JOIN attestation_imaprogress AS ima ON ima.attester_id = host.id AND ima.reset_count = %s
+WHERE host.id = %s AND host.state IN ('pending', 'approved')
+RETURNING {_ASKED}
+"""  # noqa: S608  (our own names of columns)
 
 
 def new_challenge(attester_id: UUID, event_log_sha256: str, *, boot: int | None = None, now: datetime) -> Challenge:
     """Return a challenge of 32 random bytes that lives 60 s and answers once.
 
-    `boot` is the host's word for its TPM's resetCount: when it is the boot whose IMA list is known here in part, only
-    the rest has to travel. A wrong word gains nothing, the rest would not lead to the quoted PCR 10. Raises
-    `UnknownAttester` for hosts that nobody enrolled, and for rejected and revoked ones alike.
+    An event log that is known here by its digest does not have to travel. `boot` is the host's word for its TPM's
+    resetCount: when it is the boot whose IMA list is known here in part, only the rest has to travel. A wrong word
+    gains nothing, the rest would not lead to the quoted PCR 10. Raises `UnknownAttester` for hosts that nobody
+    enrolled, and for rejected and revoked ones alike.
     """
-    attester = Attester.objects.filter(pk=attester_id, state__in=MAY_ATTEST).first()
-    if attester is None:
+    strangers.forget(Challenge.objects.filter(spent_at=None), now=now)
+    nonce, expires = secrets.token_bytes(NONCE_SIZE), now + settings.CHALLENGE_LIFETIME
+    challenge = insert_and_read(_ASKED, _ASK, [uuid4(), nonce, now, expires, event_log_sha256, boot, attester_id])
+    if challenge is None:
         refusal = UnknownAttester("This host is not enrolled here, or it was rejected or revoked.")
         strangers.refused("challenge.refused", f"host:{attester_id}", refusal, now=now)
         raise refusal
-    strangers.forget(Challenge.objects.filter(spent_at=None), now=now)
-    known = bool(event_log_sha256) and Blob.objects.filter(pk=event_log_sha256).exists()
-    return Challenge.objects.create(
-        attester=attester,
-        nonce=secrets.token_bytes(NONCE_SIZE),
-        event_log_sha256=event_log_sha256 if known else "",
-        send_event_log=not known,
-        ima_from=_known_ima(attester, boot),
-        created_at=now,
-        expires_at=now + settings.CHALLENGE_LIFETIME,
-    )
-
-
-def _known_ima(attester: Attester, boot: int | None) -> int:
-    """Return how many bytes of this boot's IMA list are proved already."""
-    progress = None if boot is None else ImaProgress.objects.filter(pk=attester.pk, reset_count=boot).first()
-    return 0 if progress is None else progress.offset
+    return challenge
 
 
 def require_open(challenge_id: UUID, *, now: datetime) -> None:
@@ -51,12 +63,12 @@ def require_open(challenge_id: UUID, *, now: datetime) -> None:
         raise _not_open(challenge_id, now=now)
 
 
-def spend(challenge_id: UUID, *, now: datetime) -> Challenge:
-    """Return a challenge that nobody has answered, and have it answered; of many that try, one gets it."""
-    try:
-        return Challenge.objects.spend(challenge_id, now=now)
-    except ChallengeSpent as refusal:
-        raise _not_open(challenge_id, now=now) from refusal
+def spend(challenge_id: UUID, *, now: datetime) -> Opening:
+    """Have a challenge answered that nobody has answered, and return what its appraisal rests on."""
+    opening = opening_of(challenge_id, now=now)
+    if opening is None:
+        raise _not_open(challenge_id, now=now)
+    return opening
 
 
 def _not_open(challenge_id: UUID, *, now: datetime) -> ChallengeSpent:

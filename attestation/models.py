@@ -1,7 +1,6 @@
 """What the Verifier keeps. Private to this app: others come through `attestation.service`."""
 
 import uuid
-from datetime import datetime
 from typing import ClassVar
 
 from django.conf import settings
@@ -11,7 +10,6 @@ from django.db.models import Q
 from attestation.core.document import PolicyDocument, parse_document
 from attestation.core.reference import Rule, rules_from_json
 from attestation.core.tpm import TpmPublic, parse_public
-from attestation.errors import ChallengeSpent
 
 DEFAULT_GROUP = "default"
 
@@ -186,15 +184,6 @@ class Blob(models.Model):
         return self.sha256
 
 
-class ChallengeQuerySet(models.QuerySet["Challenge"]):
-    def spend(self, pk: uuid.UUID, *, now: datetime) -> "Challenge":
-        """Mark one live challenge as used, in one statement, and return it."""
-        live = self.filter(pk=pk, spent_at=None, expires_at__gt=now)
-        if live.update(spent_at=now) != 1:
-            raise ChallengeSpent("This challenge is unknown, expired or used. Ask for a new one.")
-        return self.select_related("attester").get(pk=pk)
-
-
 class Challenge(models.Model):
     """A nonce that answers once (RFC 9334 section 10.2)."""
 
@@ -207,8 +196,6 @@ class Challenge(models.Model):
     created_at = models.DateTimeField()
     expires_at = models.DateTimeField(db_index=True)
     spent_at = models.DateTimeField(null=True)
-
-    objects = ChallengeQuerySet.as_manager()
 
     def __str__(self) -> str:
         return str(self.id)

@@ -1,6 +1,7 @@
 """The Appraisal Policies for Evidence that are in force, one for each group of hosts, as the core understands them."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from uuid import UUID
@@ -32,17 +33,37 @@ def policy_in_force(group: str, *, now: datetime) -> AppraisalPolicy:
 NO_POLICY = AppraisalPolicy(version=0, baselines=())
 
 
-def policy_of(version: PolicyVersion) -> AppraisalPolicy:
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """A policy as the core understands it, and the id of the runtime policy that it names, "" for none."""
+
+    policy: AppraisalPolicy
+    runtime: str = ""
+
+
+NOTHING_IN_FORCE = InForce(NO_POLICY)
+
+
+def in_force(version: PolicyVersion) -> InForce:
     """Return a version as the core understands it; made once in a process, since versions never change.
 
     The number alone would not do: a database that was restored from a backup may give it out a second time.
     """
     key = (version.version, version.created_at)
-    return _compiled.get(key) or _compiled.put(key, compiled(version.content(), version=version.version))
+    return _compiled.get(key) or _compiled.put(key, _in_force(version))
+
+
+def _in_force(version: PolicyVersion) -> InForce:
+    document = version.content()
+    return InForce(compiled(document, version=version.version), document.runtime)
+
+
+def policy_of(version: PolicyVersion) -> AppraisalPolicy:
+    return in_force(version).policy
 
 
 MOST_COMPILED = 64
-_compiled: Recent[tuple[int, datetime], AppraisalPolicy] = Recent(MOST_COMPILED)
+_compiled: Recent[tuple[int, datetime], InForce] = Recent(MOST_COMPILED)
 
 
 def compiled(document: PolicyDocument, *, version: int) -> AppraisalPolicy:

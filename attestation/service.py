@@ -1,6 +1,6 @@
 """The door of attestation: everything that other apps may ask of it. The rooms behind it are private."""
 
-from attestation.appraisal import Outcome, ReceivedEvidence, appraise_evidence
+from attestation.appraisal import ReceivedEvidence, appraise_evidence
 from attestation.authorities import trust_authority
 from attestation.baselines import amend_baseline, capture_baseline, retire_baseline, upload_baseline
 from attestation.certificates import (
@@ -64,6 +64,7 @@ from attestation.reads import (
     status_counts,
     waiting,
 )
+from attestation.recording import Outcome
 from attestation.runtime_policies import (
     RuntimeChange,
     accept_files,

@@ -4,9 +4,9 @@ Anyone can be refused, enrol a TPM of their own making and attest with it. The l
 pruned, so what strangers add to them is bounded here; the log of the node has every line.
 """
 
-import hashlib
 import logging
 from datetime import datetime, timedelta
+from itertools import count
 from typing import Final
 
 from django.db import transaction
@@ -20,8 +20,10 @@ STRANGER: Final = "stranger"
 MOST_LEAVES: Final = 30  # of one act in a minute
 MOST_LOGS: Final = 1024  # boot logs kept for all waiting hosts together, of at most 1 MiB each
 KEPT_AFTER_EXPIRY: Final = timedelta(minutes=5)  # nodes' clocks differ a little
-_AT_ONCE: Final = 100
+EVERY: Final = 50  # offers, the first of a process included
+_AT_ONCE: Final = 2 * EVERY
 
+_offers = count()
 log = logging.getLogger(__name__)
 
 
@@ -36,21 +38,21 @@ def refused(act: str, subject: str, refusal: Refusal, *, now: datetime) -> None:
         ledger.record(actor=STRANGER, act=act, subject=subject, detail=detail, now=now)
 
 
-def keep(attester: Attester, content: bytes) -> Blob | None:
-    """Keep a part of a host's Evidence by its digest; of waiting hosts, not more logs than people could look at."""
-    digest = hashlib.sha256(content).hexdigest()
-    known = Blob.objects.filter(pk=digest).defer("content").first()
-    if known is not None:
-        return known
-    if attester.state != Attester.State.APPROVED:
-        waiting = Attestation.objects.filter(attester__state=Attester.State.PENDING, event_log__isnull=False)
-        if len(waiting.order_by().values_list("event_log", flat=True).distinct()[:MOST_LOGS]) == MOST_LOGS:
-            return None
-    return Blob.objects.get_or_create(pk=digest, defaults={"content": content, "size": len(content)})[0]
+def may_keep(attester: Attester, digest: str) -> bool:
+    """Say whether a part of a host's Evidence is kept; of waiting hosts, not more logs than people could look at."""
+    if attester.state == Attester.State.APPROVED or Blob.objects.filter(pk=digest).exists():
+        return True
+    waiting = Attestation.objects.filter(attester__state=Attester.State.PENDING, event_log__isnull=False)
+    return len(waiting.order_by().values_list("event_log", flat=True).distinct()[:MOST_LOGS]) < MOST_LOGS
 
 
 def forget(rows: "QuerySet[Model]", *, now: datetime) -> None:
-    """Delete offers that nobody took up and nobody can any more, some at a time so that no request pays for a flood."""
+    """Delete offers that nobody took up and nobody can any more; called by whatever makes another such offer.
+
+    One call in some does it, and deletes more than were made in between, so that no request pays for a flood.
+    """
+    if next(_offers) % EVERY:
+        return
     expired = list(rows.filter(expires_at__lt=now - KEPT_AFTER_EXPIRY).values_list("pk", flat=True)[:_AT_ONCE])
     if expired:
         rows.filter(pk__in=expired).delete()

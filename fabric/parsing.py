@@ -20,7 +20,10 @@ MOST_MEMBERS: Final = 256
 
 
 class BoundedJson(BaseParser):
-    """Reads at most a view's `body_limit` bytes. No charset is heeded: JSON is UTF-8 (RFC 8259, section 8.1)."""
+    """Reads at most a small body, unless its view allows this sender more. JSON is UTF-8 (RFC 8259, section 8.1).
+
+    A view that takes more has a method `allow_large_body`, which returns how much, or raises what is to be answered.
+    """
 
     media_type = "application/json"
     renderer_class = JSONRenderer
@@ -28,19 +31,26 @@ class BoundedJson(BaseParser):
     def parse(
         self, stream: IO[bytes], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
     ) -> Any:
-        limit = getattr((parser_context or {}).get("view"), "body_limit", SMALL_BODY)
         try:
-            content = stream.read(limit + 1)
+            content = stream.read(SMALL_BODY + 1)
+            if len(content) > SMALL_BODY:
+                limit = _allowed((parser_context or {}).get("view"))
+                content += stream.read(limit + 1 - len(content))
+                if len(content) > limit:
+                    raise TooLarge(f"The message is larger than {limit} bytes.")
         except UnreadablePostError as error:
             raise ParseError("The message did not arrive whole.") from error
-        if len(content) > limit:
-            raise TooLarge(f"The message is larger than {limit} bytes.")
         if sum(content.count(sign) for sign in (b"[", b"{", b",")) > MOST_MEMBERS:
             raise ParseError(f"The message has more than {MOST_MEMBERS} members.")
         try:
             return json.loads(content.decode(), object_pairs_hook=_without_repetition, parse_constant=_no_number)
         except (ValueError, RecursionError) as error:
             raise ParseError("The message is not JSON in UTF-8.") from error
+
+
+def _allowed(view: object) -> int:
+    allow = getattr(view, "allow_large_body", None)
+    return SMALL_BODY if allow is None else int(allow())
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The door of the ledger: record an act, read the acts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from django.db import transaction
@@ -9,8 +9,12 @@ from django.dispatch import Signal
 
 from ledger.core.leaf import Act, leaf_hash
 from ledger.models import Leaf
+from ledger.statements import Change, New, write
 
-# Sent inside the transaction of the act, with `act: Act`. Whoever wants to tell the world waits for the commit.
+__all__ = ["Leaf", "intact", "leaves", "new_leaf", "record", "record_with", "recorded"]
+
+# Sent inside the transaction of the act, with `act: Act`; by `record_with`, where that is one statement and no other
+# transaction is open, right after it. Whoever wants to tell the world waits for the commit (`transaction.on_commit`).
 recorded = Signal()
 
 
@@ -22,12 +26,30 @@ def record(*, actor: str, act: str, subject: str, detail: Mapping[str, object], 
     connection = transaction.get_connection()
     if not connection.in_atomic_block:
         raise transaction.TransactionManagementError("an act is recorded in its own transaction, and there is none")
+    new = new_leaf(actor=actor, act=act, subject=subject, detail=detail, now=now)
+    new.save(force_insert=True)
+    _tell(new)
+    return new
+
+
+def new_leaf(*, actor: str, act: str, subject: str, detail: Mapping[str, object], now: datetime) -> Leaf:
+    """Return a leaf that nobody has written yet, for `record_with`."""
     done = Act(at=now, actor=actor, act=act, subject=subject, detail=dict(detail))
-    leaf = Leaf.objects.create(
-        at=now, actor=actor, act=act, subject=subject, detail=dict(detail), hash=leaf_hash(done).hex()
-    )
-    recorded.send(sender=Leaf, act=done)
-    return leaf
+    return Leaf(at=now, actor=actor, act=act, subject=subject, detail=dict(detail), hash=leaf_hash(done).hex())
+
+
+def record_with(change: Change, rows: Sequence[New], about: Leaf | None) -> bool:
+    """Write an act's rows together with the leaf about it, if there is one; False when `change` applies no more.
+
+    All or nothing is written, in one statement where the database can (`ledger.statements`).
+    """
+    if about is None:
+        return write(change, rows)
+    return write(change, [*rows, New(about)], then=lambda: _tell(about))
+
+
+def _tell(written: Leaf) -> None:
+    recorded.send(sender=Leaf, act=written.content())
 
 
 def leaves(*, act_prefix: str = "", actor: str = "", subject: str = "") -> QuerySet[Leaf]:

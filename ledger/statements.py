@@ -1,0 +1,253 @@
+"""Statements written once for both databases: a change with what is read beside it, and a change with rows that follow.
+
+PostgreSQL does either in a single statement, which is its own transaction. SQLite has no such statement; there the
+same parts follow one another in a transaction. Tables, columns and values are those of the models, so that there is no
+second description of a row. The text of a statement holds names of the models only; every value is a parameter.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Generic, Literal, TypeVar
+from uuid import UUID
+
+from django.db import connection, transaction
+from django.db.models import Field, Model
+
+Row = TypeVar("Row", bound=Model)
+Column = "Field[Any, Any]"
+Columns = tuple["Field[Any, Any]", ...]
+Converters = Sequence[tuple[int, Callable[[Any], Any]]]
+Known = Literal["refuse", "keep", "replace"]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Some `fields` of a row as they shall be, provided that others still are as they were `seen`, or later."""
+
+    row: Model
+    fields: Sequence[str]
+    seen: Mapping[str, object] = field(default_factory=dict)
+    later: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class New:
+    """A row to be written; `known` says what becomes of it when its key is there already."""
+
+    row: Model
+    known: Known = "refuse"
+
+
+class Part(Generic[Row]):
+    """Some columns of one table in a wider SELECT; what is left out is loaded when somebody asks for it."""
+
+    def __init__(self, model: type[Row], alias: str, *names: str) -> None:
+        self.model, self._alias = model, alias
+        self.fields: Columns = tuple(each for each in model._meta.concrete_fields if each.attname in names)
+        self._names = [each.attname for each in self.fields]
+        self._key = self._names.index(_key(model).attname)
+
+    def __str__(self) -> str:
+        return ", ".join(f'{self._alias}."{each.column}"' for each in self.fields)
+
+    def read(self, values: Iterator[Any]) -> Row | None:
+        """Take this part off a row that was fetched; None where an outer join found nothing."""
+        mine = [next(values) for _ in self._names]
+        if mine[self._key] is None:
+            return None
+        for place, convert in _converters(self.fields, connection.vendor):
+            mine[place] = convert(mine[place])
+        return self.model.from_db(connection.alias, self._names, mine)
+
+    def take(self, values: Iterator[Any]) -> Row:
+        """Take this part off a row that was fetched and has it."""
+        found = self.read(values)
+        if found is None:
+            raise self.model.DoesNotExist  # type: ignore[attr-defined]  # every model has it
+        return found
+
+
+def change_and_read(
+    change: Change, part: Part[Row], select: str, values: Sequence[object], *, number_of: type[Model]
+) -> Iterator[Any] | None:
+    """Make the change and read a row beside it; None, with nothing changed, when the change does not apply.
+
+    `select` reads the `part` of the changed row from a table called `changed`. Its first column, `{number}`, is the key
+    for a new row of `number_of`; one that is not used leaves a gap.
+    """
+    if connection.vendor == "postgresql":
+        update, given = _update(change)
+        number = f"nextval(pg_get_serial_sequence('{number_of._meta.db_table}', '{_key(number_of).column}'))"
+        source = f"{update} RETURNING {_list(part.fields)}"
+        return _fetched(f"WITH changed AS ({source}) {select.format(number=number)}", [*given, *_adapted(values)])
+    with transaction.atomic():
+        if not _changed(change):
+            return None
+        return read_beside(part, change.row.pk, select, values, number=_next_number(number_of))
+
+
+def read_beside(part: Part[Row], key: object, select: str, values: Sequence[object], *, number: int) -> Iterator[Any]:
+    """Read what `change_and_read` reads of a row, which has to be there; `number` was taken before."""
+    given: list[object] = []
+    column = _key(part.model)
+    condition = f'"{column.column}" = {_given(column, key, given)}'
+    source = f'SELECT {_list(part.fields)} FROM "{part.model._meta.db_table}" WHERE {condition}'  # noqa: S608
+    statement = f"WITH changed AS ({source}) {select.format(number='%s')}"
+    found = _fetched(statement, [*given, number, *_adapted(values)])
+    if found is None:
+        raise part.model.DoesNotExist  # type: ignore[attr-defined]  # every model has it
+    return found
+
+
+def insert_and_read(part: Part[Row], statement: str, values: Sequence[object]) -> Row | None:
+    """Insert what an `INSERT … SELECT … RETURNING` of that part selects; None when it selects nothing."""
+    found = _fetched(statement, _adapted(values))
+    return None if found is None else part.take(found)
+
+
+def write(change: Change, rows: Sequence[New], *, then: Callable[[], object] | None = None) -> bool:
+    """Make the change and write the rows, all or nothing; False, with nothing written, when the change does not apply.
+
+    `then` is called once everything is written: inside the transaction where there is one, else after the commit.
+    """
+    if connection.vendor == "postgresql":
+        written = _in_one(change, rows)
+        if written and then is not None:
+            then()
+        return written
+    with transaction.atomic():
+        if not _changed(change):
+            return False
+        for new in rows:
+            _execute(*_insert(new, "VALUES ({given})"))
+        if then is not None:
+            then()
+        return True
+
+
+def _in_one(change: Change, rows: Sequence[New]) -> bool:
+    update, values = _update(change)
+    parts = [f"WITH changed AS ({update} RETURNING 1 AS one)"]
+    for number, new in enumerate(rows):
+        insert, more = _insert(new, "SELECT {given} FROM changed")
+        parts.append(f", row{number} AS ({insert})")
+        values += more
+    return _fetched("".join([*parts, " SELECT one FROM changed"]), values) is not None
+
+
+def _changed(change: Change) -> bool:
+    return _execute(*_update(change)) == 1
+
+
+def _execute(statement: str, values: Sequence[object]) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, values)
+        return int(cursor.rowcount)
+
+
+def _adapted(values: Sequence[object]) -> list[object]:
+    """Return values that belong to no column as the database takes them."""
+    hexadecimal = not connection.features.has_native_uuid_field
+    return [
+        value.hex if hexadecimal and isinstance(value, UUID) else connection.ops.adapt_unknown_value(value)
+        for value in values
+    ]
+
+
+def _fetched(statement: str, values: Sequence[object]) -> Iterator[Any] | None:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, values)
+        found = cursor.fetchone()
+    return None if found is None else iter(found)
+
+
+def _update(change: Change) -> tuple[str, list[object]]:
+    model, row = type(change.row), change.row
+    values: list[object] = []
+    to_set = [_term(_column(model, name), "=", getattr(row, name), values) for name in change.fields]
+    conditions = [_term(_key(model), "=", row.pk, values)]
+    for name, seen in change.seen.items():
+        conditions.append(_term(_column(model, name), "=" if seen is not None else "IS", seen, values))
+    for name, bound in change.later.items():
+        conditions.append(_term(_column(model, name), ">", bound, values))
+    table = model._meta.db_table
+    return f'UPDATE "{table}" SET {", ".join(to_set)} WHERE {" AND ".join(conditions)}', values  # noqa: S608
+
+
+def _term(column: Column, sign: str, value: object, values: list[object]) -> str:
+    return f'"{column.column}" {sign} {_given(column, value, values)}'
+
+
+def _insert(new: New, source: str) -> tuple[str, list[object]]:
+    fields, head, tail = _frame(type(new.row), new.row.pk is None, new.known)
+    values: list[object] = []
+    given = ", ".join([_given(each, getattr(new.row, each.attname), values) for each in fields])
+    return head + source.format(given=given) + tail, values
+
+
+@cache
+def _frame(model: type[Model], numbered: bool, known: Known) -> tuple[Columns, str, str]:
+    """Return the columns of a new row with what stands before and after its values.
+
+    The key is not one of the columns where the database is to number the row.
+    """
+    key = _key(model).column
+    fields = tuple(each for each in model._meta.concrete_fields if not (numbered and each.primary_key))
+    others = ", ".join(f'"{each.column}" = excluded."{each.column}"' for each in fields if not each.primary_key)
+    tail = {
+        "refuse": "",
+        "keep": f' ON CONFLICT ("{key}") DO NOTHING',
+        "replace": f' ON CONFLICT ("{key}") DO UPDATE SET {others}',
+    }
+    return fields, f'INSERT INTO "{model._meta.db_table}" ({_list(fields)}) ', tail[known]
+
+
+def _given(column: Column, value: object, values: list[object]) -> str:
+    """Add a value as the database takes it, and return what stands for it in the statement."""
+    prepared = column.get_db_prep_save(value, connection)
+    if prepared is None:
+        return "NULL"
+    values.append(prepared)
+    return "%s"
+
+
+def _list(fields: Columns) -> str:
+    return ", ".join(f'"{each.column}"' for each in fields)
+
+
+@cache
+def _column(model: type[Model], attname: str) -> Column:
+    (found,) = (each for each in model._meta.concrete_fields if each.attname == attname)
+    return found
+
+
+@cache
+def _key(model: type[Model]) -> Column:
+    (found,) = (each for each in model._meta.concrete_fields if each.primary_key)
+    return found
+
+
+@cache
+def _converters(fields: Columns, vendor: str) -> Converters:
+    """Return what turns a database's own values into a model's, and where in a row they are; `vendor` is the key."""
+    return [
+        (place, _bound(convert, column))
+        for place, each in enumerate(fields)
+        for column in (each.get_col(each.model._meta.db_table),)
+        for convert in (*connection.ops.get_db_converters(column), *each.get_db_converters(connection))
+    ]
+
+
+def _bound(convert: Callable[[Any, Any, Any], Any], column: object) -> Callable[[Any], Any]:
+    return lambda value: convert(value, column, connection)
+
+
+def _next_number(model: type[Model]) -> int:
+    """Do in SQLite what `nextval` does: take the key that AUTOINCREMENT would give to the next row."""
+    table = model._meta.db_table
+    found = _fetched("UPDATE sqlite_sequence SET seq = seq + 1 WHERE name = %s RETURNING seq", [table])
+    if found is not None:
+        return int(next(found))
+    _execute("INSERT INTO sqlite_sequence (name, seq) VALUES (%s, 1)", [table])
+    return 1
