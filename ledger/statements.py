@@ -8,15 +8,15 @@ second description of a row. The text of a statement holds names of the models o
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 from uuid import UUID
 
 from django.db import connection, transaction
 from django.db.models import Field, Model
 
 Row = TypeVar("Row", bound=Model)
-Column = "Field[Any, Any]"
-Columns = tuple["Field[Any, Any]", ...]
+Column: TypeAlias = "Field[Any, Any]"
+Columns: TypeAlias = "tuple[Field[Any, Any], ...]"
 Converters = Sequence[tuple[int, Callable[[Any], Any]]]
 Known = Literal["refuse", "keep", "replace"]
 
@@ -69,7 +69,7 @@ class Part(Generic[Row]):
 
 
 def change_and_read(
-    change: Change, part: Part[Row], select: str, values: Sequence[object], *, number_of: type[Model]
+    change: Change, part: Part[Row], select: str, values: Sequence[Any], *, number_of: type[Model]
 ) -> Iterator[Any] | None:
     """Make the change and read a row beside it; None, with nothing changed, when the change does not apply.
 
@@ -87,7 +87,7 @@ def change_and_read(
         return read_beside(part, change.row.pk, select, values, number=_next_number(number_of))
 
 
-def read_beside(part: Part[Row], key: object, select: str, values: Sequence[object], *, number: int) -> Iterator[Any]:
+def read_beside(part: Part[Row], key: object, select: str, values: Sequence[Any], *, number: int) -> Iterator[Any]:
     """Read what `change_and_read` reads of a row, which has to be there; `number` was taken before."""
     given: list[object] = []
     column = _key(part.model)
@@ -100,7 +100,7 @@ def read_beside(part: Part[Row], key: object, select: str, values: Sequence[obje
     return found
 
 
-def insert_and_read(part: Part[Row], statement: str, values: Sequence[object]) -> Row | None:
+def insert_and_read(part: Part[Row], statement: str, values: Sequence[Any]) -> Row | None:
     """Insert what an `INSERT … SELECT … RETURNING` of that part selects; None when it selects nothing."""
     found = _fetched(statement, _adapted(values))
     return None if found is None else part.take(found)
@@ -140,13 +140,13 @@ def _changed(change: Change) -> bool:
     return _execute(*_update(change)) == 1
 
 
-def _execute(statement: str, values: Sequence[object]) -> int:
+def _execute(statement: str, values: Sequence[Any]) -> int:
     with connection.cursor() as cursor:
         cursor.execute(statement, values)
         return int(cursor.rowcount)
 
 
-def _adapted(values: Sequence[object]) -> list[object]:
+def _adapted(values: Sequence[Any]) -> list[object]:
     """Return values that belong to no column as the database takes them."""
     hexadecimal = not connection.features.has_native_uuid_field
     return [
@@ -155,7 +155,7 @@ def _adapted(values: Sequence[object]) -> list[object]:
     ]
 
 
-def _fetched(statement: str, values: Sequence[object]) -> Iterator[Any] | None:
+def _fetched(statement: str, values: Sequence[Any]) -> Iterator[Any] | None:
     with connection.cursor() as cursor:
         cursor.execute(statement, values)
         found = cursor.fetchone()
