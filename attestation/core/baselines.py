@@ -5,9 +5,9 @@ explains it: that turns "PCR 8 differs" into the words that were added to the ke
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -67,22 +67,42 @@ def hold(
 ) -> Held:
     """Find the baseline that every pinned PCR meets; else report what differs from the nearest one, all of it.
 
-    Baselines are never mixed: firmware of one and boot loader of another is a state that nobody approved. A PCR that
-    is pinned and not quoted never passes, and a baseline that pins nothing approves nothing.
+    A host that booted what is accepted at another time is told so, and from or until when. Baselines are never mixed:
+    firmware of one and boot loader of another is a state that nobody approved. A PCR that is pinned and not quoted
+    never passes, and a baseline that pins nothing approves nothing.
     """
     given = tuple(baselines)
     pinned = [baseline for baseline in given if baseline.pcrs and baseline.counts_at(now)]
-    if not pinned:
-        return Held((_none_to_hold_against(given),), None)
     by_pcr: dict[int, list[VerifiedEvent]] = {}
     for event in events:
         by_pcr.setdefault(event.pcr, []).append(event)
-    nearest, differing = min(
-        ((baseline, _differing(pcrs, by_pcr, baseline)) for baseline in pinned), key=lambda choice: len(choice[1])
-    )
-    if not differing:
+    compared = [(baseline, _differing(pcrs, by_pcr, baseline)) for baseline in pinned]
+    nearest, differing = min(compared, key=lambda choice: len(choice[1]), default=(None, []))
+    if nearest is not None and not differing:
         return Held((), nearest)
+    untimely = _untimely(pcrs, by_pcr, given, now)
+    if untimely is not None:
+        return Held((_not_in_time(untimely, now),), untimely)
+    if nearest is None:
+        return Held((_none_to_hold_against(given),), None)
     return Held(tuple(_findings(pcrs, events, nearest, differing)), nearest)
+
+
+def _untimely(
+    pcrs: Mapping[int, bytes],
+    by_pcr: Mapping[int, Sequence[VerifiedEvent]],
+    given: Sequence[ReferenceValues],
+    now: datetime,
+) -> ReferenceValues | None:
+    """The baseline that would match, did it count now; of several the one whose time is nearest."""
+    outside = [baseline for baseline in given if baseline.pcrs and not baseline.counts_at(now)]
+    matching = [baseline for baseline in outside if not _differing(pcrs, by_pcr, baseline)]
+    return min(matching, key=lambda baseline: _away(baseline, now), default=None)
+
+
+def _away(baseline: ReferenceValues, now: datetime) -> timedelta:
+    moments = (baseline.accepted_from, baseline.accepted_until)
+    return min(abs(moment - now) for moment in moments if moment is not None)
 
 
 def _none_to_hold_against(given: Sequence[ReferenceValues]) -> Finding:
@@ -97,17 +117,21 @@ def _differing(
     return [pcr for pcr, rule in sorted(baseline.pcrs.items()) if not meets(rule, pcrs.get(pcr), by_pcr.get(pcr, ()))]
 
 
-def _telling(rows: Iterable[Difference | Same], baseline: ReferenceValues) -> list[Difference]:
+def _telling(
+    rows: Iterable[Difference | Same], events: Sequence[VerifiedEvent], baseline: ReferenceValues
+) -> list[Difference]:
     """The rows that speak against the baseline: in PCRs pinned by events, what it accepts anyway does not."""
-    return [row for row in rows if isinstance(row, Difference) and _tells(row, baseline.pcrs[row.pcr])]
+    measured = {(event.pcr, event.digest) for event in events}
+    return [row for row in rows if isinstance(row, Difference) and _tells(row, baseline.pcrs[row.pcr], measured)]
 
 
-def _tells(row: Difference, rule: Rule) -> bool:
+def _tells(row: Difference, rule: Rule, measured: Collection[tuple[int, bytes]]) -> bool:
     if isinstance(rule, ByValue):
         return True
     if row.measured is not None:
         return row.measured.digest not in rule.accepted
-    return row.expected is not None and row.expected.digest in rule.required
+    places = [place for place in rule.required if row.expected is not None and row.expected.digest in place]
+    return any(all((row.pcr, digest) not in measured for digest in place) for place in places)
 
 
 def _findings(
@@ -116,7 +140,7 @@ def _findings(
     """One finding per cause. A cause takes its rows; the PCRs whose rows are left over are reported one by one."""
     absent = [pcr for pcr in differing if pcr not in pcrs]
     changed = [pcr for pcr in differing if pcr in pcrs]
-    rows = _telling(difference(baseline.events, events, changed), baseline)
+    rows = _telling(difference(baseline.events, events, changed), events, baseline)
     explained = {row.pcr for row in rows}
     findings = [_absent(absent, baseline)] if absent else []
     if 7 in changed and secure_boot(events) is False and secure_boot(baseline.events) is not False:
@@ -256,7 +280,8 @@ def _mismatch(pcr: int, rows: Sequence[Difference], baseline: ReferenceValues, v
         told[_SHOWN_ROWS:] = [_count(len(told) - _SHOWN_ROWS, "more differs", "more differ")]
     if not told:
         told = [_untold(baseline.pcrs[pcr], value)]
-    why = f"The baseline {baseline.name} has another value in PCR {pcr}."
+    holds = "other events" if isinstance(baseline.pcrs[pcr], ByEvents) else "another value"
+    why = f"The baseline {baseline.name} has {holds} in PCR {pcr}."
     if not all(side.words.proved for row in rows for side in (row.expected, row.measured) if side):
         why += " The digests are proved; what the log calls them is not."
     what = f"PCR {pcr}, {area.name}, is not as approved: {'; '.join(told)}."
@@ -268,7 +293,7 @@ def _mismatch(pcr: int, rows: Sequence[Difference], baseline: ReferenceValues, v
 def _untold(rule: Rule, value: bytes) -> str:
     """What can be said of a PCR whose events explain nothing."""
     if isinstance(rule, ByEvents):
-        return "what was measured is accepted, but not in this order, or something that belongs there is missing"
+        return "what was measured is accepted, but not in this order, or something is there twice or not at all"
     wanted = sorted(rule.values)[0]
     return f"the value begins {value[:4].hex()} instead of {wanted[:4].hex()}"
 
@@ -296,6 +321,21 @@ def _pcrs(pcrs: Iterable[int]) -> str:
     if len(numbers) == 1:
         return f"PCR {numbers[0]}"
     return f"PCRs {', '.join(numbers[:-1])} and {numbers[-1]}"
+
+
+def _not_in_time(baseline: ReferenceValues, now: datetime) -> Finding:
+    begins, ends = baseline.accepted_from, baseline.accepted_until
+    if begins is not None and now < begins:
+        what = f"This host booted the baseline {baseline.name} before its time."
+        why = f"It is accepted from {begins.astimezone(UTC):%Y-%m-%d %H:%M} UTC on."
+        remedy = "Wait for that moment, or boot what is accepted until then."
+    else:
+        what = f"This host booted the baseline {baseline.name}, whose time is over."
+        until = "a moment that is past" if ends is None else f"{ends.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+        why = f"It was accepted until {until}."
+        remedy = "Boot what is accepted now; if this is to stay, have a policy approved that accepts it longer."
+    pcrs = tuple(sorted(baseline.pcrs))
+    return Finding("baseline_not_in_time", "NoInformation", what, why, remedy, pcrs, check=_CHECK)
 
 
 _EMPTY_POLICY: Final = Finding(
