@@ -256,6 +256,7 @@ class Baseline(models.Model):
     """Reference values, captured from verified Evidence or uploaded; they count once a policy version names them."""
 
     class State(models.TextChoices):
+        DRAFTED = "drafted", "Not put forward"
         PROPOSED = "proposed", "Waits for approval"
         APPROVED = "approved", "Approved"
         REJECTED = "rejected", "Rejected"

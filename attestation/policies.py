@@ -29,6 +29,7 @@ from attestation.models import (
     RuntimePolicy,
 )
 from attestation.policy import base_document
+from attestation.sources import require_sources
 
 
 def add_group(slug: str, name: str, *, description: str, canary_of: str | None, by: User, now: datetime) -> HostGroup:
@@ -216,16 +217,23 @@ def _show_baselines(group: str, document: PolicyDocument) -> None:
     named = [UUID(each.id) for each in document.baselines]
     mine = Baseline.objects.filter(group_id=group)
     mine.filter(state=Baseline.State.APPROVED).exclude(pk__in=named).update(state=Baseline.State.RETIRED)
-    mine.filter(state=Baseline.State.RETIRED, pk__in=named).update(state=Baseline.State.APPROVED)
+    shown = (Baseline.State.RETIRED, Baseline.State.DRAFTED)
+    mine.filter(state__in=shown, pk__in=named).update(state=Baseline.State.APPROVED)
 
 
 def _require_known(document: PolicyDocument, group: str) -> None:
-    """Refuse a document that names what is not there, what nobody approved, or two baselines of one name."""
-    settled = (Baseline.State.APPROVED, Baseline.State.RETIRED)
+    """Refuse a document that names what is not there, what nobody approved, or two baselines of one name.
+
+    A baseline that was drafted for it is decided together with it.
+    """
+    known = (Baseline.State.APPROVED, Baseline.State.RETIRED, Baseline.State.DRAFTED)
     found = Baseline.objects.filter(
-        pk__in=[_uuid(each.id) for each in document.baselines], group_id=group, state__in=settled
-    )
-    names = list(found.values_list("name", flat=True))
+        pk__in=[_uuid(each.id) for each in document.baselines], group_id=group, state__in=known
+    ).select_related("amends")
+    for baseline in found:
+        if baseline.state == Baseline.State.DRAFTED:
+            require_sources(baseline)
+    names = [baseline.name for baseline in found]
     if len(names) != len(document.baselines):
         raise CannotApprove(
             "The policy names a baseline that is not there, is another group's, or that nobody approved."

@@ -2,7 +2,14 @@
 
 from attestation.appraisal import ReceivedEvidence, appraise_evidence
 from attestation.authorities import trust_authority
-from attestation.baselines import amend_baseline, capture_baseline, retire_baseline, upload_baseline
+from attestation.baselines import (
+    amend_baseline,
+    capture_baseline,
+    drop_baseline,
+    propose_baseline,
+    retire_baseline,
+    upload_baseline,
+)
 from attestation.certificates import (
     HealthStatement,
     mode_in_force,
@@ -117,6 +124,7 @@ __all__ = [
     "deny_issued_before",
     "draft",
     "drafts",
+    "drop_baseline",
     "drop_draft",
     "dry_run",
     "dry_run_rows",
@@ -144,6 +152,7 @@ __all__ = [
     "promote",
     "proposal",
     "proposals",
+    "propose_baseline",
     "propose_draft",
     "propose_host",
     "release_secret",

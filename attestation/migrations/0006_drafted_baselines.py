@@ -1,0 +1,25 @@
+"""Baselines that nobody has put forward yet: uploaded ones, and those of a change that is being written."""
+
+from django.db import migrations, models
+
+
+class Migration(migrations.Migration):
+    dependencies = [("attestation", "0005_append_only_again")]
+
+    operations = [
+        migrations.AlterField(
+            model_name="baseline",
+            name="state",
+            field=models.CharField(
+                choices=[
+                    ("drafted", "Not put forward"),
+                    ("proposed", "Waits for approval"),
+                    ("approved", "Approved"),
+                    ("rejected", "Rejected"),
+                    ("retired", "Retired"),
+                ],
+                default="proposed",
+                max_length=10,
+            ),
+        ),
+    ]
