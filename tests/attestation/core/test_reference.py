@@ -114,8 +114,8 @@ def test_by_events_without_any_event_nothing_is_met() -> None:
     ("runs", "accepted", "refused"),
     [
         pytest.param(("abc", "abc"), ("abc",), ("abcc", "ab"), id="the same boot twice"),
-        pytest.param(("akc", "anc"), ("akc", "anc"), ("ac", "aknc", "ankc", "kc", "ckna"), id="two kernels, one place"),
-        pytest.param(("akic", "anjc"), ("akic", "anjc", "akjc"), ("aikc", "aknc", "akc"), id="two places side by side"),
+        pytest.param(("akc", "auc"), ("akc", "auc"), ("ac", "akuc", "aukc", "kc", "ckua"), id="two kernels, one place"),
+        pytest.param(("akic", "aujc"), ("akic", "aujc", "akjc"), ("aikc", "akuc", "akc"), id="two places side by side"),
         pytest.param(("ac", "aoc"), ("ac", "aoc", "oac", "aooc"), ("a", "o", "axc"), id="one event more"),
         pytest.param(("ak", "an", "am"), ("ak", "am"), ("a", "akn"), id="three boots"),
         pytest.param(("k", "n"), ("k", "n"), ("kn", ""), id="nothing in common"),
@@ -212,10 +212,10 @@ def test_rules_are_bounded() -> None:
 
 
 def test_a_new_kernel_takes_the_old_ones_place() -> None:
-    rule = accept_instead(captured("akc"), PCR, digest("k"), digest("n"))
+    rule = accept_instead(captured("akc"), PCR, digest("k"), digest("u"))
     assert met(rule, "akc")
-    assert met(rule, "anc")
-    for forged in ("ac", "aknc", "nac", "akcn", "akncn"):
+    assert met(rule, "auc")
+    for forged in ("ac", "akuc", "uac", "akcu", "akucu"):
         assert not met(rule, forged)
 
 
@@ -245,7 +245,7 @@ def test_another_value_is_accepted_beside_the_first() -> None:
 )
 def test_nothing_takes_the_place_of_what_has_none(rule: Rule, said: str) -> None:
     with pytest.raises(ParseError, match=said):
-        accept_instead(rule, PCR, digest("z"), digest("n"))
+        accept_instead(rule, PCR, digest("z"), digest("u"))
 
 
 LETTERS = st.sampled_from("abcde")
@@ -279,12 +279,12 @@ def test_an_amended_rule_refuses_nothing_that_was_accepted(
 
 
 def test_stored_rules_are_read_back_as_they_were() -> None:
-    amended = accept_more(accept_instead(captured("akca"), PCR, digest("k"), digest("n")), PCR, [digest("o")])
+    amended = accept_more(accept_instead(captured("akca"), PCR, digest("k"), digest("u")), PCR, [digest("o")])
     rules: dict[int, Rule] = {7: ByValue(frozenset((VALUE, bytes(32)))), PCR: amended, 14: ByValue(frozenset())}
     stored = rules_to_json(rules)
     assert rules_from_json(stored) == rules
     assert list(stored) == ["4", "7", "14"]
-    assert stored["4"]["required"][1] == sorted([digest("k").hex(), digest("n").hex()])
+    assert stored["4"]["required"][1] == sorted([digest("k").hex(), digest("u").hex()])
 
 
 @given(st.lists(st.text("abc", min_size=1, max_size=5), min_size=1, max_size=3))

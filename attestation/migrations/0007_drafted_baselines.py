@@ -4,7 +4,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("attestation", "0005_append_only_again")]
+    dependencies = [("attestation", "0006_expected_hosts")]
 
     operations = [
         migrations.AlterField(
