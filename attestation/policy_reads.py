@@ -1,6 +1,7 @@
 """What pages show of groups and their policies. Nothing here changes anything or opens a transaction."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -56,6 +57,56 @@ def draft(draft_id: UUID) -> PolicyDraft:
     if found is None:
         raise NotFound("There is no such draft.")
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What a draft of a group may name."""
+
+    baselines: tuple[Baseline, ...]
+    runtime: tuple[RuntimePolicy, ...]
+    code_policies: tuple[CodeIntegrityPolicy, ...]
+    hosts: tuple[Attester, ...]
+
+
+def candidates(slug: str) -> Candidates:
+    """Return what a group's policy can be made of: what was once approved for it, and every runtime and code policy."""
+    settled = (Baseline.State.APPROVED, Baseline.State.RETIRED)
+    runtime = RuntimePolicy.objects.defer("signers", "excludes")
+    return Candidates(
+        baselines=tuple(Baseline.objects.filter(group_id=slug, state__in=settled)),
+        runtime=tuple(runtime),
+        code_policies=tuple(CodeIntegrityPolicy.objects.all()),
+        hosts=tuple(Attester.objects.filter(group_id=slug, state=Attester.State.APPROVED)),
+    )
+
+
+def standings(*, now: datetime) -> dict[str, tuple[int, int]]:
+    """Return, for each group, how many of its approved hosts pass now, and how many do not."""
+    passes = Q(status="Passed", certified_until__gt=now)
+    rows = Attester.objects.filter(state=Attester.State.APPROVED).order_by().values_list("group_id")
+    counted = rows.annotate(passing=Count("pk", filter=passes), total=Count("pk"))
+    return {str(group): (passing, total - passing) for group, passing, total in counted}
+
+
+def versions_in_force(*, now: datetime) -> dict[str, PolicyVersion]:
+    """Return each group's version in force."""
+    begun = PolicyVersion.objects.filter(effective_at__lte=now).order_by("version")
+    return {str(row.group_id): row for row in begun}
+
+
+def version(number: int) -> PolicyVersion:
+    found = PolicyVersion.objects.select_related("group").filter(pk=number).first()
+    if found is None:
+        raise NotFound("There is no such policy version.")
+    return found
+
+
+def changes_between(before: PolicyVersion | None, after: PolicyVersion) -> tuple[str, ...]:
+    """Say in sentences what a version changed of the one before it."""
+    old = PolicyDocument(required=frozenset()) if before is None else before.content()
+    names = names_of((old, after.content()))
+    return changes_in_words(old, after.content(), lambda each: names.get(each, each))
 
 
 def names_of(documents: Iterable[PolicyDocument]) -> dict[str, str]:

@@ -93,9 +93,11 @@ def shown_status(attester: Attester, *, now: datetime) -> str:
     return str(Attester.objects.values_list(_shown(now), flat=True).get(pk=attester.pk))
 
 
-def attesters(*, query: str = "", status: str = "", now: datetime) -> QuerySet[Attester]:
+def attesters(*, query: str = "", status: str = "", group: str = "", now: datetime) -> QuerySet[Attester]:
     """Return the hosts, with the status to show as `shown`; searched by name, digest or certificate serial."""
-    found = Attester.objects.select_related("latest").defer("latest__evidence", "latest__pcrs")
+    found = Attester.objects.select_related("latest", "group").defer("latest__evidence", "latest__pcrs")
+    if group:
+        found = found.filter(group_id=group)
     if query:
         found = found.filter(_matching(query))
     found = found.annotate(shown=_shown(now))
@@ -120,7 +122,7 @@ def status_counts(*, now: datetime) -> dict[str, int]:
 
 
 def attester(attester_id: UUID) -> Attester:
-    found = Attester.objects.select_related("latest__baseline", "replaces").filter(pk=attester_id).first()
+    found = Attester.objects.select_related("latest__baseline", "replaces", "group").filter(pk=attester_id).first()
     if found is None:
         raise NotFound("There is no such host.")
     return found

@@ -20,6 +20,9 @@ from attestation.certificates import (
 )
 from attestation.challenges import new_challenge, require_open
 from attestation.comparison import Comparison, baseline_events, compare, events
+from attestation.core.checks import CHECKS
+from attestation.core.document import PolicyDocument
+from attestation.core.document import to_json as document_json
 from attestation.decisions import decide, deny_issued_before, propose_host, revoke_certificate, revoke_host
 from attestation.dry_runs import Tally, dry_run, newest_run
 from attestation.dry_runs import go_on as go_on_dry_run
@@ -28,8 +31,12 @@ from attestation.dry_runs import start as start_dry_run
 from attestation.dry_runs import tally as tally_dry_run
 from attestation.enrolment import Credential, EnrolmentRequest, activate, enrol
 from attestation.expected_hosts import announce_host, expected_hosts
+from attestation.models import PolicyDraft
 from attestation.policies import add_group, change_draft, drop_draft, promote, propose_draft, start_draft
 from attestation.policy_reads import (
+    Candidates,
+    candidates,
+    changes_between,
     changes_of,
     checks_of,
     draft,
@@ -38,7 +45,10 @@ from attestation.policy_reads import (
     groups,
     names_of,
     policy_now,
+    standings,
+    version,
     versions,
+    versions_in_force,
 )
 from attestation.reads import (
     Cause,
@@ -85,6 +95,8 @@ from attestation.runtime_policies import from_text as runtime_policy_from_text
 from attestation.runtime_policies import text_of as runtime_policy_text
 
 __all__ = [
+    "CHECKS",
+    "Candidates",
     "Cause",
     "Comparison",
     "Counts",
@@ -94,6 +106,8 @@ __all__ = [
     "HealthStatement",
     "Hour",
     "Outcome",
+    "PolicyDocument",
+    "PolicyDraft",
     "ReceivedEvidence",
     "RuntimeChange",
     "Tally",
@@ -111,17 +125,20 @@ __all__ = [
     "baseline",
     "baseline_events",
     "baselines",
+    "candidates",
     "capture_baseline",
     "certificate",
     "certificates",
     "certified",
     "change_draft",
+    "changes_between",
     "changes_of",
     "checks_of",
     "compare",
     "counts",
     "decide",
     "deny_issued_before",
+    "document_json",
     "draft",
     "drafts",
     "drop_baseline",
@@ -169,6 +186,7 @@ __all__ = [
     "runtime_policy_text",
     "shown_status",
     "signing_certificates",
+    "standings",
     "start_draft",
     "start_dry_run",
     "status_counts",
@@ -176,6 +194,8 @@ __all__ = [
     "trust_authority",
     "upload_baseline",
     "verify_certificate",
+    "version",
     "versions",
+    "versions_in_force",
     "waiting",
 ]

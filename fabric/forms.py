@@ -100,6 +100,20 @@ class AnnounceForm(ReasonForm):
         return bytes(upload.read())
 
 
+class HostForm(ReasonForm):
+    """A host put forward, into the group whose policy it is to meet."""
+
+    group = forms.ChoiceField(help_text="Whose policy the host has to meet.", required=False)
+    field_order = ("group", "reason")
+
+    def __init__(self, *args: Any, groups: list[tuple[str, str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        group = self.fields["group"]
+        assert isinstance(group, forms.ChoiceField)  # noqa: S101  (declared above)
+        group.choices = groups
+        group.widget.attrs["class"] = "form-select"
+
+
 class CaptureForm(ReasonForm):
     name = forms.CharField(
         max_length=100,

@@ -6,7 +6,7 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitVie
 from rest_framework.permissions import AllowAny
 
 from fabric import errors
-from fabric.views import audit, baselines, entrance, fleet, tenants, trust
+from fabric.views import audit, baselines, entrance, fleet, policies, tenants, trust
 
 handler400 = errors.bad_request
 handler403 = errors.permission_denied
@@ -41,6 +41,18 @@ urlpatterns = [
     path("baselines/", baselines.baselines, name="baselines"),
     path("baselines/<uuid:baseline_id>/", baselines.baseline, name="baseline"),
     path("baselines/<uuid:baseline_id>/retire/", baselines.retire_baseline, name="retire-baseline"),
+    # policies
+    path("policies/", policies.policies, name="policies"),
+    path("policies/add/", policies.add_group, name="add-group"),
+    path("policies/<slug:slug>/", policies.group, name="group"),
+    path("policies/<slug:slug>/change/", policies.start_draft, name="start-draft"),
+    path("policies/<slug:slug>/promote/", policies.promote, name="promote"),
+    path("drafts/<uuid:draft_id>/", policies.draft, name="draft"),
+    path("drafts/<uuid:draft_id>/exception/", policies.add_exception, name="add-exception"),
+    path("drafts/<uuid:draft_id>/drop/", policies.drop_draft, name="drop-draft"),
+    path("drafts/<uuid:draft_id>/try/", policies.start_dry_run, name="start-dry-run"),
+    path("drafts/<uuid:draft_id>/propose/", policies.propose_draft, name="propose-draft"),
+    path("dry-runs/<uuid:run_id>/", policies.dry_run, name="dry-run"),
     path("certificates/deny/", trust.deny_certificates, name="deny-certificates"),
     path("attestations/<int:attestation_id>/capture/", baselines.capture_baseline, name="capture-baseline"),
     # records

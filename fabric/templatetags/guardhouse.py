@@ -1,5 +1,6 @@
 """The portal's own words in templates: states, icons, moments, durations, digests."""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from django import template
@@ -8,12 +9,16 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
+from attestation.core.checks import CHECKS
 from attestation.core.difference import Difference
 
 register = template.Library()
 
 # Every state has a word, a shape and a meaning; the shape survives print and colour blindness.
 STATES = {
+    "pass": ("ok", "circle-check", "Pass"),
+    "fail": ("bad", "circle-x", "Fail"),
+    "unproven": ("warn", "help-circle", "Unproven"),
     "Passed": ("ok", "circle-check", "Passed"),
     "Expired": ("warn", "clock-x", "Expired"),
     "InsecureHostConfiguration": ("bad", "shield-x", "InsecureHostConfiguration"),
@@ -187,3 +192,16 @@ def tpm_maker(identifier: str) -> str:
     except ValueError:
         return identifier
     return letters if letters.isprintable() and letters else f"vendor {digits}"
+
+
+@register.filter
+def named(names: Mapping[str, str], identifier: str) -> str:
+    """Return the name of what a document refers to by id, or the id's head for what is not there any more."""
+    return names.get(identifier, identifier[:8])
+
+
+@register.simple_tag
+def check_title(code: str) -> str:
+    """Return what a check asks; the baseline is asked apart from them."""
+    check = CHECKS.get(code)
+    return "The baseline matches" if check is None else check.title

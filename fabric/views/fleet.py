@@ -14,7 +14,7 @@ from attestation import service as attestation
 from fabric import feed
 from fabric.access import asked, needs, page, person
 from fabric.errors import explained
-from fabric.forms import AnnounceForm, DangerForm, ReasonForm
+from fabric.forms import AnnounceForm, DangerForm, HostForm
 from fabric.models import Host, VirtualMachine
 from fabric.pictures import chart
 from fabric.tenancy import usage
@@ -47,12 +47,13 @@ def fleet(request: HttpRequest) -> HttpResponse:
 @require_GET
 @needs("fabric.view_fleet")
 def hosts(request: HttpRequest) -> HttpResponse:
-    query, status = asked(request, "q"), asked(request, "status")
+    query, status, group = (asked(request, name) for name in ("q", "status", "group"))
     now = timezone.now()
+    found = attestation.attesters(query=query, status=status, group=group, now=now)
     context = {
-        "rows": Paginator(attestation.attesters(query=query, status=status, now=now), PER_PAGE).get_page(
-            request.GET.get("page")
-        ),
+        "rows": Paginator(found, PER_PAGE).get_page(request.GET.get("page")),
+        "group": group,
+        "groups": attestation.groups(),
         "query": query,
         "status": status,
         "statuses": STATUSES,
@@ -115,14 +116,21 @@ def announce_host(request: HttpRequest) -> HttpResponse:
 @needs("attestation.propose")
 @explained
 def propose_host(request: HttpRequest, attester_id: UUID) -> HttpResponse:
-    form = ReasonForm(request.POST or None)
+    """Put a waiting host forward, into a group, or an approved one for another group."""
+    attester = attestation.attester(attester_id)
+    groups = [(each.pk, each.name) for each in attestation.groups()]
+    form = HostForm(request.POST or None, groups=groups, initial={"group": attester.group_id})
     if request.method == "POST" and form.is_valid():
         proposal = attestation.propose_host(
-            attester_id, by=person(request), reason=form.cleaned_data["reason"], now=timezone.now()
+            attester_id,
+            by=person(request),
+            reason=form.cleaned_data["reason"],
+            now=timezone.now(),
+            group=form.cleaned_data["group"] or str(attester.group_id),
         )
         messages.success(request, "Put forward. An approver decides it; you cannot.")
         return redirect("proposal", proposal.pk)
-    return page(request, "fabric/propose_host.html", {"form": form, "attester": attestation.attester(attester_id)})
+    return page(request, "fabric/propose_host.html", {"form": form, "attester": attester})
 
 
 @require_http_methods(["GET", "POST"])

@@ -3,6 +3,7 @@
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.models import User
+from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils import timezone
@@ -14,6 +15,7 @@ from fabric.errors import explained
 from fabric.forms import APPROVE, APPROVE_UNENDORSED, REJECT, DangerForm, DecisionForm
 
 DECIDED = 30
+DRY_RUN_ROWS = 50
 
 
 @require_GET
@@ -59,8 +61,22 @@ def proposal(request: HttpRequest, proposal_id: int) -> HttpResponse:
         .filter(is_superuser=False)
         .exclude(pk=found.proposed_by_id),
         "values": attestation.baseline_events(found.baseline) if found.baseline else (),
+        "moves": found.attester is not None and found.attester.state == "approved" and found.state == "open",
+        **(_policy_context(found.draft) if found.draft else {}),
     }
     return page(request, "fabric/proposal.html", context)
+
+
+def _policy_context(draft: attestation.PolicyDraft) -> dict[str, object]:
+    """What a policy change would do, as its dry run had found it: those first that would lose."""
+    run = attestation.newest_run(draft)
+    rows = attestation.dry_run_rows(run) if run else None
+    return {
+        "changes": attestation.changes_of(draft),
+        "run": run,
+        "tally": attestation.tally_dry_run(rows) if rows is not None else None,
+        "rows": Paginator(rows, DRY_RUN_ROWS).get_page(1) if rows is not None else None,
+    }
 
 
 def _choices(verdict: str) -> list[tuple[str, str]]:

@@ -33,6 +33,13 @@ MAY_OPEN = {
     "machines": STAFF,
     "proposals": STAFF,
     "proposal": STAFF,
+    "policies": STAFF,
+    "group": STAFF,
+    "draft": STAFF,
+    "dry-run": STAFF,
+    "add-group": {"admin"},
+    "add-exception": {"admin"},
+    "propose-draft": {"admin"},
     "baselines": STAFF,
     "baseline": STAFF,
     "attestations": STAFF,
@@ -47,7 +54,10 @@ MAY_OPEN = {
 ACTS = (
     *("propose-host", "capture-baseline", "revoke-host", "revoke-certificate", "add-machine"),
     *("retire-baseline", "deny-certificates", "announce-host"),
+    *("add-group", "add-exception", "propose-draft"),
 )
+# Buttons without a page of their own.
+BUTTONS = ("start-draft", "promote", "drop-draft", "start-dry-run")
 # Open to everybody, or sends each to the page that is theirs.
 OPEN = {"api-schema", "api-docs", "healthz", "login", "logout", "theme", "home"}
 
@@ -59,7 +69,18 @@ def addresses(fleet: Portal, healthy: Machine, admin: User, machine: VirtualMach
     proposal = service.capture_baseline(attestation_id, name="second", by=admin, reason=REASON, now=datetime.now(UTC))
     certificate = service.certificates(UUID(healthy.attester)).first()
     assert certificate is not None
+    draft = service.start_draft("default", title="Stricter", by=admin, now=datetime.now(UTC))
+    run = service.start_dry_run(draft.pk, by=admin, now=datetime.now(UTC))
     arguments: dict[str, list[object]] = {
+        "start-draft": ["default"],
+        "promote": ["default"],
+        "drop-draft": [draft.pk],
+        "start-dry-run": [draft.pk],
+        "group": ["default"],
+        "draft": [draft.pk],
+        "dry-run": [run.pk],
+        "add-exception": [draft.pk],
+        "propose-draft": [draft.pk],
         "host": [healthy.attester],
         "propose-host": [healthy.attester],
         "revoke-host": [healthy.attester],
@@ -72,7 +93,7 @@ def addresses(fleet: Portal, healthy: Machine, admin: User, machine: VirtualMach
         "tenant": ["brandt"],
         "add-machine": ["brandt"],
     }
-    return {name: reverse(name, args=arguments.get(name)) for name in MAY_OPEN}
+    return {name: reverse(name, args=arguments.get(name)) for name in (*MAY_OPEN, *BUTTONS)}
 
 
 def names() -> Iterator[str]:
@@ -83,7 +104,7 @@ def names() -> Iterator[str]:
 
 
 def test_every_address_has_a_line_in_this_table() -> None:
-    assert set(names()) == set(MAY_OPEN) | OPEN
+    assert set(names()) == set(MAY_OPEN) | OPEN | set(BUTTONS)
 
 
 def test_a_stranger_is_sent_to_sign_in(addresses: dict[str, str]) -> None:
@@ -101,9 +122,9 @@ def test_a_role_reaches_its_pages_and_no_others(
     request: pytest.FixtureRequest,
 ) -> None:
     client = browse(request.getfixturevalue(role))
-    for name, address in addresses.items():
-        expected = {200} if role in MAY_OPEN[name] else {403, 404}
-        assert client.get(address).status_code in expected, name
+    for name, roles in MAY_OPEN.items():
+        expected = {200} if role in roles else {403, 404}
+        assert client.get(addresses[name]).status_code in expected, name
 
 
 @pytest.mark.parametrize("role", sorted(EVERYBODY))
@@ -117,6 +138,9 @@ def test_an_act_by_the_wrong_role_is_refused(
     for name in ACTS:
         if role not in MAY_OPEN[name]:
             assert client.post(addresses[name], {"reason": REASON}).status_code in {403, 404}, name
+    for name in BUTTONS:
+        assert client.get(addresses[name]).status_code == 405, name
+        assert role == "admin" or client.post(addresses[name]).status_code == 403, name
 
 
 @pytest.mark.parametrize(

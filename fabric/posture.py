@@ -1,0 +1,50 @@
+"""Weak settings of a group's policy, each with its fix, in sentences."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.conf import settings
+
+from attestation.service import PolicyDocument
+
+
+@dataclass(frozen=True, slots=True)
+class Weakness:
+    """What is weaker than it could be, and what to do."""
+
+    what: str
+    fix: str
+
+
+def weak_settings(policy: PolicyDocument | None, *, now: datetime) -> tuple[Weakness, ...]:
+    """Return what somebody who reviews this policy should know; without a policy a group trusts nothing."""
+    found = []
+    if not settings.FOUR_EYES:
+        found.append(Weakness("One person alone can change the policy.", "Set GUARDHOUSE_FOUR_EYES to 1."))
+    if policy is None:
+        return tuple(found)
+    wide = [each for each in policy.exceptions if not each.hosts and each.until > now]
+    if wide:
+        found.append(
+            Weakness(
+                f"{len(wide)} exception{'s' if len(wide) != 1 else ''} cover the whole group.",
+                "Name the hosts that need them, and let the others meet the policy.",
+            )
+        )
+    if not policy.runtime and not policy.code_policies:
+        found.append(
+            Weakness(
+                "What runs after the boot is not compared.",
+                "Name a runtime policy, or on Windows hosts a code integrity policy.",
+            )
+        )
+    if "secure_boot" not in policy.required:
+        found.append(Weakness("Secure Boot is not required by itself.", "Require it; a baseline may have it off."))
+    if not {"kernel_code_integrity", "kernel_lockdown"} & policy.required:
+        found.append(
+            Weakness(
+                "Nothing asks that the kernel protects its own code.",
+                "Require “The kernel’s own code is protected”.",
+            )
+        )
+    return tuple(found)
