@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +13,9 @@ from rest_framework.test import APIClient
 
 from attestation import service
 from attestation.core.base64url import to_b64u
+from tests.ima_lists import ng
 from tests.machines import Machine, booted, decoded
+from tests.measuring import FILES, Running
 from tests.tpm_lab import Maker
 
 
@@ -127,3 +130,17 @@ def approve_baseline(portal: Portal, machine: Machine, admin: User, approver: Us
     assert newest is not None
     proposal = service.capture_baseline(newest.id, name=name, by=admin, reason="first boot", now=now)
     service.decide(proposal.id, by=approver, approve=True, reason="compared the log", now=now)
+
+
+@pytest.fixture
+def running(maker: Maker, tmp_path: Path) -> Iterator[Running]:
+    with booted(maker, tmp_path, name="nbg-i01", capture="secureboot-on") as machine:
+        yield Running(machine)
+
+
+@pytest.fixture
+def watched(fabric: Portal, running: Running, admin: User, approver: User) -> Portal:
+    """A fabric that has approved the running host; its baseline is that of the healthy host, which booted the same."""
+    approve_host(fabric, running.machine, admin, approver)
+    running.measure(*(ng(path, content) for path, content in FILES.items()))
+    return fabric

@@ -1,96 +1,20 @@
 """An IMA list travels in parts, on any node, and what it once showed counts until the host starts again."""
 
-import hashlib
-from collections.abc import Iterator
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import pytest
 from django.contrib.auth.models import User
 
-from attestation import memory, service, stored
+from attestation import memory, stored
 from attestation.core.base64url import to_b64u
-from attestation.core.document import to_json
-from attestation.core.ima import ima_measurements
 from attestation.core.runtime_text import parse_runtime_text, runtime_text
-from attestation.models import Attestation, Blob, ImaProgress, RuntimePolicy
-from attestation.policy import base_document
-from tests.attestation.conftest import Portal, approve_host
-from tests.ima_lists import fields, ng, record
-from tests.machines import Machine, booted, decoded
-from tests.tpm_lab import Maker
+from attestation.models import Attestation, ImaProgress
+from tests.attestation.conftest import Portal
+from tests.ima_lists import ng
+from tests.machines import Machine, decoded
+from tests.measuring import FILES, Running, lines, named
 
 pytestmark = pytest.mark.django_db
-
-FILES = {b"/init": b"init", b"/bin/sh": b"sh", b"/usr/bin/qemu": b"qemu"}
-
-
-class Running:
-    """A machine whose kernel measures files."""
-
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
-        self.list = b""
-        pcrs = machine.tpm.pcrs(tuple(range(10)))
-        aggregate = hashlib.sha256(b"".join(pcrs[pcr] for pcr in range(10))).digest()
-        self.measure(record(fields(b"sha256:\0" + aggregate, b"boot_aggregate\0")))
-
-    def measure(self, *entries: bytes) -> None:
-        for entry in entries:
-            for pcr, digest in ima_measurements(entry, bank="sha256"):
-                self.machine.tpm.extend(pcr, digest)
-            self.list += entry
-
-    def attest(self, portal: Portal, *, boot: int | None = None, sent: bytes | None = None) -> Any:
-        """Attest with what the challenge asks for of the list; `boot` is what the agent says of its TPM."""
-        challenge = portal.challenge(self.machine, **({} if boot is None else {"boot": boot})).json()
-        self.asked_from = challenge["ima_from"]
-        body = self.machine.evidence(decoded(challenge, "nonce"))
-        body["ima_log"] = to_b64u(self.list[self.asked_from :] if sent is None else sent)
-        return portal.post(f"challenges/{challenge['id']}/evidence", body)
-
-
-@pytest.fixture
-def running(maker: Maker, tmp_path: Path) -> Iterator[Running]:
-    with booted(maker, tmp_path, name="nbg-i01", capture="secureboot-on") as machine:
-        yield Running(machine)
-
-
-@pytest.fixture
-def watched(fabric: Portal, running: Running, admin: User, approver: User) -> Portal:
-    """A fabric that has approved the running host; its baseline is that of the healthy host, which booted the same."""
-    approve_host(fabric, running.machine, admin, approver)
-    running.measure(*(ng(path, content) for path, content in FILES.items()))
-    return fabric
-
-
-def named(text: bytes, admin: User, approver: User, name: str = "files") -> RuntimePolicy:
-    """Have a runtime policy named by the group's policy, as two persons do it."""
-    now = datetime.now(UTC)
-    content, _ = Blob.objects.get_or_create(
-        pk=hashlib.sha256(text).hexdigest(), defaults={"content": text, "size": len(text)}
-    )
-    version = RuntimePolicy.objects.filter(name=name).count() + 1
-    row = RuntimePolicy.objects.create(
-        name=name, version=version, content=content, entries=1, origin="a test", created_at=now, created_by="ada"
-    )
-    draft = service.start_draft("default", title="Files", by=admin, now=now)
-    document = to_json(base_document("default")[1]) | {"runtime": str(row.id)}
-    draft = service.change_draft(draft.id, document, revision=draft.revision, by=admin, now=now)
-    run = service.start_dry_run(draft.id, by=admin, now=now)
-    while service.go_on_dry_run(run.id, now=now).finished_at is None:
-        pass
-    proposal = service.propose_draft(draft.id, by=admin, reason="only known files", now=now)
-    service.decide(proposal.id, by=approver, approve=True, reason="looked at them", now=now)
-    return row
-
-
-def lines(*paths: bytes) -> bytes:
-    return b"".join(
-        b"sha256:%s  %s\n" % (hashlib.sha256(FILES[path]).hexdigest().encode(), path) for path in sorted(paths)
-    )
 
 
 def resets(machine: Machine) -> int:
