@@ -122,11 +122,12 @@ def runtime_rules(policy_id: str) -> RuntimeRules:
 
 
 def _code_policies(ids: tuple[str, ...]) -> tuple[CodePolicy, ...]:
+    """Return what the checks need of code integrity policies; a SHA-1 is no policy's (`is_measured_as`)."""
     rows = CodeIntegrityPolicy.objects.in_bulk([UUID(each) for each in ids])
     return tuple(
         CodePolicy(
             name=row.name,
-            digests=frozenset(f"{name}:{digest}" for name, digest in row.digests.items()),
+            digests=frozenset(f"{name}:{digest}" for name, digest in row.digests.items() if name != "sha1"),
             audits=row.audits,
             trivial=tuple(row.trivial),
         )

@@ -19,6 +19,10 @@ from attestation.certificates import (
     verify_certificate,
 )
 from attestation.challenges import new_challenge, require_open
+from attestation.code_policies import add_code_policy, code_policies, code_policy
+from attestation.code_policies import decoded as code_policy_decoded
+from attestation.code_policies import difference as code_policy_difference
+from attestation.code_policies import file_of as code_policy_file
 from attestation.comparison import Comparison, baseline_events, compare, events
 from attestation.core.checks import CHECKS
 from attestation.core.document import PolicyDocument
@@ -114,6 +118,7 @@ __all__ = [
     "accept_files",
     "accept_finding",
     "activate",
+    "add_code_policy",
     "add_group",
     "amend_baseline",
     "announce_host",
@@ -134,6 +139,11 @@ __all__ = [
     "changes_between",
     "changes_of",
     "checks_of",
+    "code_policies",
+    "code_policy",
+    "code_policy_decoded",
+    "code_policy_difference",
+    "code_policy_file",
     "compare",
     "counts",
     "decide",

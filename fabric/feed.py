@@ -36,6 +36,7 @@ SENTENCES = {
     "policy.approved": "{actor} approved the policy change {name}",
     "policy.rejected": "{actor} rejected the policy change {name}",
     "runtime.added": "{actor} made runtime policy {name}",
+    "codepolicy.added": "{actor} added code integrity policy {name}",
     "certificate.revoked": "{actor} revoked the certificate of {name}",
     "certificates.denied": "{actor} denied certificates issued before {before}",
     "key.released": "Key of VM {vm} released to {host}",
