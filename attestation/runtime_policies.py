@@ -5,9 +5,10 @@ another person's decision (`attestation.policies`).
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from cryptography import x509
@@ -19,7 +20,7 @@ from django.db.models import QuerySet
 from attestation import policies
 from attestation.acts import record, require
 from attestation.core.document import to_json
-from attestation.core.finding import finding_from
+from attestation.core.finding import Deviation, finding_from
 from attestation.core.ima_signature import parse_signer
 from attestation.core.runtime import RuntimePolicy as Rules
 from attestation.core.runtime import amend
@@ -28,6 +29,7 @@ from attestation.core.runtime_text import parse_runtime_text, runtime_text, text
 from attestation.errors import AlreadyDecided, CannotApprove, NotFound, ParseError, TooLarge
 from attestation.models import Attestation, Blob, PolicyDraft, RuntimePolicy
 from attestation.policy import runtime_rules
+from attestation.sources import require_source
 from attestation.stored import claims_of
 
 SIGNERS_LIMIT = 256 * 1024
@@ -47,10 +49,11 @@ def from_host(
 ) -> RuntimePolicy:
     """Accept what a reference host was proved to have measured since it started, but for its boot aggregate."""
     require(by, "attestation.propose")
-    found = Attestation.objects.select_related("attester").filter(pk=attestation_id, code="").first()
+    found = _verified(attestation_id)
     claims = None if found is None else claims_of(found, with_ima=True)
     if found is None or claims is None or claims.ima is None:
         raise NotFound("No proved IMA list is kept under that number.")
+    require_source(found.attester)
     rules = Rules.from_list(claims.ima.fresh, excludes=tuple(each.encode() for each in excludes))
     origin = f"What {found.attester.name} had measured, attestation {found.pk}"
     return _add(rules, name=name, excludes=excludes, signers=_signers(signers), origin=origin, by=by, now=now)
@@ -92,25 +95,38 @@ def accept_files(policy_id: UUID, lines: Sequence[str], *, by: User, now: dateti
     )
 
 
-def accept_finding(attestation_id: int, number: int, *, by: User, now: datetime) -> PolicyDraft:
-    """Turn one finding about files into a draft of the group's policy that accepts them: one click, then as usual."""
+def accept_finding(
+    attestation_id: int, number: int, *, also: Sequence[int] = (), by: User, now: datetime
+) -> PolicyDraft:
+    """Turn findings about files into a draft of the group's policy that accepts them: one click, then as usual."""
     require(by, "attestation.propose")
-    found = Attestation.objects.select_related("attester").filter(pk=attestation_id, code="").first()
-    if found is None or not 0 <= number < len(found.findings):
+    found = _verified(attestation_id)
+    if found is None or not all(0 <= each < len(found.findings) for each in (number, *also)):
         raise NotFound("There is no such finding.")
-    finding = finding_from(found.findings[number])
-    lines = [f"{each.seen}  {each.text}" for each in finding.deviations if each.name == MEASURED_FILE]
-    if not lines:
+    files = [accepted for each in dict.fromkeys((number, *also)) for accepted in files_of(found.findings[each])]
+    if not files:
         raise CannotApprove("This finding is about no file that could be accepted.")
+    require_source(found.attester)
+    more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    title = f"Accept {files[0].text[:100]}{more}"
     with transaction.atomic():
-        title = f"Accept {finding.deviations[0].text}"[:120]
         draft = policies.start_draft(str(found.attester.group_id), title=title, by=by, now=now)
         document = draft.content()
         if not document.runtime:
             raise CannotApprove("The group's policy names no runtime policy any more.")
+        lines = [f"{each.seen}  {each.text}" for each in files]
         policy = accept_files(UUID(document.runtime), lines, by=by, now=now)
         changed = to_json(replace(document, runtime=str(policy.pk)))
         return policies.change_draft(draft.pk, changed, revision=draft.revision, by=by, now=now)
+
+
+def files_of(finding: Mapping[str, Any]) -> tuple[Deviation, ...]:
+    """Return the files that a stored finding is about and that a runtime policy could accept."""
+    return tuple(each for each in finding_from(finding).deviations if each.name == MEASURED_FILE)
+
+
+def _verified(attestation_id: int) -> Attestation | None:
+    return Attestation.objects.select_related("attester").filter(pk=attestation_id, code="").first()
 
 
 def runtime_policies() -> QuerySet[RuntimePolicy]:
@@ -150,7 +166,7 @@ def _signers(pem: bytes) -> list[str]:
         certificates = x509.load_pem_x509_certificates(pem)
     except ValueError as error:
         raise ParseError(f"The file holds no readable PEM certificate: {error}") from error
-    ders = [each.public_bytes(Encoding.DER) for each in certificates]
+    ders = list(dict.fromkeys(each.public_bytes(Encoding.DER) for each in certificates))
     for der in ders:
         parse_signer(der)
     return [der.hex() for der in ders]
