@@ -116,8 +116,17 @@ class DraftForm(StyledForm):
             for row in self.candidates.baselines
         ]
 
-    def check_rows(self) -> list[tuple[Any, bool]]:
-        return [(check, check.code in self.chosen["required"]) for check in attestation.CHECKS.values()]
+    def check_rows(self) -> list[tuple[Any, bool, str]]:
+        """Return each check, whether it is ticked, and the only platform that it makes sense for, if there is one."""
+        required = self.chosen["required"]
+        return [
+            (
+                check,
+                check.code in required,
+                "" if check.linux and check.windows else "Linux" if check.linux else "Windows",
+            )
+            for check in attestation.CHECKS.values()
+        ]
 
     def code_policy_rows(self) -> list[tuple[Any, bool]]:
         return [(row, str(row.pk) in self.chosen["code_policies"]) for row in self.candidates.code_policies]
