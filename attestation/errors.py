@@ -110,6 +110,12 @@ class EndorsementUntrusted(EndorsementRefused):
     code = "ek_issuer_untrusted"
 
 
+class EndorsementNotTolerated(EndorsementUntrusted):
+    """A certificate of the chain is malformed in a way that nobody has allowed its maker; somebody still may."""
+
+    code = "ek_malformation_not_tolerated"
+
+
 class EventLogNeeded(VerificationError):
     """The challenge asked for the event log and none came, or the stored one is not the one announced."""
 

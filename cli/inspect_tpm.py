@@ -10,15 +10,11 @@ from typing import Any, Final
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from attestation.core.authority import EK_CERTIFICATE
+from attestation.core.certificate_reader import MEANING, certificate_key, certificate_names
+from attestation.core.certificate_reader import read_certificate as read
 from attestation.core.comparison import Banks
-from attestation.core.der import read_element
-from attestation.core.endorsement import (
-    EK_CERTIFICATE,
-    certificate_key,
-    certificate_names,
-    parse_certificate,
-    tpm_maker,
-)
+from attestation.core.endorsement import tpm_maker
 from attestation.core.eventlog import ALGORITHMS
 from attestation.core.tpm import QuoteAttest, parse_attest
 from attestation.errors import NotFromTpm, ParseError
@@ -77,9 +73,10 @@ def read_certificate(data: bytes) -> Mapping[str, Any]:
     """An X.509 certificate of an endorsement key, as DER, or the first one of a PEM file."""
     der = _der(data)
     try:
-        certificate = parse_certificate(der)
+        found = read(der)
     except ParseError as error:
         raise ParseError(f"certificate at offset 0: {error}") from error
+    certificate = found.certificate
     subject, issuer = certificate_names(certificate)
     manufacturer, model, version = tpm_maker(certificate)
     usage = [entry.value for entry in certificate.extensions if isinstance(entry.value, x509.ExtendedKeyUsage)]
@@ -95,10 +92,12 @@ def read_certificate(data: bytes) -> Mapping[str, Any]:
         "version": version,
         "key": _key_words(certificate_key(certificate)),
         "endorsement_purpose": marked,
-        "fingerprint": hashlib.sha256(read_element(der).raw).hexdigest(),
+        "fingerprint": found.fingerprint,
     }
     text = "The certificate does not say that it is for an endorsement key."
-    return {**fields, "warnings": [] if marked else [warning("not_for_endorsement", text)]}
+    warnings = [] if marked else [warning("not_for_endorsement", text)]
+    warnings += [warning(each, f"The certificate has {MEANING[each]}.") for each in sorted(found.tolerances)]
+    return {**fields, "warnings": warnings}
 
 
 def _der(data: bytes) -> bytes:

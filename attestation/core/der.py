@@ -16,7 +16,7 @@ VERSION: Final = 0xA0
 _OCTET_STRING: Final = 0x04
 _CONSTRUCTED: Final = 0x20
 _SUBJECT_ALT_NAME: Final = bytes.fromhex("0603551d11")
-_LARGEST: Final = 64 * 1024
+LARGEST: Final = 64 * 1024
 _DEEPEST: Final = 16
 
 
@@ -39,6 +39,15 @@ def read_elements(data: bytes, *, largest: int = _LARGEST) -> Iterator[Element]:
     reader = Reader(data, what="DER")
     while reader.remaining:
         yield _read(reader, data, largest)
+
+
+def encode_element(tag: int, value: bytes) -> bytes:
+    """Return the element with its shortest length, as DER has it (X.690, 10.1)."""
+    size = len(value)
+    if size < 0x80:
+        return bytes((tag, size)) + value
+    length = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    return bytes((tag, 0x80 | len(length))) + length + value
 
 
 def sort_sets(element: Element, *, depth: int = _DEEPEST) -> bytes:

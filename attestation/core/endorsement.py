@@ -4,86 +4,67 @@ The chain is checked here after RFC 5280, section 6.1, and not by a TLS library'
 host, have an empty subject, carry the key purpose of the TCG EK Credential Profile, and makers' encoders have bugs.
 """
 
-import hashlib
-import threading
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
-from typing import Final, NoReturn, TypeVar
+from typing import Final, NoReturn
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.x509.oid import ExtensionOID
 
-from attestation.core.der import SEQUENCE, VERSION, read_element, read_elements, sort_sets
+from attestation.core.authority import EK_CERTIFICATE, Authority, Reason, why_intolerable, why_invalid, why_unfit
+from attestation.core.certificate_reader import (
+    ReadCertificate,
+    Tolerance,
+    certificate_key,
+    find_extension,
+    issuer_address,
+    quiet,
+    read_certificate,
+)
 from attestation.core.tpm import ALG_AES, ALG_CFB, RESIDENT, Attribute, Symmetric, TpmPublic
 from attestation.errors import (
     EndorsementMismatch,
+    EndorsementNotTolerated,
     EndorsementRefused,
     EndorsementUntrusted,
-    ParseError,
-    TooLarge,
     UnacceptableKey,
 )
 
-CERTIFICATE_LIMIT: Final = 16 * 1024
-EK_CERTIFICATE: Final = x509.ObjectIdentifier("2.23.133.8.1")
-"""tcg-kp-EKCertificate."""
+LONGEST_CHAIN: Final = 6
 
 _MANUFACTURER: Final = x509.ObjectIdentifier("2.23.133.2.1")
 _MODEL: Final = x509.ObjectIdentifier("2.23.133.2.2")
 _VERSION: Final = x509.ObjectIdentifier("2.23.133.2.3")
 _PROTECTIONS: Final = (Symmetric(ALG_AES, 128, ALG_CFB), Symmetric(ALG_AES, 256, ALG_CFB))
-_LONGEST_CHAIN: Final = 6
-_UNDERSTOOD: Final = {
-    ExtensionOID.BASIC_CONSTRAINTS,
-    ExtensionOID.KEY_USAGE,
-    ExtensionOID.EXTENDED_KEY_USAGE,
-    ExtensionOID.SUBJECT_ALTERNATIVE_NAME,
-    ExtensionOID.CERTIFICATE_POLICIES,  # RFC 5280 6.1.1 (c): any policy will do
-}
-_RSAES_OAEP: Final = bytes.fromhex("06092a864886f70d010107")
-_RSA_ENCRYPTION: Final = bytes.fromhex("300d06092a864886f70d0101010500")
 _GOOD_HASHES: Final = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 # An operator chose the authorities byte by byte, so a collision in one gains nothing; makers' old ones have SHA-1.
 _AUTHORITY_HASHES: Final = (*_GOOD_HASHES, hashes.SHA1)
-_BROKEN: Final = (
-    ValueError,
-    TypeError,
-    UnsupportedAlgorithm,
-    x509.InvalidVersion,
-    x509.DuplicateExtension,
-    x509.UnsupportedGeneralNameType,
-)
-_filters = threading.Lock()
-_Extension = TypeVar("_Extension", bound=x509.ExtensionType)
 
 
 @dataclass(frozen=True, slots=True)
 class Endorsement:
-    """What a verified EK certificate says. The strings are the maker's; absent ones are empty."""
+    """What a verified EK certificate says. The strings are the maker's; absent ones are empty.
+
+    `chain` holds the fingerprints of the authorities above it, the root last; `tolerances` what had to be forgiven in
+    the whole chain.
+    """
 
     fingerprint: str
     manufacturer: str
     model: str
     version: str
     issuer: str
-    root_fingerprint: str
+    chain: tuple[str, ...]
+    tolerances: tuple[str, ...]
     not_after: datetime
     serial: str
 
-
-@dataclass(frozen=True, slots=True)
-class _Signed:
-    """A certificate and the bytes its issuer signed, which are not the parsed ones when SETs had to be sorted."""
-
-    certificate: x509.Certificate
-    body: bytes
+    @property
+    def root_fingerprint(self) -> str:
+        return self.chain[-1]
 
 
 def require_ek(public: TpmPublic) -> Symmetric:
@@ -97,182 +78,124 @@ def require_ek(public: TpmPublic) -> Symmetric:
     return public.symmetric
 
 
-def parse_certificate(der: bytes) -> x509.Certificate:
-    """Parse an X.509 certificate as TPMs and their makers really write it, or raise ParseError.
-
-    Two habits are forgiven: padding after the certificate (NV indexes are larger than what they hold), which is cut,
-    and SETs out of order (Nuvoton), which are sorted. Everything that verification reads later is
-    read once here, so that no malformed extension surprises it.
-    """
-    return _parse(der).certificate
-
-
-def certificate_key(certificate: x509.Certificate) -> object:
-    """Return the certificate's key; STM marks RSA keys as RSAES-OAEP, which says nothing else about the key."""
-    try:
-        return certificate.public_key()
-    except UnsupportedAlgorithm:
-        fields = list(read_elements(read_element(certificate.tbs_certificate_bytes).value))
-        first = 1 if fields[0].tag == VERSION else 0
-        algorithm, key = islice(read_elements(fields[first + 5].value), 2)
-        if not algorithm.value.startswith(_RSAES_OAEP):
-            raise
-        length = len(_RSA_ENCRYPTION) + len(key.raw)
-        header = bytes((SEQUENCE, 0x82)) + length.to_bytes(2, "big")
-        return serialization.load_der_public_key(header + _RSA_ENCRYPTION + key.raw)
-
-
-def certificate_names(certificate: x509.Certificate) -> tuple[str, str]:
-    """Return subject and issuer as text (RFC 4514); names longer than X.520 allows are taken as they are."""
-    with _quiet():
-        return certificate.subject.rfc4514_string(), certificate.issuer.rfc4514_string()
-
-
 def tpm_maker(certificate: x509.Certificate) -> tuple[str, str, str]:
     """Return what an EK certificate says of its TPM: manufacturer, model and version, "" for what is absent."""
-    with _quiet():
+    with quiet():
         manufacturer, model, version = (_tpm_attribute(certificate, oid) for oid in (_MANUFACTURER, _MODEL, _VERSION))
     return manufacturer, model, version
 
 
 def verify_endorsement(
-    certificate: bytes, ek: TpmPublic, *, authorities: Sequence[x509.Certificate], now: datetime
+    certificate: bytes, ek: TpmPublic, *, authorities: Sequence[Authority], now: datetime
 ) -> Endorsement:
     """Return what the maker vouches for when `certificate` is for `ek` and chains to a root among `authorities`.
 
     Raises EndorsementMismatch for the certificate of another TPM, EndorsementUntrusted when no trusted maker is at
-    the end of the chain (an operator may still add it), and EndorsementRefused for whatever can never become right.
+    the end of the chain or a certificate needs an exception that its maker has not been given (an operator may still
+    do either), and EndorsementRefused for whatever can never become right.
     """
-    signed = _parse(certificate)
-    leaf = signed.certificate
+    read = read_certificate(certificate)
+    leaf = read.certificate
     if certificate_key(leaf) != ek.key:
         raise EndorsementMismatch("The EK certificate is for another key than the TPM's endorsement key.")
-    with _quiet():
+    with quiet():
         _require_leaf(leaf, now)
-        root = _climb(signed, authorities, now, depth=0)
+        chain = _climb(read, authorities, now)
         issuer = leaf.issuer.rfc4514_string()
     manufacturer, model, version = tpm_maker(leaf)
+    needed = read.tolerances.union(*(authority.read.tolerances for authority in chain))
     return Endorsement(
-        fingerprint=hashlib.sha256(read_element(certificate).raw).hexdigest(),
+        fingerprint=read.fingerprint,
         manufacturer=manufacturer,
         model=model,
         version=version,
         issuer=issuer,
-        root_fingerprint=root.fingerprint(hashes.SHA256()).hex(),
+        chain=tuple(authority.read.fingerprint for authority in chain),
+        tolerances=tuple(sorted(needed)),
         not_after=leaf.not_valid_after_utc,
         serial=f"{leaf.serial_number:x}",
     )
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Python warns about names longer than X.520 allows, which makers write; the operator can do nothing about it."""
-    with _filters, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def _parse(der: bytes) -> _Signed:
-    if len(der) > CERTIFICATE_LIMIT:
-        raise TooLarge(f"The certificate has {len(der)} bytes; at most {CERTIFICATE_LIMIT} are accepted.")
-    body, canonical = _canonical(der)
-    try:
-        with _quiet():
-            certificate = x509.load_der_x509_certificate(canonical)
-            _touch(certificate)
-    except _BROKEN as error:
-        raise ParseError(f"The certificate is malformed: {error}.") from error
-    return _Signed(certificate, body)
-
-
-def _touch(certificate: x509.Certificate) -> None:
-    """Have everything parsed that `cryptography` parses only when it is asked for."""
-    _ = certificate.extensions, certificate.subject, certificate.issuer
-    _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    certificate_key(certificate)
-
-
-def _canonical(der: bytes) -> tuple[bytes, bytes]:
-    """Return the signed part as it came and the whole certificate with its SETs in order."""
-    outer = read_element(der)
-    parts = list(islice(read_elements(outer.value), 3))
-    if outer.tag != SEQUENCE or not parts or parts[0].tag != SEQUENCE:
-        raise ParseError("This is not an X.509 certificate.")
-    body = parts[0]
-    return body.raw, outer.raw.replace(body.raw, sort_sets(body), 1)
-
-
-def _climb(signed: _Signed, authorities: Sequence[x509.Certificate], now: datetime, *, depth: int) -> x509.Certificate:
-    """Return the root that `signed` chains to; `depth` is the number of authorities already below.
+def _climb(
+    read: ReadCertificate, authorities: Sequence[Authority], now: datetime, *, below: int = 0
+) -> tuple[Authority, ...]:
+    """Return the authorities above `read`, the root last; `below` is the number of authorities already below.
 
     A root is a self-issued authority. Its own signature proves nothing, an operator's having put it there does.
+    What an operator could still change is told rather than what can never become right.
     """
-    certificate = signed.certificate
-    refusal: EndorsementRefused = EndorsementUntrusted(
-        f"No trusted authority named “{certificate.issuer.rfc4514_string()}” has signed it."
-    )
-    if depth >= _LONGEST_CHAIN:
+    if below >= LONGEST_CHAIN:
         _refuse("The chain is too long.")
+    refusals: list[EndorsementRefused] = []
     for authority in authorities:
-        if authority.subject != certificate.issuer or not _may_have_signed(authority, certificate):
+        if not _may_have_signed(authority.certificate, read.certificate):
             continue
         try:
-            _require_authority(authority, now, depth)
-            _require_signature(signed, authority, leaf=depth == 0)
-            if authority.subject == authority.issuer:
-                return authority
-            above = _Signed(authority, authority.tbs_certificate_bytes)
-            return _climb(above, authorities, now, depth=depth + 1)
+            _require_signature(read, authority.certificate, leaf=not below)
+            _require_authority(authority, now, below=below)
+            if not below:
+                _require_tolerated(read.tolerances, authority.tolerated)
+            above = () if authority.is_root else _climb(authority.read, authorities, now, below=below + 1)
+            return (authority, *above)
         except EndorsementRefused as error:
-            refusal = error
-    raise refusal
+            refusals.append(error)
+    if not refusals:
+        raise _untrusted(read.certificate, leaf=not below)
+    raise next((error for error in refusals if isinstance(error, EndorsementUntrusted)), refusals[0])
+
+
+def _untrusted(certificate: x509.Certificate, *, leaf: bool) -> EndorsementUntrusted:
+    """Name the authority that is missing and where its certificate should be, for a person to look at it."""
+    whose = "the EK certificate" if leaf else f"“{certificate.subject.rfc4514_string()}”"
+    sentence = f"No trusted authority named “{certificate.issuer.rfc4514_string()}” has signed {whose}."
+    address = issuer_address(certificate)
+    where = f" That authority’s certificate should be at {address}; import it if you trust its maker."
+    return EndorsementUntrusted(sentence + where if address else sentence)
 
 
 def _may_have_signed(authority: x509.Certificate, certificate: x509.Certificate) -> bool:
-    """Tell authorities of one name apart by their key identifiers, where both certificates have one."""
-    named, own = _extension(certificate, x509.AuthorityKeyIdentifier), _extension(authority, x509.SubjectKeyIdentifier)
+    """Find an authority by its name, and tell those of one name apart by key identifiers, where both have one."""
+    if authority.subject != certificate.issuer:
+        return False
+    named, own = (
+        find_extension(certificate, x509.AuthorityKeyIdentifier),
+        find_extension(authority, x509.SubjectKeyIdentifier),
+    )
     if named is None or named.key_identifier is None or own is None:
         return True
     return named.key_identifier == own.digest
 
 
 def _require_leaf(leaf: x509.Certificate, now: datetime) -> None:
-    _require_valid(leaf, "EK certificate", now)
-    purposes = _extension(leaf, x509.ExtendedKeyUsage)
+    if unfit := why_invalid(leaf, "EK certificate", now):
+        _refuse(unfit.sentence)
+    purposes = find_extension(leaf, x509.ExtendedKeyUsage)
     if purposes is None or EK_CERTIFICATE not in purposes:
         _refuse("The certificate does not say that it is an EK certificate (2.23.133.8.1).")
-    constraints = _extension(leaf, x509.BasicConstraints)
+    constraints = find_extension(leaf, x509.BasicConstraints)
     if constraints is not None and constraints.ca:
         _refuse("The EK certificate says that it is an authority.")
-    usage = _extension(leaf, x509.KeyUsage)
+    usage = find_extension(leaf, x509.KeyUsage)
     if usage is not None and not (usage.key_encipherment or usage.key_agreement):
         _refuse("The EK certificate is not for encryption.")
 
 
-def _require_authority(authority: x509.Certificate, now: datetime, depth: int) -> None:
-    name = f"certificate of the authority “{authority.subject.rfc4514_string()}”"
-    _require_valid(authority, name, now)
-    constraints = _extension(authority, x509.BasicConstraints)
-    if constraints is None or not constraints.ca:
-        _refuse(f"The {name} does not say that it is an authority.")
-    if constraints.path_length is not None and constraints.path_length < depth:
-        _refuse(f"The {name} allows {constraints.path_length} authorities below it, there are {depth}.")
-    usage = _extension(authority, x509.KeyUsage)
-    if usage is None or not usage.key_cert_sign:
-        _refuse(f"The {name} is not for signing certificates.")
+def _require_authority(authority: Authority, now: datetime, *, below: int) -> None:
+    unfit = why_unfit(authority, below=below, now=now)
+    if unfit is not None and unfit.reason is Reason.NOT_TOLERATED:
+        raise EndorsementNotTolerated(unfit.sentence)
+    if unfit is not None:
+        _refuse(unfit.sentence)
 
 
-def _require_valid(certificate: x509.Certificate, name: str, now: datetime) -> None:
-    if now < certificate.not_valid_before_utc:
-        _refuse(f"The {name} is not valid before {certificate.not_valid_before_utc:%Y-%m-%d}.")
-    if now > certificate.not_valid_after_utc:
-        _refuse(f"The {name} expired on {certificate.not_valid_after_utc:%Y-%m-%d}.")
-    for extension in certificate.extensions:
-        if extension.critical and extension.oid not in _UNDERSTOOD:
-            _refuse(f"The {name} has the critical extension {extension.oid.dotted_string}, which is not understood.")
+def _require_tolerated(needed: frozenset[Tolerance], tolerated: frozenset[Tolerance]) -> None:
+    """Hold the EK certificate to what its issuer's maker may need; the issuer has signed it by now."""
+    if unfit := why_intolerable(needed, tolerated, "EK certificate"):
+        raise EndorsementNotTolerated(unfit.sentence)
 
 
-def _require_signature(signed: _Signed, authority: x509.Certificate, *, leaf: bool) -> None:
+def _require_signature(signed: ReadCertificate, authority: x509.Certificate, *, leaf: bool) -> None:
     certificate, key = signed.certificate, certificate_key(authority)
     try:
         algorithm = certificate.signature_hash_algorithm
@@ -289,13 +212,9 @@ def _require_signature(signed: _Signed, authority: x509.Certificate, *, leaf: bo
         raise EndorsementRefused("A certificate of the chain is not signed by the authority that it names.") from error
 
 
-def _extension(certificate: x509.Certificate, kind: type[_Extension]) -> _Extension | None:
-    return next((entry.value for entry in certificate.extensions if isinstance(entry.value, kind)), None)
-
-
 def _tpm_attribute(leaf: x509.Certificate, oid: x509.ObjectIdentifier) -> str:
     """Read one attribute of the SAN's directoryName (TCG EK Credential Profile, 3.1.2)."""
-    names = _extension(leaf, x509.SubjectAlternativeName)
+    names = find_extension(leaf, x509.SubjectAlternativeName)
     directories = names.get_values_for_type(x509.DirectoryName) if names is not None else []
     found = (attribute.value for directory in directories for attribute in directory.get_attributes_for_oid(oid))
     value = next(found, "")

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
-from attestation.core.endorsement import certificate_names, parse_certificate
+from attestation.core.certificate_reader import certificate_names, parse_certificate
 from attestation.errors import ParseError
 
 _HEADER: Final = Struct(">BBBIH")

@@ -12,7 +12,7 @@ from struct import Struct
 from typing import Final
 from uuid import UUID
 
-from attestation.core.endorsement import CERTIFICATE_LIMIT, certificate_names, parse_certificate
+from attestation.core.certificate_reader import CERTIFICATE_LIMIT, certificate_names, parse_certificate
 from attestation.core.reader import Reader
 from attestation.errors import ParseError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from attestation.core.endorsement import parse_certificate
+from attestation.core.certificate_reader import parse_certificate
 from attestation.core.ima import replay_ima
 from guardedhost import lab
 from guardedhost.errors import AgentError, TpmFailure
