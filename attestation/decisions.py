@@ -9,7 +9,7 @@ from django.db import transaction
 
 from attestation import baselines, policies
 from attestation.acts import open_proposal, queue, record, require
-from attestation.enrolment import refresh_endorsement
+from attestation.endorsements import Trust, refresh_endorsement
 from attestation.errors import AlreadyDecided, CannotApprove, FourEyes, NotFound
 from attestation.models import DEFAULT_GROUP, Attester, DenyBefore, HealthCertificate, HostGroup, Proposal
 
@@ -94,9 +94,11 @@ def _settle_host(proposal: Proposal, by: User, *, approve: bool, without_certifi
     if approve:
         if not waiting.exists():
             raise CannotApprove(f"{attester.name} does not wait for approval any more.")
-        refresh_endorsement(attester, now=now)
+        refresh_endorsement(attester, trust=Trust(), by=f"user:{by.get_username()}", now=now)
         if attester.ek_verdict == Attester.Endorsement.UNTRUSTED:
             raise CannotApprove(f"The maker of this TPM is not trusted here: {attester.ek_detail}")
+        if attester.ek_verdict == Attester.Endorsement.REFUSED:
+            raise CannotApprove(f"The EK certificate does not hold: {attester.ek_detail}")
         if attester.ek_verdict == Attester.Endorsement.ABSENT and not without_certificate:
             raise CannotApprove("This TPM brought no EK certificate. Approve it as a host without one, or not at all.")
         others = Attester.objects.filter(name=attester.name, state=Attester.State.APPROVED)

@@ -3,20 +3,20 @@
 import hashlib
 import hmac
 import secrets
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from django.db import IntegrityError, transaction
 
 from attestation import strangers
 from attestation.core.credential import make_credential
-from attestation.core.endorsement import require_ek, verify_endorsement
+from attestation.core.endorsement import require_ek
 from attestation.core.tpm import TpmPublic, parse_public, require_ak
-from attestation.errors import ActivationRefused, EndorsementUntrusted, IdentityKnown, Refusal
-from attestation.models import Attester, EndorsementAuthority, Enrolment
+from attestation.endorsements import Trust, judge_endorsement
+from attestation.errors import ActivationRefused, IdentityKnown, Refusal
+from attestation.models import Attester, Enrolment
 from ledger import service as ledger
 
 SECRET_SIZE = 32
@@ -43,22 +43,13 @@ class Credential:
     secret: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the EK certificate proves, and the certificate's own words when it proves something."""
-
-    verdict: str
-    detail: str
-    endorsement: dict[str, object]
-
-
 def enrol(request: EnrolmentRequest, *, now: datetime) -> Credential:
     """Check the keys and return a credential for them. Raises `ParseError` or `VerificationError`, and records that."""
     try:
         ek, ak = parse_public(request.ek_public), parse_public(request.ak_public)
         require_ek(ek)
         require_ak(ak)
-        judge_endorsement(ek, request.ek_certificate, now=now)
+        judge_endorsement(ek, request.ek_certificate, trust=Trust(), now=now)
     except Refusal as refusal:
         strangers.refused("host.enrolment_refused", f"name:{request.name}", refusal, now=now)
         raise
@@ -118,7 +109,7 @@ def _attester_of(enrolment: Enrolment, *, now: datetime) -> Attester:
         return known
     _require_one_place(fingerprint, enrolment.name)
     certificate = None if enrolment.ek_certificate is None else bytes(enrolment.ek_certificate)
-    verdict = judge_endorsement(ek, certificate, now=now)
+    verdict = judge_endorsement(ek, certificate, trust=Trust(), now=now)
     attester = Attester.objects.create(
         name=enrolment.name,
         replaces=Attester.objects.filter(name=enrolment.name, state=Attester.State.APPROVED).first(),
@@ -156,33 +147,6 @@ def _require_one_place(fingerprint: str, name: str) -> None:
         raise IdentityKnown(
             f"This TPM was {same[-1].state} as {same[-1].name}; another attestation key changes nothing."
         )
-
-
-def judge_endorsement(ek: TpmPublic, certificate: bytes | None, *, now: datetime) -> Verdict:
-    """Say what the EK certificate proves today. Raises `EndorsementRefused` for one that is wrong in itself."""
-    if certificate is None:
-        return Verdict(
-            Attester.Endorsement.ABSENT,
-            "This TPM brought no EK certificate: nothing says who made it. An approver has to accept it by name.",
-            {},
-        )
-    trusted = EndorsementAuthority.objects.filter(enabled=True).values_list("certificate", flat=True)
-    authorities = [x509.load_der_x509_certificate(bytes(der)) for der in trusted]
-    try:
-        endorsement = verify_endorsement(certificate, ek, authorities=authorities, now=now)
-    except EndorsementUntrusted as untrusted:
-        return Verdict(Attester.Endorsement.UNTRUSTED, str(untrusted), {})
-    facts: dict[str, object] = {key: str(value) for key, value in asdict(endorsement).items()}
-    return Verdict(Attester.Endorsement.TRUSTED, f"Issued by {endorsement.issuer}, chain verified.", facts)
-
-
-def refresh_endorsement(attester: Attester, *, now: datetime) -> None:
-    """Judge a host's EK certificate again, since the trusted makers may have changed; saves what came out."""
-    certificate = None if attester.ek_certificate is None else bytes(attester.ek_certificate)
-    verdict = judge_endorsement(parse_public(bytes(attester.ek_public)), certificate, now=now)
-    attester.ek_verdict, attester.ek_detail = verdict.verdict, verdict.detail
-    attester.endorsement = verdict.endorsement
-    attester.save(update_fields=["ek_verdict", "ek_detail", "endorsement"])
 
 
 def _ephemeral_for(ek: TpmPublic) -> ec.EllipticCurvePrivateKey | None:

@@ -5,7 +5,10 @@ from django.db.models import Q
 
 ROLES = {
     "fabric admin": ("attestation.propose", "attestation.revoke", "kps.deny", "fabric.view_fleet", "fabric.view_audit"),
-    "approver": ("attestation.decide", "attestation.revoke", "fabric.view_fleet", "fabric.view_audit"),
+    "approver": (
+        *("attestation.decide", "attestation.revoke", "attestation.trust_maker"),
+        *("fabric.view_fleet", "fabric.view_audit"),
+    ),
     "auditor": ("fabric.view_fleet", "fabric.view_audit"),
 }
 

@@ -25,7 +25,7 @@ class Cabinet:
     sizes: Mapping[str, int] = field(default_factory=dict)
     folder_of_file: int = 0
 
-    def bytes(self) -> bytes:
+    def made(self) -> bytes:
         content = b"".join(self.files.values())
         parts = [content[at : at + BLOCK] for at in range(0, len(content), BLOCK)]
         data = b"".join(self._blocks(parts))

@@ -18,6 +18,7 @@ from tests.tpm_lab import Maker
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 YEAR = timedelta(days=365)
+LATER = NOW + 40 * YEAR  # so that tests by today's clock do not expire
 
 TLS_SERVER = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.1")
 ROOT_KEY, MIDDLE_KEY, EK_KEY = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
@@ -29,7 +30,7 @@ class Form:
     """One certificate to make; the defaults are a good EK certificate under the intermediate."""
 
     subject: str | x509.Name = ""
-    issuer: str = "middle"
+    issuer: str | x509.Name = "middle"
     key: Any = EK_KEY
     signer: Any = MIDDLE_KEY
     ca: bool | None = None
@@ -37,7 +38,7 @@ class Form:
     usage: str | None = "key_agreement"
     purposes: tuple[x509.ObjectIdentifier, ...] = (EK_CERTIFICATE,)
     not_before: datetime = NOW - YEAR
-    not_after: datetime = NOW + YEAR
+    not_after: datetime = LATER
     extra: tuple[x509.ExtensionType, ...] = ()
     access: x509.AuthorityInformationAccess | None = None
 

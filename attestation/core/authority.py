@@ -46,6 +46,7 @@ class Reason(StrEnum):
     WEAK_KEY = "weak_key"
     CHAIN_TOO_LONG = "chain_too_long"
     NOT_TOLERATED = "not_tolerated"
+    NOT_CHOSEN = "not_chosen"
 
 
 @dataclass(frozen=True, slots=True)

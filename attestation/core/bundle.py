@@ -15,7 +15,7 @@ from io import BytesIO
 from typing import Final
 
 from attestation.core.cabinet import MAGIC, PackedFile, read_cabinet
-from attestation.core.certificate_reader import CERTIFICATE_LIMIT
+from attestation.core.certificate_reader import CERTIFICATE_LIMIT, plain
 from attestation.core.der import SEQUENCE, Element, read_element, read_elements
 from attestation.errors import ParseError, TooLarge
 
@@ -24,6 +24,7 @@ UNPACKED_LIMIT: Final = 32 * 1024 * 1024
 MOST_FILES: Final = 8192
 MOST_CERTIFICATES: Final = 8192
 LARGEST_RATIO: Final = 100
+PATH_LIMIT: Final = 300
 
 _ZIP: Final = b"PK\x03\x04"
 _ZIP_ENTRY: Final = b"PK\x01\x02"
@@ -86,7 +87,7 @@ def read_bundle(data: bytes) -> Bundle:
     for file in _ARCHIVES[form](data) if form in _ARCHIVES else [PackedFile("", data)]:
         found = list(_candidates(file))
         candidates += found
-        ignored += [] if found else [file.path]
+        ignored += [] if found else [plain(file.path, limit=PATH_LIMIT)]
         if len(candidates) > MOST_CERTIFICATES:
             raise TooLarge(f"The file holds more than {MOST_CERTIFICATES} certificates.")
     if not candidates:
@@ -110,17 +111,17 @@ def _plain_form(data: bytes) -> Form | None:
 
 
 def _candidates(file: PackedFile) -> Iterator[Candidate]:
-    form = _plain_form(file.content)
+    form, path = _plain_form(file.content), plain(file.path, limit=PATH_LIMIT)
     if form is None:
-        if file.path.lower().endswith(_ENDINGS):
-            yield Candidate(file.path, b"", "The file is neither PEM nor DER.")
+        if path.lower().endswith(_ENDINGS):
+            yield Candidate(path, b"", "The file is neither PEM nor DER.")
         return
     try:
         for found in _READERS[form](file.content):
             problem = str(found) if isinstance(found, ParseError) else ""
-            yield Candidate(file.path, b"" if isinstance(found, ParseError) else found, problem)
+            yield Candidate(path, b"" if isinstance(found, ParseError) else found, problem)
     except ParseError as error:
-        yield Candidate(file.path, b"", str(error))
+        yield Candidate(path, b"", str(error))
 
 
 def _from_der(data: bytes) -> Iterator[bytes]:

@@ -17,13 +17,14 @@ from typing import Final, TypeVar
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from cryptography.x509.oid import AuthorityInformationAccessOID
+from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 
 from attestation.core.der import SEQUENCE, VERSION, Element, encode_element, read_element, read_elements, sort_sets
 from attestation.errors import ParseError, TooLarge
 
 CERTIFICATE_LIMIT: Final = 16 * 1024
 ADDRESS_LIMIT: Final = 300
+NAME_LIMIT: Final = 120
 
 _RSAES_OAEP: Final = bytes.fromhex("06092a864886f70d010107")
 _RSAES_OAEP_ID: Final = "1.2.840.113549.1.1.7"
@@ -119,6 +120,27 @@ def certificate_names(certificate: x509.Certificate) -> tuple[str, str]:
     """Return subject and issuer as text (RFC 4514); names longer than X.520 allows are taken as they are."""
     with quiet():
         return certificate.subject.rfc4514_string(), certificate.issuer.rfc4514_string()
+
+
+def short_name(certificate: x509.Certificate) -> str:
+    """Return what people call this certificate: its common name, or its unit where that is only a host's name."""
+    with quiet():
+        name = certificate.subject
+        kinds = (NameOID.COMMON_NAME, NameOID.ORGANIZATIONAL_UNIT_NAME, NameOID.ORGANIZATION_NAME)
+        texts = [str(each.value) for kind in kinds for each in name.get_attributes_for_oid(kind)]
+    telling = [text for text in texts if " " in text or "." not in text]
+    return plain(next(iter([*telling, *texts]), ""), limit=NAME_LIMIT) or "without a name"
+
+
+def plain(text: str, *, limit: int) -> str:
+    """Return untrusted text as it can be shown and stored: printable, one line, not too long."""
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())[:limit].strip()
+
+
+def name_key(name: x509.Name) -> str:
+    """Return a digest by which equal names are found; that they are equal is for `cryptography` to say."""
+    with quiet():
+        return hashlib.sha256(name.rfc4514_string().encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def find_extension(certificate: x509.Certificate, kind: type[_Extension]) -> _Extension | None:

@@ -29,12 +29,12 @@ class Element:
     value: bytes
 
 
-def read_element(data: bytes, *, largest: int = _LARGEST) -> Element:
+def read_element(data: bytes, *, largest: int = LARGEST) -> Element:
     """Return the first element of `data`, with a content of `largest` bytes at most; what follows is not looked at."""
     return _read(Reader(data, what="DER"), data, largest)
 
 
-def read_elements(data: bytes, *, largest: int = _LARGEST) -> Iterator[Element]:
+def read_elements(data: bytes, *, largest: int = LARGEST) -> Iterator[Element]:
     """Yield the elements that `data` is made of, to its very end."""
     reader = Reader(data, what="DER")
     while reader.remaining:

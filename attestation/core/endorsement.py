@@ -117,6 +117,14 @@ def verify_endorsement(
     )
 
 
+def chain_above(authority: Authority, *, authorities: Sequence[Authority], now: datetime) -> tuple[Authority, ...]:
+    """Return the chain from an authority's issuer to its root, none for a root, or raise as for an EK certificate."""
+    if authority.is_root:
+        return ()
+    with quiet():
+        return _climb(authority.read, authorities, now, below=1)
+
+
 def _climb(
     read: ReadCertificate, authorities: Sequence[Authority], now: datetime, *, below: int = 0
 ) -> tuple[Authority, ...]:

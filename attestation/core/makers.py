@@ -10,7 +10,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from attestation.core.certificate_reader import Tolerance, quiet
+from attestation.core.certificate_reader import Tolerance, plain, quiet
 
 NAME_LIMIT: Final = 60
 UNNAMED: Final = "Unnamed maker"
@@ -63,8 +63,8 @@ def maker_of(certificate: x509.Certificate, path: str = "") -> str:
 
 def called_root(path: str) -> bool | None:
     """Say what a bundle's folder calls this certificate, None when the bundle has no such folders."""
-    folder = _folders(path)[-1:]
-    return {(_ROOTS,): True, (_INTERMEDIATES,): False}.get(tuple(name.lower() for name in folder))
+    folder = next(reversed(_folders(path)), "").lower()
+    return {_ROOTS: True, _INTERMEDIATES: False}.get(folder)
 
 
 def _folders(path: str) -> list[str]:
@@ -76,7 +76,7 @@ def _from_path(path: str) -> str:
     folders = _folders(path)
     if len(folders) < 2 or called_root(path) is None:
         return ""
-    return _BY_FOLDER.get(folders[-2].lower()) or _clean(folders[-2])
+    return _BY_FOLDER.get(folders[-2].lower()) or plain(folders[-2], limit=NAME_LIMIT)
 
 
 def _from_names(certificate: x509.Certificate) -> str:
@@ -84,15 +84,10 @@ def _from_names(certificate: x509.Certificate) -> str:
     with quiet():
         said = [text for name in (certificate.subject, certificate.issuer) for text in _texts(name)]
     known = (maker.name for text in said for maker in MAKERS if text.lower().startswith(maker.words))
-    return next(known, "") or next((clean for text in said if (clean := _clean(text))), "")
+    return next(known, "") or next((clean for text in said if (clean := plain(text, limit=NAME_LIMIT))), "")
 
 
 def _texts(name: x509.Name) -> list[str]:
     kinds = (NameOID.ORGANIZATION_NAME, NameOID.COMMON_NAME, NameOID.ORGANIZATIONAL_UNIT_NAME)
     values = [each.value for kind in kinds for each in name.get_attributes_for_oid(kind)]
     return [value for value in values if isinstance(value, str)]
-
-
-def _clean(text: str) -> str:
-    """Return the text as a name can be shown: printable, one line, not too long."""
-    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())[:NAME_LIMIT].strip()

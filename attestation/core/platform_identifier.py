@@ -20,7 +20,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from attestation.core.endorsement import certificate_key, parse_certificate
+from attestation.core.certificate_reader import certificate_key, parse_certificate
 from attestation.core.reader import Reader
 from attestation.core.tpm import parse_public
 from attestation.errors import ParseError, TooLarge

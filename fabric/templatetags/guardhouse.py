@@ -72,6 +72,13 @@ ACTS = (
     ("host.proposed", "wait", "hourglass"),
     ("baseline.captured", "wait", "file-check"),
     ("baseline.proposed", "wait", "file-check"),
+    ("host.endorsement_changed", "warn", "certificate-off"),
+    ("authorities.imported", "ok", "certificate"),
+    ("authority.enabled", "ok", "certificate"),
+    ("authority.disabled", "warn", "certificate-off"),
+    ("maker.enabled", "ok", "certificate"),
+    ("maker.disabled", "warn", "certificate-off"),
+    ("maker.exceptions_set", "note", "certificate"),
 )
 
 UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))

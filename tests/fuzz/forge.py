@@ -9,11 +9,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from attestation.core import claims
 from attestation.core.appraise import AttestationResult, appraise
+from attestation.core.assessment import Assessed, assess_bundle
+from attestation.core.bundle import read_bundle
+from attestation.core.cabinet import PackedFile, read_cabinet
+from attestation.core.certificate_reader import Tolerance, certificate_key, name_key, parse_certificate
 from attestation.core.checks import CHECKS
 from attestation.core.claims import Boot, Claims, Evidence, SentLogs, verify_evidence
 from attestation.core.credential import make_credential
 from attestation.core.difference import Difference, Same, difference
-from attestation.core.endorsement import Endorsement, certificate_key, parse_certificate, verify_endorsement
+from attestation.core.endorsement import Endorsement, verify_endorsement
 from attestation.core.eventlog import EventLog, parse_event_log
 from attestation.core.finding import Finding
 from attestation.core.handover import wrap_to_transport_key
@@ -39,8 +43,8 @@ from kps.core.jose import holds, parse_jws
 from kps.core.protector import open_protector, verify_protector
 from kps.core.request import ReleaseRequest, parse_request, verify_request
 from kps.core.secrets import VmSecrets, open_secrets
-from tests.attestation.core.test_endorsement import CHAIN
 from tests.boot_logs import boot
+from tests.certificate_forge import CHAIN, lenient
 from tests.fuzz import seeds
 from tests.fuzz.documents import SECRET, by_secret, dotted, sealed, text_of, value_of
 from tests.ima_signing import certificate
@@ -75,7 +79,18 @@ def credential(public: bytes) -> tuple[bytes, bytes]:
 def endorsed(der: bytes) -> Endorsement:
     """Verify an EK certificate for the very key that it names, under authorities that may have signed it."""
     ek = replace(AK, key=certificate_key(parse_certificate(der)))  # type: ignore[arg-type]  # of any kind
-    return verify_endorsement(der, ek, authorities=CHAIN, now=NOW)
+    return verify_endorsement(der, ek, authorities=lenient(*Tolerance), now=NOW)
+
+
+def unpacked(data: bytes) -> tuple[PackedFile, ...]:
+    """Unpack a cabinet into as much as a test may take."""
+    return read_cabinet(data, most_files=100, unpacked_limit=1 << 20)
+
+
+def assessed(data: bytes) -> tuple[Assessed, ...]:
+    """Say of a bundle of whatever form what importing it would do, where the good chain is known already."""
+    keys = {name_key(each.certificate.subject) for each in CHAIN}
+    return assess_bundle(read_bundle(data), tolerated={}, known=(), names=keys, now=NOW)
 
 
 def log_of(data: bytes) -> EventLog:

@@ -9,9 +9,11 @@ from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import cache
+from io import BytesIO
 from itertools import islice
 from struct import pack
 from uuid import UUID
+from zipfile import ZIP_DEFLATED, ZipFile
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -27,8 +29,9 @@ from attestation.core.sipa import BOOT_REVOCATION_LIST, OS_REVOCATION_LIST, SECU
 from attestation.core.transport import policy_pcr
 from attestation.core.uefi import parse_authority, parse_variable
 from attestation.errors import ParseError
-from tests.attestation.core.test_endorsement import CHAIN, Form
 from tests.boot_logs import CAPTURES, COLLECTION, locality, record, spec_id
+from tests.cabinets import NONE, Cabinet, pkcs7
+from tests.certificate_forge import CHAIN, MIDDLE, ROOT, Form, intel, nuvoton
 from tests.ci_policies import ALLOW_ALL, STRICT, Policy
 from tests.ima_lists import legacy, ng, sig, violated
 from tests.ima_signing import certificate, ima_signature
@@ -227,8 +230,26 @@ def certificates() -> list[bytes]:
     """Certificates of every maker that somebody collected, the malformed ones among them, and our own."""
     real = (data for data in _collected("certs/*/*.der") if data[:1] == b"\x30")
     health = health_certificates()[0]
-    made = [health, certificate(EC_KEY), Form().der(), *(each.public_bytes(_DER) for each in CHAIN)]
-    return _distinct([*made, *real])
+    made = [health, certificate(EC_KEY), Form().der(), *(each.read.der for each in CHAIN)]
+    return _distinct([*made, nuvoton(), intel(Form()), *real])
+
+
+@cache
+def cabinets() -> list[bytes]:
+    files = {"Acme\\RootCA\\root.crt": ROOT.read.der, "setup.cmd": b"echo", "middle.cer": MIDDLE.read.der}
+    return [Cabinet(files, checksums=False).made(), Cabinet(files, NONE).made(), Cabinet(files, flags=4).made()]
+
+
+@cache
+def bundles() -> list[bytes]:
+    """CA certificates in every form that they are handed out in."""
+    ders = [each.read.der for each in CHAIN]
+    pem = b"".join(each.certificate.public_bytes(serialization.Encoding.PEM) for each in CHAIN)
+    archive = BytesIO()
+    with ZipFile(archive, "w", ZIP_DEFLATED) as file:
+        file.writestr("Acme/RootCA/root.crt", ders[0])
+        file.writestr("middle.pem", pem)
+    return [pem, b"".join(ders), pkcs7(ders), archive.getvalue(), *cabinets()]
 
 
 @cache

@@ -17,8 +17,11 @@ from rest_framework.serializers import Serializer
 from attestation import serializers as attestation
 from attestation.core import (
     appraise,
+    assessment,
     base64url,
+    cabinet,
     certificate,
+    certificate_reader,
     ci_binary,
     ci_policy,
     claims,
@@ -35,6 +38,7 @@ from attestation.core import (
     ima_signature,
     ima_templates,
     inspection,
+    makers,
     oddities,
     platform_identifier,
     quote,
@@ -49,6 +53,7 @@ from attestation.core import (
     windows,
     words,
 )
+from attestation.core import bundle as authorities
 from attestation.errors import NotFromTpm, ParseError, Refusal
 from cli import inspect_ima, inspect_tables, inspect_tpm
 from guardedhost import jwe, wire
@@ -200,11 +205,19 @@ TARGETS: Final = (
     _target(der.read_element, seeds.certificates),
     _target(der.read_elements, seeds.certificates),
     _target(der.sort_sets, seeds.certificates, der.read_element),
-    _target(endorsement.parse_certificate, seeds.certificates),
-    _target(endorsement.certificate_key, seeds.certificates, endorsement.parse_certificate),
-    _target(endorsement.certificate_names, seeds.certificates, endorsement.parse_certificate),
-    _target(endorsement.tpm_maker, seeds.certificates, endorsement.parse_certificate),
+    _target(certificate_reader.read_certificate, seeds.certificates),
+    _target(certificate_reader.parse_certificate, seeds.certificates),
+    *(
+        _target(about, seeds.certificates, certificate_reader.parse_certificate)
+        for about in (
+            *(certificate_reader.certificate_key, certificate_reader.certificate_names, certificate_reader.short_name),
+            *(certificate_reader.issuer_address, makers.maker_of, endorsement.tpm_maker),
+        )
+    ),
     _target(endorsement.verify_endorsement, seeds.certificates, run=forge.endorsed, raises=Refusal),
+    _target(cabinet.read_cabinet, seeds.cabinets, run=forge.unpacked, limit=DOCUMENT),
+    _target(authorities.read_bundle, seeds.bundles, limit=DOCUMENT),
+    _target(assessment.assess_bundle, seeds.bundles, run=forge.assessed, limit=DOCUMENT),
     _target(_HEALTH, seeds.health_certificates, raises=Refusal),
     # --- what a TPM says
     _target(tpm.parse_public, seeds.tpm_publics),

@@ -49,8 +49,8 @@ FORMS = [
     pytest.param(pkcs7([FIRST, SECOND]), Form.PKCS7, id="PKCS #7"),
     pytest.param(zipped({"a/one.crt": FIRST, "two.pem": PEMS[1]}), Form.ZIP, id="ZIP"),
     pytest.param(zipped({"one.p7b": pkcs7([FIRST, SECOND])}, zipfile.ZIP_STORED), Form.ZIP, id="stored ZIP"),
-    pytest.param(Cabinet({"a\\one.crt": FIRST, "two.cer": PEMS[1]}).bytes(), Form.CABINET, id="cabinet"),
-    pytest.param(Cabinet({"all": FIRST + SECOND}, NONE).bytes(), Form.CABINET, id="stored cabinet"),
+    pytest.param(Cabinet({"a\\one.crt": FIRST, "two.cer": PEMS[1]}).made(), Form.CABINET, id="cabinet"),
+    pytest.param(Cabinet({"all": FIRST + SECOND}, NONE).made(), Form.CABINET, id="stored cabinet"),
 ]
 
 
@@ -102,7 +102,7 @@ def test_files_that_are_no_certificates_are_named_and_left_alone() -> None:
         pytest.param(b"PK\x03\x04" + b"rubbish" * 20, id="a broken ZIP"),
         pytest.param(zipped({"a.crt": FIRST})[:-10], id="a cut ZIP"),
         pytest.param(zipped({"a.crt": FIRST}, zipfile.ZIP_BZIP2), id="an unusual ZIP"),
-        pytest.param(Cabinet({"a.crt": FIRST}).bytes()[:-10], id="a cut cabinet"),
+        pytest.param(Cabinet({"a.crt": FIRST}).made()[:-10], id="a cut cabinet"),
     ],
 )
 def test_a_file_without_certificates_is_refused(data: bytes) -> None:
@@ -124,7 +124,7 @@ def test_a_file_of_a_zip_that_was_damaged_is_refused() -> None:
         pytest.param(
             zipped({f"{n}.crt": bytes(200_000) + bytes(range(256)) * 12 for n in range(2)}), "more than", id="two bombs"
         ),
-        pytest.param(Cabinet({"a": bytes(33 << 20)}).bytes(), "more than is unpacked", id="a cabinet that swells"),
+        pytest.param(Cabinet({"a": bytes(33 << 20)}).made(), "more than is unpacked", id="a cabinet that swells"),
         pytest.param(zipped({str(n): b"" for n in range(8193)}), "8192 files", id="a ZIP of many files"),
         pytest.param(b"\x30\x00" * 8193, "8192 certificates", id="many certificates"),
     ],
@@ -155,7 +155,7 @@ def test_unclosed_pem_is_read_in_one_pass() -> None:
     | mutated(pkcs7([FIRST, SECOND]))
     | mutated(zipped({"a.crt": FIRST, "b.pem": PEMS[1]}))
     | mutated(zipped({"a.crt": FIRST}, zipfile.ZIP_STORED))
-    | mutated(Cabinet({"a.crt": FIRST, "b.pem": PEMS[1]}, MSZIP, checksums=False).bytes())
+    | mutated(Cabinet({"a.crt": FIRST, "b.pem": PEMS[1]}, MSZIP, checksums=False).made())
 )
 def test_any_bytes_give_candidates_or_a_parse_error(data: bytes) -> None:
     with contextlib.suppress(ParseError):
@@ -194,7 +194,7 @@ def test_the_same_certificates_come_out_of_every_form(tmp_path: Path) -> None:
         b"".join(wanted),
         pkcs7(wanted),
         zipped({f"{n}.der": der for n, der in enumerate(wanted)}),
-        Cabinet({f"{n}.der": der for n, der in enumerate(wanted)}).bytes(),
+        Cabinet({f"{n}.der": der for n, der in enumerate(wanted)}).made(),
         (tmp_path / "made.cab").read_bytes(),
     ]
     for data in forms:

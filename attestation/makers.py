@@ -1,0 +1,204 @@
+"""What pages show of the makers of TPMs: their authorities, the hosts that rest on them, what a switch would do."""
+
+import copy
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from django.db.models import Count, Max, Min, Q, QuerySet
+
+from attestation.authorities import BundleLine, assess, authorities_of, hosts_touched, report_line, rests_on
+from attestation.core.authority import Authority
+from attestation.core.certificate_reader import Tolerance, issuer_address, read_certificate
+from attestation.core.endorsement import chain_above
+from attestation.endorsements import ALIVE, Trust, judge_again
+from attestation.errors import NotFound, Refusal
+from attestation.models import Attester, AuthorityBundle, EndorsementAuthority, Vendor
+
+
+@dataclass(frozen=True, slots=True)
+class MakerLine:
+    """One maker, its authorities counted as attributes of `vendor`, and how many hosts rest on them."""
+
+    vendor: Vendor
+    hosts: int
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictChange:
+    """A host whose EK certificate would be judged otherwise, and how."""
+
+    host: Attester
+    verdict: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrustEffect:
+    """What a switch would do to the verdicts on EK certificates; `resting` hosts have a chain through it today."""
+
+    changed: tuple[VerdictChange, ...]
+    resting: int
+
+    @property
+    def waiting(self) -> int:
+        return sum(each.host.state == Attester.State.PENDING for each in self.changed)
+
+    @property
+    def approved(self) -> int:
+        return len(self.changed) - self.waiting
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorityChain:
+    """The authorities above one, its root last; or why there is no chain, and where the missing issuer should be."""
+
+    links: tuple[EndorsementAuthority, ...]
+    problem: str = ""
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MakerTally:
+    """What a bundle holds of one maker."""
+
+    maker: str
+    added: int
+    known: int
+    refused: int
+
+
+def makers(*, now: datetime) -> list[MakerLine]:
+    """Return every maker with its authorities that count, the first of them to end, and its hosts."""
+    on = Q(authorities__enabled=True)
+    rows = Vendor.objects.annotate(
+        roots=Count("authorities", filter=on & Q(authorities__kind="root")),
+        intermediates=Count("authorities", filter=on & Q(authorities__kind="intermediate")),
+        off=Count("authorities", filter=Q(authorities__enabled=False)),
+        expired=Count("authorities", filter=on & Q(authorities__not_after__lt=now)),
+        ends=Min("authorities__not_after", filter=on & Q(authorities__not_after__gte=now)),
+        newest=Max("authorities__added_at"),
+    )
+    owner = dict(EndorsementAuthority.objects.values_list("fingerprint", "vendor_id"))
+    hosts = Counter(pk for chain in _chains() for pk in {owner.get(fingerprint) for fingerprint in chain})
+    return [MakerLine(row, hosts[row.pk]) for row in rows]
+
+
+def maker(vendor_id: int) -> Vendor:
+    found = Vendor.objects.filter(pk=vendor_id).first()
+    if found is None:
+        raise NotFound("There is no such maker.")
+    return found
+
+
+def maker_authorities(vendor: Vendor, *, query: str = "") -> QuerySet[EndorsementAuthority]:
+    """Return a maker's authorities, roots first; searched by name or fingerprint."""
+    found = vendor.authorities.select_related("bundle", "vendor").defer("bundle__report", "bundle__content")
+    if not query:
+        return found
+    digest = query.lower().replace(":", "")
+    return found.filter(Q(title__icontains=query) | Q(name__icontains=query) | Q(fingerprint__startswith=digest))
+
+
+def authority(fingerprint: str) -> EndorsementAuthority:
+    rows = EndorsementAuthority.objects.select_related("bundle", "vendor").defer("bundle__report", "bundle__content")
+    found = rows.filter(pk=fingerprint).first()
+    if found is None:
+        raise NotFound("There is no such authority.")
+    return found
+
+
+def hosts_per_authority() -> Counter[str]:
+    """Return how many hosts have a verified chain through each authority."""
+    return Counter(fingerprint for chain in _chains() for fingerprint in chain)
+
+
+def hosts_resting_on(fingerprints: Collection[str]) -> list[Attester]:
+    """Return the hosts whose verified chains go through one of these authorities."""
+    return [host for host in _endorsed() if rests_on(host, fingerprints)]
+
+
+def chain_of(row: EndorsementAuthority, *, now: datetime) -> AuthorityChain:
+    """Climb from an authority to its root under what is in force, or say where and why the climb ends."""
+    read = read_certificate(bytes(row.certificate))
+    trusted = Authority(read, row.vendor.tolerated())
+    try:
+        above = chain_above(trusted, authorities=Trust().above(read.certificate), now=now)
+    except Refusal as refusal:
+        return AuthorityChain((), str(refusal), issuer_address(read.certificate))
+    rows = EndorsementAuthority.objects.select_related("vendor").in_bulk([each.read.fingerprint for each in above])
+    return AuthorityChain(tuple(rows[each.read.fingerprint] for each in above))
+
+
+def issued_by(row: EndorsementAuthority) -> QuerySet[EndorsementAuthority]:
+    """Return the authorities that name this one as their issuer."""
+    return EndorsementAuthority.objects.filter(issuer_key=row.subject_key).exclude(pk=row.pk)
+
+
+def effect_of_maker(vendor: Vendor, *, enabled: bool, now: datetime) -> TrustEffect:
+    """Say what switching a maker would do to the hosts, by judging each of them under it."""
+    then = copy.copy(vendor)
+    then.enabled = enabled
+    return _effect(authorities_of(vendor), Trust(vendor=then), now)
+
+
+def effect_of_exceptions(vendor: Vendor, exceptions: Collection[Tolerance], *, now: datetime) -> TrustEffect:
+    """Say what another set of exceptions would do to the hosts."""
+    then = copy.copy(vendor)
+    then.tolerances = sorted(exceptions)
+    return _effect(authorities_of(vendor), Trust(vendor=then), now)
+
+
+def effect_of_authority(row: EndorsementAuthority, *, enabled: bool, now: datetime) -> TrustEffect:
+    """Say what switching one authority would do to the hosts."""
+    then = copy.copy(row)
+    then.enabled = enabled
+    return _effect({row.pk}, Trust(authority=then), now)
+
+
+def authority_bundle(bundle_id: UUID) -> AuthorityBundle:
+    found = AuthorityBundle.objects.filter(pk=bundle_id).first()
+    if found is None:
+        raise NotFound("This file is kept no more. Upload it again.")
+    return found
+
+
+def authority_bundles() -> QuerySet[AuthorityBundle]:
+    """Return the files that were imported, the newest first."""
+    return AuthorityBundle.objects.exclude(imported_at=None).defer("content", "report").order_by("-imported_at")
+
+
+def bundle_report(found: AuthorityBundle, *, now: datetime) -> list[BundleLine]:
+    """Say of every certificate of a file what became of it, or, before the import, what would."""
+    if found.imported_at is not None:
+        return [BundleLine(**line) for line in found.report]
+    return [report_line(each) for each in assess(bytes(found.content), now=now)]
+
+
+def bundle_tallies(lines: Iterable[BundleLine]) -> list[MakerTally]:
+    """Count a report by maker; what nobody could read has no maker and comes last."""
+    counts = Counter((line.maker, line.outcome) for line in lines)
+    names = sorted({name for name, _ in counts}, key=lambda name: (not name, name))
+    return [MakerTally(name, counts[name, "added"], counts[name, "known"], counts[name, "refused"]) for name in names]
+
+
+def _endorsed() -> QuerySet[Attester]:
+    hosts = Attester.objects.filter(state__in=ALIVE, ek_verdict=Attester.Endorsement.TRUSTED)
+    return hosts.only("name", "state", "endorsement")
+
+
+def _chains() -> Iterable[Collection[str]]:
+    return [host.endorsement.get("chain", ()) for host in _endorsed()]
+
+
+def _effect(fingerprints: set[str], then: Trust, now: datetime) -> TrustEffect:
+    hosts = hosts_touched(fingerprints)
+    verdicts = [(host, judge_again(host, trust=then, now=now)) for host in hosts]
+    changed = tuple(
+        VerdictChange(host, verdict.verdict, verdict.detail)
+        for host, verdict in verdicts
+        if verdict.verdict != host.ek_verdict
+    )
+    return TrustEffect(changed, sum(rests_on(host, fingerprints) for host in hosts))
