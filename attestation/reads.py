@@ -59,6 +59,11 @@ class Effect:
     retires: Baseline | None
     replaces: Attester | None
 
+    @property
+    def gains(self) -> tuple[Attester, ...]:
+        """The approved hosts that do not pass today and have what is proposed."""
+        return tuple(host for host in self.fits if host.state == Attester.State.APPROVED and host.status != "Passed")
+
 
 def policy_version() -> int:
     """Return the newest version of any group's policy."""
@@ -237,7 +242,8 @@ def open_proposal_for(attester_id: UUID) -> Proposal | None:
 
 
 def baselines() -> QuerySet[Baseline]:
-    return Baseline.objects.select_related("captured_from__attester", "event_log")
+    found = Baseline.objects.select_related("captured_from__attester", "group")
+    return found.defer("captured_from__evidence", "captured_from__findings", "captured_from__excepted")
 
 
 def baseline(baseline_id: UUID) -> Baseline:

@@ -114,15 +114,6 @@ class HostForm(ReasonForm):
         group.widget.attrs["class"] = "form-select"
 
 
-class CaptureForm(ReasonForm):
-    name = forms.CharField(
-        max_length=100,
-        help_text="A later baseline of the same name takes this one’s place once it is approved.",
-        error_messages={"required": "Give the baseline a name"},
-    )
-    field_order = ("name", "reason")
-
-
 APPROVE, APPROVE_UNENDORSED, REJECT = "approve", "approve-without-certificate", "reject"
 
 

@@ -39,7 +39,11 @@ urlpatterns = [
     path("proposals/", trust.proposals, name="proposals"),
     path("proposals/<int:proposal_id>/", trust.proposal, name="proposal"),
     path("baselines/", baselines.baselines, name="baselines"),
+    path("baselines/upload/", baselines.upload_baseline, name="upload-baseline"),
     path("baselines/<uuid:baseline_id>/", baselines.baseline, name="baseline"),
+    path("baselines/<uuid:baseline_id>/propose/", baselines.propose_baseline, name="propose-baseline"),
+    path("baselines/<uuid:baseline_id>/drop/", baselines.drop_baseline, name="drop-baseline"),
+    path("baselines/<uuid:baseline_id>/amend/", baselines.amend_baseline, name="amend-baseline"),
     path("baselines/<uuid:baseline_id>/retire/", baselines.retire_baseline, name="retire-baseline"),
     # policies
     path("policies/", policies.policies, name="policies"),

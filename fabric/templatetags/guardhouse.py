@@ -29,6 +29,7 @@ STATES = {
     "NotConfigured": ("off", "circle-dashed", "NotConfigured"),
     "pending": ("wait", "hourglass", "Pending approval"),
     "open": ("wait", "hourglass", "Waits for a decision"),
+    "drafted": ("off", "circle-dashed", "Not put forward"),
     "proposed": ("wait", "hourglass", "Waits for approval"),
     "approved": ("ok", "circle-check", "Approved"),
     "rejected": ("bad", "circle-x", "Rejected"),

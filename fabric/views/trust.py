@@ -79,6 +79,18 @@ def _policy_context(draft: attestation.PolicyDraft) -> dict[str, object]:
     }
 
 
+def _of_baseline(baseline: attestation.Baseline) -> dict[str, object]:
+    """What whoever decides about a baseline has to see: its rules, what it brings, and what its log proves."""
+    return {
+        "baseline": baseline,
+        "rules": attestation.rules_of(baseline),
+        "sources": attestation.sources_of(baseline),
+        "steps": attestation.amendments_of(baseline),
+        "proofs": attestation.proofs_of(baseline),
+        "values": attestation.baseline_events(baseline),
+    }
+
+
 def _choices(verdict: str) -> list[tuple[str, str]]:
     """Offer what can be decided: a host without an EK certificate is approved only by saying so."""
     approve = {"trusted": [(APPROVE, "Approve")], "absent": [(APPROVE_UNENDORSED, "Approve without an EK certificate")]}
