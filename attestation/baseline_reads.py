@@ -72,9 +72,10 @@ class Added:
     """What an amended baseline accepts of one PCR that the one before it did not."""
 
     pcr: int
-    values: tuple[str, ...]
-    events: tuple[AcceptedEvent, ...]
-    freed: tuple[AcceptedEvent, ...]  # events that need not be there any more
+    values: tuple[str, ...] = ()
+    events: tuple[AcceptedEvent, ...] = ()
+    anywhere: tuple[AcceptedEvent, ...] = ()  # those of the events that have no place
+    freed: tuple[AcceptedEvent, ...] = ()  # events that need not be there any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,12 +174,16 @@ def _brought(
 
 def _added(pcr: int, before: Rule, after: Rule, words: Mapping[tuple[int, bytes], EventWords]) -> Added:
     if isinstance(before, ByValue) and isinstance(after, ByValue):
-        return Added(pcr, tuple(sorted(value.hex() for value in after.values - before.values)), (), ())
+        return Added(pcr, values=tuple(sorted(value.hex() for value in after.values - before.values)))
     if isinstance(before, ByEvents) and isinstance(after, ByEvents):
-        freed = (before.placed - after.placed) & after.accepted
-        more = _accepted(pcr, after.accepted - before.accepted, words)
-        return Added(pcr, (), more, _accepted(pcr, freed, words))
-    return Added(pcr, (), (), ())
+        more = after.accepted - before.accepted
+        return Added(
+            pcr,
+            events=_accepted(pcr, more, words),
+            anywhere=_accepted(pcr, more - after.placed, words),
+            freed=_accepted(pcr, before.placed - after.placed, words),
+        )
+    return Added(pcr)
 
 
 def amended_by(baseline: Baseline) -> Baseline | None:
@@ -216,6 +221,12 @@ def drafts_naming(baseline: Baseline) -> list[PolicyDraft]:
     states = (PolicyDraft.State.DRAFT, PolicyDraft.State.PROPOSED)
     found = PolicyDraft.objects.filter(group=baseline.group_id, state__in=states)
     return [draft for draft in found if any(each.id == str(baseline.pk) for each in draft.content().baselines)]
+
+
+def drafted_in(draft: PolicyDraft) -> list[Baseline]:
+    """Return the baselines that a change of policy brings with it: nobody has decided about them alone."""
+    named = [each.id for each in draft.content().baselines]
+    return list(baselines().filter(pk__in=named, state=Baseline.State.DRAFTED))
 
 
 def meaning_of(pcr: int) -> str:

@@ -70,11 +70,14 @@ class Candidates:
 
 
 def candidates(slug: str) -> Candidates:
-    """Return what a group's policy can be made of: what was once approved for it, and every runtime and code policy."""
-    settled = (Baseline.State.APPROVED, Baseline.State.RETIRED)
+    """Return what a group's policy can be made of: its baselines, and every runtime and code policy.
+
+    Baselines that were once approved, and those that are drafts and would be decided together with the policy.
+    """
+    known = (Baseline.State.APPROVED, Baseline.State.RETIRED, Baseline.State.DRAFTED)
     runtime = RuntimePolicy.objects.defer("signers", "excludes")
     return Candidates(
-        baselines=tuple(Baseline.objects.filter(group_id=slug, state__in=settled)),
+        baselines=tuple(Baseline.objects.filter(group_id=slug, state__in=known)),
         runtime=tuple(runtime),
         code_policies=tuple(CodeIntegrityPolicy.objects.all()),
         hosts=tuple(Attester.objects.filter(group_id=slug, state=Attester.State.APPROVED)),

@@ -10,12 +10,13 @@ from attestation.authorities import (
     switch_maker,
     trust_authority,
     upload_bundle,
-from attestation.authorities import trust_authority
+)
 from attestation.baseline_reads import (
     AcceptedEvent,
     ReadableRule,
     amended_by,
     amendments_of,
+    drafted_in,
     drafts_naming,
     listed,
     meaning_of,
@@ -80,7 +81,7 @@ from attestation.makers import (
     maker_authorities,
     makers,
 )
-from attestation.models import PolicyDraft
+from attestation.models import Baseline, PolicyDraft
 from attestation.policies import add_group, change_draft, drop_draft, promote, propose_draft, start_draft
 from attestation.policy_reads import (
     Candidates,
@@ -144,10 +145,11 @@ from attestation.runtime_policies import from_text as runtime_policy_from_text
 from attestation.runtime_policies import text_of as runtime_policy_text
 
 __all__ = [
+    "CHECKS",
     "AcceptedEvent",
     "AuthorityChain",
+    "Baseline",
     "BundleLine",
-    "CHECKS",
     "Candidates",
     "Cause",
     "Comparison",
@@ -212,6 +214,7 @@ __all__ = [
     "deny_issued_before",
     "document_json",
     "draft",
+    "drafted_in",
     "drafts",
     "drafts_naming",
     "drop_baseline",

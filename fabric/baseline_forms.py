@@ -171,10 +171,10 @@ class TimedForm(ReasonForm):
         cleaned = super().clean() or self.cleaned_data
         if cleaned.get("when") != FOR_A_TIME or self.errors:
             return cleaned
-        begins, ends = cleaned.get("begins"), cleaned.get("ends")
+        begins, ends, now = cleaned.get("begins"), cleaned.get("ends"), timezone.now()
         if ends is None:
             self.add_error("ends", "Say until when it counts")
-        elif ends <= max(begins or ends, timezone.now()):
+        elif ends <= max(begins or now, now):
             self.add_error("ends", "This moment is past, or not after the one before it")
         return cleaned
 

@@ -60,9 +60,9 @@ def proposal(request: HttpRequest, proposal_id: int) -> HttpResponse:
         "deciders": User.objects.with_perm("attestation.decide", backend="django.contrib.auth.backends.ModelBackend")
         .filter(is_superuser=False)
         .exclude(pk=found.proposed_by_id),
-        "values": attestation.baseline_events(found.baseline) if found.baseline else (),
         "moves": found.attester is not None and found.attester.state == "approved" and found.state == "open",
         **(_policy_context(found.draft) if found.draft else {}),
+        **(_baseline_context(found.baseline) if found.baseline else {}),
     }
     return page(request, "fabric/proposal.html", context)
 
@@ -76,10 +76,11 @@ def _policy_context(draft: attestation.PolicyDraft) -> dict[str, object]:
         "run": run,
         "tally": attestation.tally_dry_run(rows) if rows is not None else None,
         "rows": Paginator(rows, DRY_RUN_ROWS).get_page(1) if rows is not None else None,
+        "brings": [(each, attestation.amendments_of(each)[0]) for each in attestation.drafted_in(draft)],
     }
 
 
-def _of_baseline(baseline: attestation.Baseline) -> dict[str, object]:
+def _baseline_context(baseline: attestation.Baseline) -> dict[str, object]:
     """What whoever decides about a baseline has to see: its rules, what it brings, and what its log proves."""
     return {
         "baseline": baseline,

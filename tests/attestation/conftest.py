@@ -14,9 +14,10 @@ from rest_framework.test import APIClient
 from attestation import service
 from attestation.core.base64url import to_b64u
 from tests.ima_lists import ng
-from tests.machines import Machine, booted, decoded
+from tests.machines import Machine, booted, booted_from, decoded
 from tests.measuring import FILES, Running
 from tests.tpm_lab import Maker
+from tests.updates import with_new_kernel
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +36,14 @@ def healthy(maker: Maker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def drifted(maker: Maker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """A host that booted the same system with one more word on the kernel command line."""
     with booted(maker, tmp_path_factory.mktemp("tpm"), name="nbg-a02", capture="cmdline-drift") as machine:
+        yield machine
+
+
+@pytest.fixture(scope="session")
+def updated(maker: Maker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """A host that booted the healthy one's system with a new kernel."""
+    log = with_new_kernel("secureboot-on")
+    with booted_from(maker, tmp_path_factory.mktemp("tpm"), name="nbg-a04", log=log) as machine:
         yield machine
 
 

@@ -1,6 +1,5 @@
 """Baselines as people make them: captured, uploaded, amended, retired, and everything that is refused on the way."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -20,9 +19,7 @@ from attestation.stored import boot_of
 from ledger import service as ledger
 from tests.attestation.conftest import Portal, approve_host, person
 from tests.boot_logs import boot
-from tests.machines import Machine, booted_from
-from tests.tpm_lab import Maker
-from tests.updates import with_new_kernel
+from tests.machines import Machine
 
 pytestmark = pytest.mark.django_db
 REASON = "The kernel that our repository has since this morning."
@@ -33,14 +30,6 @@ LOG = boot("secureboot-on").log
 
 def now() -> datetime:
     return datetime.now(UTC)
-
-
-@pytest.fixture(scope="session")
-def updated(maker: Maker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """A host that booted the healthy one's system with a new kernel."""
-    log = with_new_kernel("secureboot-on")
-    with booted_from(maker, tmp_path_factory.mktemp("tpm"), name="nbg-a04", log=log) as machine:
-        yield machine
 
 
 @pytest.fixture

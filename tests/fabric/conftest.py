@@ -20,11 +20,12 @@ from tests.attestation.conftest import (
     maker,
     portal,
     trusted_maker,
+    updated,
 )
 from tests.kps.parties import ID, OWNER
 from tests.machines import Machine
 
-__all__ = ["drifted", "fabric", "foreign", "healthy", "maker", "portal", "trusted_maker"]
+__all__ = ["drifted", "fabric", "foreign", "healthy", "maker", "portal", "trusted_maker", "updated"]
 
 PASSWORD = "correct horse battery staple"
 REASON = "Seen with my own eyes this morning."

@@ -42,6 +42,9 @@ MAY_OPEN = {
     "propose-draft": {"admin"},
     "baselines": STAFF,
     "baseline": STAFF,
+    "upload-baseline": {"admin"},
+    "propose-baseline": {"admin"},
+    "amend-baseline": {"admin"},
     "attestations": STAFF,
     "attestation": STAFF,
     "releases": STAFF,
@@ -55,9 +58,11 @@ ACTS = (
     *("propose-host", "capture-baseline", "revoke-host", "revoke-certificate", "add-machine"),
     *("retire-baseline", "deny-certificates", "announce-host"),
     *("add-group", "add-exception", "propose-draft"),
+    *("upload-baseline", "propose-baseline", "amend-baseline"),
 )
 # Buttons without a page of their own.
-BUTTONS = ("start-draft", "promote", "drop-draft", "start-dry-run")
+BUTTONS = ("start-draft", "promote", "drop-draft", "start-dry-run", "drop-baseline")
+BASELINE_ACTS = ("retire-baseline", "amend-baseline", "propose-baseline", "drop-baseline")
 # Open to everybody, or sends each to the page that is theirs.
 OPEN = {"api-schema", "api-docs", "healthz", "login", "logout", "theme", "home"}
 
@@ -89,7 +94,7 @@ def addresses(fleet: Portal, healthy: Machine, admin: User, machine: VirtualMach
         "revoke-certificate": [certificate.serial],
         "proposal": [proposal.pk],
         "baseline": [proposal.baseline_id],
-        "retire-baseline": [proposal.baseline_id],
+        **{name: [proposal.baseline_id] for name in BASELINE_ACTS},
         "tenant": ["brandt"],
         "add-machine": ["brandt"],
     }
