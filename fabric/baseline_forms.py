@@ -18,6 +18,13 @@ MOST_DIGESTS = 64
 SHOWN_PLACES = 100
 DIGITS = 64
 FOR_GOOD, FOR_A_TIME = "good", "time"
+QUIET = {"autocomplete": "off", "spellcheck": "false"}
+
+
+HINTS = {
+    4: "Authenticode digests of boot programs, which may be there or not.",
+    9: "Digests of files, as sha256sum prints them, which may be there or not.",
+}
 
 
 def digests_in(text: str) -> tuple[bytes, ...]:
@@ -35,7 +42,7 @@ class DigestsField(forms.CharField):
     """Digests, one a line."""
 
     def __init__(self, **kwargs: Any) -> None:
-        kwargs.setdefault("widget", forms.Textarea(attrs={"rows": 2, "spellcheck": "false", "autocomplete": "off"}))
+        kwargs.setdefault("widget", forms.Textarea(attrs={"rows": 2, "placeholder": "SHA-256, one a line", **QUIET}))
         super().__init__(required=False, max_length=8000, **kwargs)
 
     def clean(self, value: Any) -> tuple[bytes, ...]:
@@ -91,7 +98,7 @@ class CaptureForm(NamedForm):
         required=False,
         max_length=2000,
         help_text="Names, apart by spaces. The baseline then accepts what any of them booted: their newest evidence.",
-        widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
+        widget=forms.TextInput(attrs=QUIET),
     )
     group = GroupField(label="For the group", required=False)
     by_events = PinnedField((4, 5, 8, 9))
@@ -194,13 +201,14 @@ class AmendForm(TimedForm):
         self.rules = rules
         for rule in rules:
             self.fields[f"accept-{rule.pcr}"] = DigestsField(
-                label="Accept anywhere too" if rule.by_events else "Accept these values too"
+                label="Accept anywhere too" if rule.by_events else "Accept these values too",
+                help_text=HINTS.get(rule.pcr, "") if rule.by_events else "Of the whole PCR.",
             )
             self.fields[f"accept-{rule.pcr}"].widget.attrs["class"] = "form-control mono"
             for event in placed(rule):
                 self.fields[f"instead-{rule.pcr}-{event.digest}"] = DigestsField(
                     label=f"In the place of {event.words.name or event.digest[:8]}",
-                    widget=forms.TextInput(attrs={"class": "form-control mono", "autocomplete": "off"}),
+                    widget=forms.TextInput(attrs={"class": "form-control mono", "placeholder": "SHA-256", **QUIET}),
                 )
                 self.fields[f"absent-{rule.pcr}-{event.digest}"] = forms.BooleanField(
                     label="May be absent", required=False
