@@ -98,6 +98,17 @@ def versions_in_force(*, now: datetime) -> dict[str, PolicyVersion]:
     return {str(row.group_id): row for row in begun}
 
 
+def named_by(*, now: datetime) -> dict[str, tuple[HostGroup, ...]]:
+    """Return, for each runtime and code integrity policy that counts now, the groups whose policy names it."""
+    names: dict[str, tuple[HostGroup, ...]] = {}
+    every = HostGroup.objects.in_bulk()
+    for slug, row in versions_in_force(now=now).items():
+        content = row.content()
+        for each in {content.runtime, *content.code_policies} - {""}:
+            names[each] = (*names.get(each, ()), every[slug])
+    return names
+
+
 def version(number: int) -> PolicyVersion:
     found = PolicyVersion.objects.select_related("group").filter(pk=number).first()
     if found is None:

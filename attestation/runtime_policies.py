@@ -6,7 +6,7 @@ another person's decision (`attestation.policies`).
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -15,7 +15,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
-from django.db.models import QuerySet
 
 from attestation import policies
 from attestation.acts import record, require
@@ -29,19 +28,12 @@ from attestation.core.runtime_text import parse_runtime_text, runtime_text, text
 from attestation.errors import AlreadyDecided, CannotApprove, NotFound, ParseError, TooLarge
 from attestation.models import Attestation, Blob, PolicyDraft, RuntimePolicy
 from attestation.policy import runtime_rules
+from attestation.runtime_reads import runtime_policy
 from attestation.sources import require_source
 from attestation.stored import claims_of
 
 SIGNERS_LIMIT = 256 * 1024
 UPLOAD_LIMIT = 64 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class RuntimeChange:
-    """What one version of a runtime policy accepts that another does not: lines of text."""
-
-    added: tuple[str, ...]
-    removed: tuple[str, ...]
 
 
 def from_host(
@@ -120,6 +112,11 @@ def accept_finding(
         return policies.change_draft(draft.pk, changed, revision=draft.revision, by=by, now=now)
 
 
+def acceptable(found: Attestation) -> frozenset[int]:
+    """Return the places of the findings that are about files which a runtime policy could accept."""
+    return frozenset(at for at, finding in enumerate(found.findings) if files_of(finding))
+
+
 def files_of(finding: Mapping[str, Any]) -> tuple[Deviation, ...]:
     """Return the files that a stored finding is about and that a runtime policy could accept."""
     return tuple(each for each in finding_from(finding).deviations if each.name == MEASURED_FILE)
@@ -127,29 +124,6 @@ def files_of(finding: Mapping[str, Any]) -> tuple[Deviation, ...]:
 
 def _verified(attestation_id: int) -> Attestation | None:
     return Attestation.objects.select_related("attester").filter(pk=attestation_id, code="").first()
-
-
-def runtime_policies() -> QuerySet[RuntimePolicy]:
-    """Return every version of every runtime policy, by name, newest first."""
-    return RuntimePolicy.objects.select_related("content").defer("content__content")
-
-
-def runtime_policy(policy_id: UUID) -> RuntimePolicy:
-    found = runtime_policies().filter(pk=policy_id).first()
-    if found is None:
-        raise NotFound("There is no such runtime policy.")
-    return found
-
-
-def text_of(policy: RuntimePolicy) -> bytes:
-    """Return the accepted files as they are stored."""
-    return bytes(Blob.objects.get(pk=policy.content_id).content)
-
-
-def difference(before: RuntimePolicy, after: RuntimePolicy) -> RuntimeChange:
-    """Say what changes from one version to another."""
-    old, new = (set(text_of(each).decode("ascii").splitlines()) for each in (before, after))
-    return RuntimeChange(tuple(sorted(new - old)), tuple(sorted(old - new)))
 
 
 def _newest(row: RuntimePolicy) -> Rules:

@@ -93,6 +93,7 @@ from attestation.policy_reads import (
     drafts,
     group,
     groups,
+    named_by,
     names_of,
     policy_now,
     standings,
@@ -132,17 +133,20 @@ from attestation.reads import (
     waiting,
 )
 from attestation.recording import Outcome
-from attestation.runtime_policies import (
-    RuntimeChange,
-    accept_files,
-    accept_finding,
-    runtime_policies,
-    runtime_policy,
-)
-from attestation.runtime_policies import difference as runtime_difference
+from attestation.runtime_policies import accept_files, accept_finding, acceptable, files_of
 from attestation.runtime_policies import from_host as runtime_policy_from_host
 from attestation.runtime_policies import from_text as runtime_policy_from_text
-from attestation.runtime_policies import text_of as runtime_policy_text
+from attestation.runtime_reads import (
+    RuntimeChange,
+    newest_runtime_policies,
+    runtime_policies,
+    runtime_policy,
+    runtime_policy_of,
+)
+from attestation.runtime_reads import difference as runtime_difference
+from attestation.runtime_reads import lines_of as runtime_lines
+from attestation.runtime_reads import signers_of as runtime_signers
+from attestation.runtime_reads import text_of as runtime_policy_text
 
 __all__ = [
     "CHECKS",
@@ -172,6 +176,7 @@ __all__ = [
     "VerdictChange",
     "accept_files",
     "accept_finding",
+    "acceptable",
     "activate",
     "add_code_policy",
     "add_group",
@@ -229,6 +234,7 @@ __all__ = [
     "events",
     "expected_hosts",
     "failing",
+    "files_of",
     "go_on_dry_run",
     "group",
     "groups",
@@ -247,10 +253,12 @@ __all__ = [
     "matching",
     "meaning_of",
     "mode_in_force",
+    "named_by",
     "names_of",
     "new_challenge",
     "newest_of",
     "newest_run",
+    "newest_runtime_policies",
     "open_proposal_for",
     "per_hour",
     "policy_now",
@@ -270,11 +278,14 @@ __all__ = [
     "revoke_host",
     "rules_of",
     "runtime_difference",
+    "runtime_lines",
     "runtime_policies",
     "runtime_policy",
     "runtime_policy_from_host",
     "runtime_policy_from_text",
+    "runtime_policy_of",
     "runtime_policy_text",
+    "runtime_signers",
     "set_exceptions",
     "shown_status",
     "signing_certificates",

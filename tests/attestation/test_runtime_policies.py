@@ -1,6 +1,7 @@
 """Runtime policies are made from a host's list, a text, or findings; each is a new version that never changes."""
 
 import hashlib
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +18,7 @@ from django.db.models.signals import pre_save
 from attestation import runtime_policies, service
 from attestation.core.document import to_json
 from attestation.errors import AlreadyDecided, CannotApprove, NotAllowed, NotFound, ParseError, Refusal, TooLarge
-from attestation.models import Attestation, PolicyDraft, RuntimePolicy
+from attestation.models import Attestation, Blob, PolicyDraft, RuntimePolicy
 from attestation.policy import base_document, runtime_rules
 from ledger import service as ledger
 from tests.attestation.conftest import Portal, person
@@ -65,7 +66,7 @@ def test_what_a_host_was_proved_to_have_measured_becomes_a_policy(
 ) -> None:
     running.attest(watched)
     row = from_host(newest(running), admin)
-    assert service.runtime_policy_text(row) == b"".join(sorted(lines(*FILES).splitlines(keepends=True)))
+    assert service.runtime_policy_text(row) == lines(*FILES)
     assert (str(row), row.entries, row.created_by) == ("hosts v1", len(FILES), "ada")
     assert "nbg-i01" in row.origin
     leaf = ledger.leaves(act_prefix="runtime.added").get()
@@ -300,6 +301,82 @@ def test_a_line_that_accepts_no_file_is_refused(db: None, admin: User, line: str
     with pytest.raises(ParseError):
         service.accept_files(row.pk, [line], by=admin, now=NOW)
     assert RuntimePolicy.objects.count() == 1
+
+
+# --- what pages show ---------------------------------------------------------------------------------------------
+
+
+def test_lines_are_searched_and_taken_in_slices(db: None, admin: User) -> None:
+    digest = "sha256:" + "00" * 32
+    paths = ["/a b", "/bin/sh", "/usr/bin/ssh", r"/x\x5cy", r"/caf\xc3\xa9"]
+    row = from_text("".join(f"{digest}  {path}\n" for path in paths).encode(), admin)
+    everything = service.runtime_lines(row)
+    assert (len(everything), [each.path for each in everything[1:3]]) == (5, ["/bin/sh", r"/caf\xc3\xa9"])
+    assert everything[0] == everything[0:1][0]
+    assert {each.digest for each in everything} == {digest}
+    for query, found in {
+        "sh": 2,
+        "café": 1,
+        r"\x5c": 1,
+        digest: 5,
+        "00000000": 5,
+        "000": 0,
+        "nothing": 0,
+        "\n": 0,
+        "/A B": 0,
+    }.items():
+        matching = service.runtime_lines(row, query)
+        assert (len(matching), len(matching[0:9])) == (found, found)
+    with pytest.raises(IndexError):
+        everything[5]
+
+
+def test_a_difference_shows_the_first_lines_and_counts_the_others(db: None, admin: User) -> None:
+    text = "".join(f"sha256:{n:064x}  /f/{n}\n" for n in range(500)).encode()
+    first, second = from_text(text, admin), from_text(lines(b"/init"), admin)
+    change = service.runtime_difference(first, second)
+    assert [line.rpartition("  ")[2] for line in change.added] == ["/init"]
+    assert (change.removed[0][-4:], len(change.removed), change.more_removed) == ("/f/0", 200, 300)
+    back = service.runtime_difference(second, first)
+    assert (len(back.added), back.more_added, len(back.removed), back.more_removed) == (200, 300, 1, 0)
+    same = service.runtime_difference(first, first)
+    assert (same.added, same.removed) == ((), ())
+
+
+def test_the_newest_version_of_each_policy_is_listed(db: None, admin: User) -> None:
+    for name in ("hosts", "other", "hosts"):
+        from_text(lines(b"/init"), admin, name=name)
+    assert [str(each) for each in service.newest_runtime_policies()] == ["hosts v2", "other v1"]
+
+
+def test_a_policy_says_which_groups_it_counts_for(
+    watched: Portal, running: Running, admin: User, approver: User
+) -> None:
+    old, now = from_text(lines(b"/init"), admin), datetime.now(UTC)
+    assert service.named_by(now=now) == {}
+    put_in_force(old, admin, approver)
+    new = from_text(lines(*FILES), admin)
+    put_in_force(new, admin, approver)
+    named_by = service.named_by(now=datetime.now(UTC))
+    assert {key: [str(group) for group in groups] for key, groups in named_by.items()} == {str(new.pk): ["Default"]}
+
+
+def test_half_a_million_lines_are_paged_and_compared(db: None, admin: User) -> None:
+    """In seconds on a slow machine, where a line each made into an object would take the memory instead."""
+    rows = [f"sha256:{n:064x}  /usr/lib/module-{n:06}.ko\n" for n in range(500_000)]
+    texts = ["".join(rows).encode(), "".join(rows[:-1]).encode()]
+    blobs = [Blob.objects.create(pk=hashlib.sha256(text).hexdigest(), content=text, size=len(text)) for text in texts]
+    first, second = (
+        RuntimePolicy.objects.create(
+            name="large", version=at, content=blob, entries=500_000, origin="a test", created_at=NOW, created_by="ada"
+        )
+        for at, blob in enumerate(blobs, start=1)
+    )
+    started = time.process_time()
+    assert service.runtime_lines(first)[499_999:500_049][0].path == "/usr/lib/module-499999.ko"
+    assert len(service.runtime_lines(first, "module-4999")) == 100
+    assert service.runtime_difference(first, second).removed[0].endswith("499999.ko")
+    assert time.process_time() - started < 10
 
 
 # --- whoever does it ---------------------------------------------------------------------------------------------
