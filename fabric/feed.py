@@ -96,7 +96,7 @@ def line(leaf: Recorded) -> Line:
 
 
 def _page_of(subject: str) -> str:
-    """Return the page of a host or baseline, or nothing for what has none."""
+    """Return the page of a subject, or nothing for what has none."""
     kind, _, identifier = subject.partition(":")
-    pages = {"host": "host", "baseline": "baseline"}
+    pages = {"host": "host", "baseline": "baseline", "runtime": "runtime-policy", "codepolicy": "code-policy"}
     return reverse(pages[kind], args=[identifier]) if kind in pages and identifier else ""

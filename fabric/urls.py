@@ -6,7 +6,7 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitVie
 from rest_framework.permissions import AllowAny
 
 from fabric import errors
-from fabric.views import audit, baselines, entrance, fleet, policies, tenants, trust
+from fabric.views import audit, baselines, code, entrance, fleet, policies, runtime, tenants, trust
 
 handler400 = errors.bad_request
 handler403 = errors.permission_denied
@@ -59,6 +59,21 @@ urlpatterns = [
     path("dry-runs/<uuid:run_id>/", policies.dry_run, name="dry-run"),
     path("certificates/deny/", trust.deny_certificates, name="deny-certificates"),
     path("attestations/<int:attestation_id>/capture/", baselines.capture_baseline, name="capture-baseline"),
+    # code that may run
+    path("runtime/", runtime.runtime_policies, name="runtime-policies"),
+    path("runtime/add/", runtime.add_runtime_policy, name="add-runtime-policy"),
+    path("runtime/<uuid:policy_id>/", runtime.runtime_policy, name="runtime-policy"),
+    path("runtime/<uuid:policy_id>/files.txt", runtime.runtime_policy_text, name="runtime-policy-text"),
+    path("attestations/<int:attestation_id>/runtime/", runtime.runtime_from_host, name="runtime-from-host"),
+    path(
+        "attestations/<int:attestation_id>/findings/<int:number>/accept/",
+        runtime.accept_finding,
+        name="accept-finding",
+    ),
+    path("codepolicies/", code.code_policies, name="code-policies"),
+    path("codepolicies/add/", code.add_code_policy, name="add-code-policy"),
+    path("codepolicies/<uuid:policy_id>/", code.code_policy, name="code-policy"),
+    path("codepolicies/<uuid:policy_id>/file/", code.code_policy_file, name="code-policy-file"),
     # records
     path("attestations/", audit.attestations, name="attestations"),
     path("attestations/<int:attestation_id>/", audit.attestation_detail, name="attestation"),

@@ -45,6 +45,10 @@ STATES = {
     "changed": ("warn", "replace", "Changed"),
     "added": ("note", "plus", "Added"),
     "missing": ("bad", "minus", "Missing"),
+    "removed": ("warn", "minus", "Removed"),
+    "enforces": ("ok", "shield-check", "Enforces"),
+    "audits": ("warn", "alert-triangle", "Audits only"),
+    "allows everything": ("bad", "alert-octagon", "Allows everything"),
     "same": ("off", "equal", "Same"),
     "match": ("ok", "circle-check", "Match"),
     "differs": ("bad", "circle-x", "Differs"),
@@ -80,6 +84,8 @@ ACTS = (
     ("maker.enabled", "ok", "certificate"),
     ("maker.disabled", "warn", "certificate-off"),
     ("maker.exceptions_set", "note", "certificate"),
+    ("runtime.added", "note", "file-check"),
+    ("codepolicy.added", "note", "shield-lock"),
 )
 
 UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))

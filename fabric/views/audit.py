@@ -33,7 +33,7 @@ def attestations(request: HttpRequest) -> HttpResponse:
 def attestation_detail(request: HttpRequest, attestation_id: int) -> HttpResponse:
     found = attestation.attestation(attestation_id)
     context = {"found": found, "comparison": attestation.compare(found), "events": attestation.events(found)}
-    context["checks"] = attestation.checks_of(found)
+    context |= {"checks": attestation.checks_of(found), "acceptable": attestation.acceptable(found)}
     return page(request, "fabric/attestation.html", context)
 
 

@@ -75,6 +75,7 @@ def host(request: HttpRequest, attester_id: UUID) -> HttpResponse:
         "status": attestation.shown_status(attester, now=now),
         "certificate": attestation.live_certificate(attester_id, now=now),
         "comparison": attestation.compare(attester.latest) if attester.latest else None,
+        "acceptable": attestation.acceptable(attester.latest) if attester.latest else (),
         "open_proposal": attestation.open_proposal_for(attester_id),
         "history": history[:HISTORY],
         "strip": _strip(history[:STRIP]),

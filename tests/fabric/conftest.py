@@ -19,13 +19,26 @@ from tests.attestation.conftest import (
     healthy,
     maker,
     portal,
+    running,
     trusted_maker,
     updated,
+    watched,
 )
 from tests.kps.parties import ID, OWNER
 from tests.machines import Machine
 
-__all__ = ["drifted", "fabric", "foreign", "healthy", "maker", "portal", "trusted_maker", "updated"]
+__all__ = [
+    "drifted",
+    "fabric",
+    "foreign",
+    "healthy",
+    "maker",
+    "portal",
+    "running",
+    "trusted_maker",
+    "updated",
+    "watched",
+]
 
 PASSWORD = "correct horse battery staple"
 REASON = "Seen with my own eyes this morning."

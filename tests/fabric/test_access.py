@@ -1,6 +1,7 @@
 """Who may open what: every page, every role, strangers too."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -10,11 +11,17 @@ from django.test import Client
 from django.urls import URLPattern, reverse
 
 from attestation import service
+from attestation.core.ima_templates import decode_line
+from attestation.core.runtime_findings import unknown_file
+from attestation.models import Attestation
 from fabric.models import VirtualMachine
 from fabric.urls import urlpatterns
 from tests.attestation.conftest import Portal
+from tests.ci_policies import STRICT
 from tests.fabric.conftest import REASON, newest
+from tests.ima_lists import line_of, ng
 from tests.machines import Machine
+from tests.measuring import FILES, lines
 
 STAFF = {"admin", "approver", "auditor"}
 TENANTS = {"owner", "operator"}
@@ -40,6 +47,16 @@ MAY_OPEN = {
     "add-group": {"admin"},
     "add-exception": {"admin"},
     "propose-draft": {"admin"},
+    "runtime-policies": STAFF,
+    "runtime-policy": STAFF,
+    "runtime-policy-text": STAFF,
+    "add-runtime-policy": {"admin"},
+    "runtime-from-host": {"admin"},
+    "accept-finding": {"admin"},
+    "code-policies": STAFF,
+    "code-policy": STAFF,
+    "code-policy-file": STAFF,
+    "add-code-policy": {"admin"},
     "baselines": STAFF,
     "baseline": STAFF,
     "upload-baseline": {"admin"},
@@ -59,12 +76,22 @@ ACTS = (
     *("retire-baseline", "deny-certificates", "announce-host"),
     *("add-group", "add-exception", "propose-draft"),
     *("upload-baseline", "propose-baseline", "amend-baseline"),
+    *("add-runtime-policy", "runtime-from-host", "accept-finding", "add-code-policy"),
 )
 # Buttons without a page of their own.
 BUTTONS = ("start-draft", "promote", "drop-draft", "start-dry-run", "drop-baseline")
 BASELINE_ACTS = ("retire-baseline", "amend-baseline", "propose-baseline", "drop-baseline")
 # Open to everybody, or sends each to the page that is theirs.
 OPEN = {"api-schema", "api-docs", "healthz", "login", "logout", "theme", "home"}
+
+
+def found_a_file(fleet: Portal, machine: Machine) -> int:
+    """An attestation like the machine's newest, which found a file that nobody approved."""
+    row = Attestation.objects.get(pk=newest(machine))
+    row.pk, row.challenge_id = None, UUID(fleet.challenge(machine).json()["id"])
+    row.findings = [asdict(unknown_file(decode_line(line_of(ng(b"/opt/new")))))]
+    row.save(force_insert=True)
+    return int(row.pk)
 
 
 @pytest.fixture
@@ -76,7 +103,18 @@ def addresses(fleet: Portal, healthy: Machine, admin: User, machine: VirtualMach
     assert certificate is not None
     draft = service.start_draft("default", title="Stricter", by=admin, now=datetime.now(UTC))
     run = service.start_dry_run(draft.pk, by=admin, now=datetime.now(UTC))
+    now = datetime.now(UTC)
+    runtime = service.runtime_policy_from_text(
+        lines(*FILES), name="files", excludes=(), signers=b"", origin="a test", by=admin, now=now
+    )
+    code = service.add_code_policy(STRICT.binary, name="Hosts", file_name="SiPolicy.p7b", by=admin, now=now)
     arguments: dict[str, list[object]] = {
+        "runtime-policy": [runtime.pk],
+        "runtime-policy-text": [runtime.pk],
+        "runtime-from-host": [attestation_id],
+        "accept-finding": [found_a_file(fleet, healthy), 0],
+        "code-policy": [code.pk],
+        "code-policy-file": [code.pk],
         "start-draft": ["default"],
         "promote": ["default"],
         "drop-draft": [draft.pk],
