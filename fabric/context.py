@@ -64,7 +64,7 @@ def _staff_links(user: Viewer) -> list[Link]:
         Link("Trust", "Proposals", "git-compare", reverse("proposals"), waiting, waiting > 0),
         Link("Trust", "Policies", "shield-check", reverse("policies")),
         Link("Trust", "Baselines", "file-check", reverse("baselines"), counts.baselines),
-        Link("Trust", "Runtime policies", "list-search", reverse("runtime-policies")),
+        Link("Trust", "Runtime policies", "checklist", reverse("runtime-policies")),
         Link("Trust", "Code integrity", "shield-lock", reverse("code-policies")),
         Link("Keys", "Key releases", "key", reverse("releases")),
         Link("Keys", "Tenants", "building", reverse("tenants"), tenants.count()),

@@ -48,7 +48,8 @@ def test_the_fleet_counts_every_host_and_names_the_cause(fleet: Portal, read: Ca
 
 def test_an_empty_fabric_says_what_fills_it(db: None, read: Callable[..., str]) -> None:
     assert "guardhouse host enrol" in read("/fleet/")
-    for address in ("/hosts/", "/baselines/", "/releases/", "/machines/", "/tenants/", "/attestations/", "/proposals/"):
+    trust = ("/baselines/", "/runtime/", "/codepolicies/", "/proposals/")
+    for address in ("/hosts/", "/releases/", "/machines/", "/tenants/", "/attestations/", *trust):
         assert 'class="empty"' in read(address)
 
 
