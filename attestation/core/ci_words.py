@@ -130,7 +130,9 @@ def _sentences(policy: CodeIntegrityPolicy) -> Iterator[str]:
             yield from _code_sentences(policy.rule_sets(value), code)
     yield from (sentence for option, sentence in _OPTION_SENTENCES.items() if option in policy.options)
     if policy.needs_signature:
-        yield f"Only a policy that one of {len(policy.update_signers)} signers has signed may replace it."
+        count = len(policy.update_signers)
+        who = "its one signer" if count == 1 else f"one of {count} signers"
+        yield f"Only a policy that {who} has signed may replace it."
     if policy.hvci_options:
         yield f"Hypervisor-enforced code integrity: {_HVCI.get(policy.hvci_options, hex(policy.hvci_options))}."
     if policy.signed:

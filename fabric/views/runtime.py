@@ -34,7 +34,7 @@ def runtime_policies(request: HttpRequest) -> HttpResponse:
 @require_GET
 @needs("fabric.view_fleet")
 def runtime_policy(request: HttpRequest, policy_id: UUID) -> HttpResponse:
-    found, query = attestation.runtime_policy(policy_id), asked(request, "q")
+    found, query = attestation.runtime_policy(policy_id), asked(request, "file")
     versions = attestation.runtime_policies().filter(name=found.name)
     before = versions.filter(version=found.version - 1).first()
     context = {

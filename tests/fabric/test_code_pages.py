@@ -70,8 +70,9 @@ def test_a_policy_that_protects_nothing_is_called_so_everywhere(
     client = browse(admin)
     assert said in text(look(client, policy.binary))
     assert said in text(client.get(f"/codepolicies/{add(admin, policy, 'Weak').pk}/"))
-    word = "Audits only" if policy is AUDITING else "Allows everything"
-    assert word in text(client.get("/codepolicies/"))
+    word, page = "Audits only" if policy is AUDITING else "Allows everything", text(client.get("/codepolicies/"))
+    assert word in page
+    assert "Enforces" not in page
 
 
 def test_a_strict_policy_carries_no_warning(admin: User, browse: Browse) -> None:

@@ -58,7 +58,7 @@ def test_a_policy_is_told_in_sentences() -> None:
         f"Allows programs signed under the certificate whose signed part has the hash {bytes(range(32)).hex()}, "
         "published by “Contoso”, only file name “good.exe”, from version 2.1.0.0.",
         "Allows programs by file rules: 1 by hash, 1 by path.",
-        "Only a policy that one of 1 signers has signed may replace it.",
+        "Only a policy that its one signer has signed may replace it.",
     )
 
 
