@@ -9,7 +9,7 @@ from datetime import datetime
 from django.conf import settings
 from django.db import transaction
 
-from attestation import certificates, strangers
+from attestation import certificates, components, strangers
 from attestation.core.appraise import AttestationResult
 from attestation.core.claims import IMA_PCR, Claims, Evidence
 from attestation.core.finding import Finding, finding_from, substatus_of
@@ -94,6 +94,7 @@ def record(judged: Judged, began: Moment) -> Outcome | None:
     _remember_counters(host, attestation)
     fields = [*SHOWN, "reset_count", "boot_count"]
     rows = [*(New(blob, "keep") for blob in kept.new), New(attestation), *_gone_on(judged)]
+    rows += components.remember(host, attestation, opening.latest)
     if issued is not None:
         host.certified_until = issued.not_after
         fields.append("certified_until")

@@ -48,6 +48,7 @@ from attestation.code_policies import decoded as code_policy_decoded
 from attestation.code_policies import difference as code_policy_difference
 from attestation.code_policies import file_of as code_policy_file
 from attestation.comparison import Comparison, baseline_events, compare, events
+from attestation.components import Known, component, known, vouch
 from attestation.core.checks import CHECKS
 from attestation.core.document import PolicyDocument
 from attestation.core.document import to_json as document_json
@@ -163,6 +164,7 @@ __all__ = [
     "EnrolmentRequest",
     "HealthStatement",
     "Hour",
+    "Known",
     "MakerLine",
     "MakerTally",
     "Outcome",
@@ -214,6 +216,7 @@ __all__ = [
     "code_policy_difference",
     "code_policy_file",
     "compare",
+    "component",
     "counts",
     "decide",
     "deny_issued_before",
@@ -242,6 +245,7 @@ __all__ = [
     "hosts_resting_on",
     "import_bundle",
     "issued_by",
+    "known",
     "lapsing",
     "last_failure",
     "listed",
@@ -305,5 +309,6 @@ __all__ = [
     "version",
     "versions",
     "versions_in_force",
+    "vouch",
     "waiting",
 ]
