@@ -45,7 +45,7 @@ def announce_change(
     with transaction.atomic():
         draft = policies.start_draft(str(baseline.group_id), title=_title(baseline, ends), by=by, now=now)
         document = draft.content()
-        baseline.name = _free_name(baseline, [UUID(each.id) for each in document.baselines])
+        baseline.name = _free_name(baseline)
         detail = {"pcrs": sorted(amendments), "amends": str(baseline.amends_id), "until": ends.isoformat()}
         save(baseline, "baseline.drafted", {**detail, "reason": reason}, by=by, now=now)
         utc = None if begins is None else begins.astimezone(UTC)
@@ -59,8 +59,8 @@ def _title(baseline: Baseline, ends: datetime) -> str:
     return f"Accept a change of {baseline.name[:LONGEST_NAME]} until {ends.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def _free_name(baseline: Baseline, beside: list[UUID]) -> str:
-    """A name that no other baseline of the policy has, since two of one name would be taken for each other."""
-    taken = set(Baseline.objects.filter(pk__in=beside).values_list("name", flat=True))
+def _free_name(baseline: Baseline) -> str:
+    """A name that no other baseline of the group has, since two of one name would be taken for each other."""
+    taken = set(Baseline.objects.filter(group=baseline.group_id).values_list("name", flat=True))
     numbers = range(2, len(taken) + 3)
     return next(name for number in numbers if (name := f"{baseline.name[:LONGEST_NAME]} ({number})") not in taken)

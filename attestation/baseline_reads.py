@@ -158,7 +158,7 @@ def amendments_of(baseline: Baseline) -> tuple[Step, ...]:
     each: Baseline | None = baseline
     while each is not None and len(steps) < MOST_STEPS:
         before = each.amends
-        steps.append(Step(each, () if before is None else _brought(before.rules(), each.rules(), words)))
+        steps.append(Step(each, () if before is None else brought(before.rules(), each.rules(), words)))
         each = before
     return tuple(steps)
 
@@ -166,9 +166,10 @@ def amendments_of(baseline: Baseline) -> tuple[Step, ...]:
 MOST_STEPS = 20
 
 
-def _brought(
+def brought(
     before: Mapping[int, Rule], after: Mapping[int, Rule], words: Mapping[tuple[int, bytes], EventWords]
 ) -> tuple[Added, ...]:
+    """Return what rules accept more than those before them, PCR by PCR."""
     return tuple(_added(pcr, before[pcr], rule, words) for pcr, rule in sorted(after.items()) if before[pcr] != rule)
 
 

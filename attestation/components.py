@@ -14,7 +14,9 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from attestation.acts import record, require
+from attestation.comparison import Comparison
 from attestation.core.checks import BASELINE
+from attestation.core.difference import Difference
 from attestation.errors import NotFound
 from attestation.models import Attestation, Attester, Component
 from ledger.statements import New
@@ -86,10 +88,17 @@ def hosts_with(digests: Iterable[str]) -> dict[str, list[Attester]]:
 
 def known(digests: Iterable[str]) -> dict[str, Known]:
     """Return what is known of these digests; nothing for those that never deviated."""
-    wanted = set(digests)
-    rows = Component.objects.select_related("first_seen_on").in_bulk(list(wanted))
+    wanted = list(set(digests))
+    rows = Component.objects.select_related("first_seen_on").in_bulk(wanted) if wanted else {}
     hosts = hosts_with(rows)
     return {digest: Known(row, tuple(hosts.get(digest, ()))) for digest, row in rows.items()}
+
+
+def known_in(comparison: Comparison | None) -> dict[str, Known]:
+    """Return what is known of the events that differ from a baseline."""
+    groups = () if comparison is None else comparison.differing
+    rows = (row for group in groups for row in group.rows if isinstance(row, Difference))
+    return known(row.measured.digest.hex() for row in rows if row.measured is not None)
 
 
 def component(digest: str) -> Known:

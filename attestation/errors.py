@@ -182,6 +182,13 @@ class DraftMoved(Refusal):
     status = 409
 
 
+class ChangeGone(Refusal):
+    """What was to be accepted is not what hosts show any more."""
+
+    code = "change_gone"
+    status = 410
+
+
 class CannotApprove(Refusal):
     """The thing cannot be approved as it stands; the sentence says what is missing."""
 

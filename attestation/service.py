@@ -43,12 +43,13 @@ from attestation.certificates import (
     verify_certificate,
 )
 from attestation.challenges import new_challenge, require_open
+from attestation.changes import Change, accept_change, change, changes, failing_otherwise, outlook
 from attestation.code_policies import add_code_policy, code_policies, code_policy
 from attestation.code_policies import decoded as code_policy_decoded
 from attestation.code_policies import difference as code_policy_difference
 from attestation.code_policies import file_of as code_policy_file
 from attestation.comparison import Comparison, baseline_events, compare, events
-from attestation.components import Known, component, known, vouch
+from attestation.components import Known, component, known, known_in, vouch
 from attestation.core.checks import CHECKS
 from attestation.core.document import PolicyDocument
 from attestation.core.document import to_json as document_json
@@ -157,6 +158,7 @@ __all__ = [
     "BundleLine",
     "Candidates",
     "Cause",
+    "Change",
     "Comparison",
     "Counts",
     "Credential",
@@ -176,6 +178,7 @@ __all__ = [
     "Tally",
     "TrustEffect",
     "VerdictChange",
+    "accept_change",
     "accept_files",
     "accept_finding",
     "acceptable",
@@ -206,7 +209,9 @@ __all__ = [
     "certificates",
     "certified",
     "chain_of",
+    "change",
     "change_draft",
+    "changes",
     "changes_between",
     "changes_of",
     "checks_of",
@@ -237,6 +242,7 @@ __all__ = [
     "events",
     "expected_hosts",
     "failing",
+    "failing_otherwise",
     "files_of",
     "go_on_dry_run",
     "group",
@@ -246,6 +252,7 @@ __all__ = [
     "import_bundle",
     "issued_by",
     "known",
+    "known_in",
     "lapsing",
     "last_failure",
     "listed",
@@ -264,6 +271,7 @@ __all__ = [
     "newest_run",
     "newest_runtime_policies",
     "open_proposal_for",
+    "outlook",
     "per_hour",
     "policy_now",
     "policy_version",

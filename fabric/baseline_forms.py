@@ -10,7 +10,7 @@ from django.utils import timezone
 from attestation import service as attestation
 from attestation.core.amendment import Amendment
 from attestation.core.reference import BY_EVENTS, PLATFORMS
-from fabric.forms import ReasonForm
+from fabric.forms import FreshForm, ReasonForm
 
 LOG_LIMIT = 1 << 20
 VALUES_LIMIT = 64 << 10
@@ -253,3 +253,16 @@ def placed(rule: attestation.ReadableRule) -> list[attestation.AcceptedEvent]:
     """Return the events of a rule's places, each once; of endless ones the first."""
     unique = {event.digest: event for place in rule.places for event in place}
     return list(unique.values())[:SHOWN_PLACES]
+
+
+class VouchForm(FreshForm):
+    """What a digest is: a package with its version, as whoever looked it up says."""
+
+    package = forms.CharField(
+        label="Package and version",
+        max_length=200,
+        help_text="Such as linux-image-amd64 6.12.60-1. People read it beside the digest; no verdict rests on it.",
+        error_messages={"required": "Name the package"},
+        widget=forms.TextInput(attrs=QUIET),
+    )
+    field_order = ("package", "reason", "password")

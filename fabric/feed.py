@@ -34,6 +34,7 @@ SENTENCES = {
     "baseline.drafted": "{actor} drafted baseline {name}",
     "baseline.proposed": "{actor} put baseline {name} forward",
     "baseline.dropped": "{actor} dropped baseline {name}",
+    "component.vouched": "{actor} said that a digest is {name}",
     "group.added": "{actor} added the group {name}",
     "policy.proposed": "{actor} put the policy change {name} forward",
     "policy.approved": "{actor} approved the policy change {name}",
@@ -98,5 +99,11 @@ def line(leaf: Recorded) -> Line:
 def _page_of(subject: str) -> str:
     """Return the page of a subject, or nothing for what has none."""
     kind, _, identifier = subject.partition(":")
-    pages = {"host": "host", "baseline": "baseline", "runtime": "runtime-policy", "codepolicy": "code-policy"}
+    pages = {
+        "host": "host",
+        "baseline": "baseline",
+        "component": "component",
+        "runtime": "runtime-policy",
+        "codepolicy": "code-policy",
+    }
     return reverse(pages[kind], args=[identifier]) if kind in pages and identifier else ""

@@ -6,7 +6,7 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitVie
 from rest_framework.permissions import AllowAny
 
 from fabric import errors
-from fabric.views import audit, baselines, code, entrance, fleet, policies, runtime, tenants, trust
+from fabric.views import audit, baselines, changes, code, entrance, fleet, policies, runtime, tenants, trust
 
 handler400 = errors.bad_request
 handler403 = errors.permission_denied
@@ -38,6 +38,11 @@ urlpatterns = [
     # trust
     path("proposals/", trust.proposals, name="proposals"),
     path("proposals/<int:proposal_id>/", trust.proposal, name="proposal"),
+    path("changes/", changes.changes, name="changes"),
+    path("changes/<slug:signature>/", changes.change, name="change"),
+    path("changes/<slug:signature>/accept/", changes.accept_change, name="accept-change"),
+    path("components/<slug:digest>/", changes.component, name="component"),
+    path("components/<slug:digest>/vouch/", changes.vouch, name="vouch"),
     path("baselines/", baselines.baselines, name="baselines"),
     path("baselines/upload/", baselines.upload_baseline, name="upload-baseline"),
     path("baselines/<uuid:baseline_id>/", baselines.baseline, name="baseline"),

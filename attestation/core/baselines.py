@@ -19,7 +19,7 @@ from attestation.core.words import COMMAND_LINE, FILE_READ, GRUB_COMMAND, LOAD_O
 
 _CHECK: Final = "baseline"
 _SHOWN_ROWS: Final = 3
-_KEPT_DEVIATIONS: Final = 40
+KEPT_DEVIATIONS: Final = 40
 _SHOWN_TEXT: Final = 160
 _CAPTURE: Final = "capture a baseline from this attestation and have it approved"
 
@@ -258,7 +258,7 @@ def _deviations(rows: Iterable[Difference]) -> tuple[Deviation, ...]:
             expected=row.expected.digest.hex() if row.expected else "",
             seen=row.measured.digest.hex() if row.measured else "",
         )
-        for row in islice(rows, _KEPT_DEVIATIONS)
+        for row in islice(rows, KEPT_DEVIATIONS)
     )
 
 

@@ -76,6 +76,7 @@ ACTS = (
     ("host.activation_refused", "bad", "ban"),
     ("host.proposed", "wait", "hourglass"),
     ("baseline.captured", "wait", "file-check"),
+    ("baseline.amended", "wait", "file-check"),
     ("baseline.proposed", "wait", "file-check"),
     ("host.endorsement_changed", "warn", "certificate-off"),
     ("authorities.imported", "ok", "certificate"),
@@ -173,6 +174,12 @@ def milliseconds(microseconds: int) -> str:
 def digest(value: str, size: str = "") -> SafeString:
     """Show a digest's head; one click selects all of it."""
     return format_html('<code class="dg {}">{}</code>', size, value)
+
+
+@register.filter
+def of(known: object, key: str) -> object:
+    """Look a key up in what the page knows; nothing where it knows nothing."""
+    return known.get(key) if isinstance(known, Mapping) else None
 
 
 @register.filter

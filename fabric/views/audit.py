@@ -32,8 +32,15 @@ def attestations(request: HttpRequest) -> HttpResponse:
 @needs("fabric.view_fleet")
 def attestation_detail(request: HttpRequest, attestation_id: int) -> HttpResponse:
     found = attestation.attestation(attestation_id)
-    context = {"found": found, "comparison": attestation.compare(found), "events": attestation.events(found)}
-    context |= {"checks": attestation.checks_of(found), "acceptable": attestation.acceptable(found)}
+    comparison = attestation.compare(found)
+    context = {
+        "found": found,
+        "comparison": comparison,
+        "known": attestation.known_in(comparison),
+        "events": attestation.events(found),
+        "checks": attestation.checks_of(found),
+        "acceptable": attestation.acceptable(found),
+    }
     return page(request, "fabric/attestation.html", context)
 
 

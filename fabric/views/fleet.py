@@ -69,12 +69,14 @@ def host(request: HttpRequest, attester_id: UUID) -> HttpResponse:
     entry = get_object_or_404(Host.objects.visible_to(request.user), attester_id=attester_id)
     attester = attestation.attester(attester_id)
     history = attestation.attestations(attester_id=attester_id)
+    comparison = attestation.compare(attester.latest) if attester.latest else None
     context = {
         "host": entry,
         "attester": attester,
         "status": attestation.shown_status(attester, now=now),
         "certificate": attestation.live_certificate(attester_id, now=now),
-        "comparison": attestation.compare(attester.latest) if attester.latest else None,
+        "comparison": comparison,
+        "known": attestation.known_in(comparison),
         "acceptable": attestation.acceptable(attester.latest) if attester.latest else (),
         "open_proposal": attestation.open_proposal_for(attester_id),
         "history": history[:HISTORY],
