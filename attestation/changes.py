@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import islice
 from typing import Any
 
 from django.contrib.auth.models import User
@@ -51,8 +50,9 @@ class Change:
 
     @property
     def differences(self) -> list[Mapping[str, Any]]:
-        """What differs, event by event; of endless events the first."""
-        return list(islice(deviations(self.findings), KEPT_DEVIATIONS))
+        """What differs, each event once; of endless events the first."""
+        unique = {(each["pcr"], each["expected"], each["seen"]): each for each in deviations(self.findings)}
+        return list(unique.values())[:KEPT_DEVIATIONS]
 
     @property
     def acceptable(self) -> bool:

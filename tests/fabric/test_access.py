@@ -57,6 +57,11 @@ MAY_OPEN = {
     "code-policy": STAFF,
     "code-policy-file": STAFF,
     "add-code-policy": {"admin"},
+    "changes": STAFF,
+    "change": STAFF,
+    "accept-change": {"admin"},
+    "component": STAFF,
+    "vouch": {"approver"},
     "baselines": STAFF,
     "baseline": STAFF,
     "upload-baseline": {"admin"},
@@ -75,6 +80,7 @@ ACTS = (
     *("propose-host", "capture-baseline", "revoke-host", "revoke-certificate", "add-machine"),
     *("retire-baseline", "deny-certificates", "announce-host"),
     *("add-group", "add-exception", "propose-draft"),
+    *("accept-change", "vouch"),
     *("upload-baseline", "propose-baseline", "amend-baseline"),
     *("add-runtime-policy", "runtime-from-host", "accept-finding", "add-code-policy"),
 )
@@ -101,6 +107,7 @@ def addresses(fleet: Portal, healthy: Machine, admin: User, machine: VirtualMach
     proposal = service.capture_baseline(attestation_id, name="second", by=admin, reason=REASON, now=datetime.now(UTC))
     certificate = service.certificates(UUID(healthy.attester)).first()
     assert certificate is not None
+    change = service.changes()[0]
     draft = service.start_draft("default", title="Stricter", by=admin, now=datetime.now(UTC))
     run = service.start_dry_run(draft.pk, by=admin, now=datetime.now(UTC))
     now = datetime.now(UTC)
@@ -132,6 +139,8 @@ def addresses(fleet: Portal, healthy: Machine, admin: User, machine: VirtualMach
         "revoke-certificate": [certificate.serial],
         "proposal": [proposal.pk],
         "baseline": [proposal.baseline_id],
+        **{name: [change.signature] for name in ("change", "accept-change")},
+        **{name: [change.differences[0]["seen"]] for name in ("component", "vouch")},
         **{name: [proposal.baseline_id] for name in BASELINE_ACTS},
         "tenant": ["brandt"],
         "add-machine": ["brandt"],
