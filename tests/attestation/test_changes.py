@@ -136,9 +136,9 @@ def test_who_fails_otherwise_is_counted_and_no_change(
 
 
 def test_waiting_revoked_and_passing_hosts_show_no_change(
-    patched: Portal, updated: Machine, twin: Machine, foreign: Machine, admin: User
+    patched: Portal, updated: Machine, twin: Machine, foreign: Machine, admin: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    foreign.ek_certificate = None
+    monkeypatch.setattr(foreign, "ek_certificate", None)  # the machine is there for other tests too
     patched.enrol(foreign)
     patched.attest(foreign)
     service.revoke_host(UUID(twin.attester), by=admin, reason="stolen", now=now())
