@@ -77,6 +77,7 @@ class _Asked:
     nonce: bytes
     send_event_log: bool
     expires: object
+    send_ima_log: bool
     ima_from: int
     pcrs: tuple[int, ...] = QUOTED_PCRS
     boot_pcrs: tuple[int, ...] = BOOT_PCRS
@@ -92,16 +93,21 @@ class ChallengesView(MachineView):
             wanted["attester"], wanted["event_log_sha256"], boot=wanted["boot"], now=timezone.now()
         )
         asked = _Asked(
-            challenge.id, bytes(challenge.nonce), challenge.send_event_log, challenge.expires_at, challenge.ima_from
+            challenge.id,
+            bytes(challenge.nonce),
+            challenge.send_event_log,
+            challenge.expires_at,
+            challenge.send_ima_log,
+            challenge.ima_from,
         )
         return Response(ChallengeSerializer(asked).data, status=201)
 
 
 class EvidenceView(MachineView):
     def allow_large_body(self) -> int:
-        """Read an IMA list of 64 MiB and an event log of 1 MiB, in base64, of somebody who holds an open challenge."""
-        service.require_open(self.kwargs["challenge_id"], now=timezone.now())
-        return 90 * 1024 * 1024
+        """Read an event log of 1 MiB, and where it was asked for an IMA list of 128 MiB, both in base64."""
+        asked_for_list = service.require_open(self.kwargs["challenge_id"], now=timezone.now())
+        return (180 if asked_for_list else 2) * 1024 * 1024
 
     @extend_schema(request=EvidenceSerializer, responses=OutcomeSerializer)
     def post(self, request: Request, challenge_id: UUID) -> Response:

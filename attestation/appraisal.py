@@ -67,9 +67,15 @@ def appraise_evidence(challenge_id: UUID, received: ReceivedEvidence, *, now: da
 
 
 def _concluded_anew(opening: Opening, verified: _Verified, began: Moment) -> Outcome:
-    """Decide once more: somebody has decided about the host meanwhile, or it has attested another time."""
+    """Decide once more: somebody has decided about the host meanwhile, or it has attested another time.
+
+    Lines of the list that another runtime policy accepts were passed over; by a new one they are read again.
+    """
     with transaction.atomic():
-        outcome = _concluded(anew(opening, now=began.now), verified, began)
+        now = anew(opening, now=began.now)
+        if _policy(now).runtime != _policy(opening).runtime:
+            verified = _verified(now, verified.received)
+        outcome = _concluded(now, verified, began)
     if outcome is None:
         raise AssertionError("a host changed while its row was held")
     return outcome

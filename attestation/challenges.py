@@ -24,13 +24,16 @@ _ASKED: Final = Part(
     "nonce",
     "event_log_sha256",
     "send_event_log",
+    "send_ima_log",
     "ima_from",
     "expires_at",
 )
 _ASK: Final = f"""
 INSERT INTO attestation_challenge
-  (id, nonce, created_at, expires_at, attester_id, event_log_sha256, send_event_log, ima_from)
-SELECT %s, %s, %s, %s, host.id, COALESCE(log.sha256, ''), log.sha256 IS NULL, COALESCE(ima."offset", 0)
+  (id, nonce, created_at, expires_at, attester_id, event_log_sha256, send_event_log, send_ima_log,
+   ima_from)
+SELECT %s, %s, %s, %s, host.id, COALESCE(log.sha256, ''), log.sha256 IS NULL, host.state = 'approved',
+  COALESCE(ima."offset", 0)
 FROM attestation_attester AS host
 LEFT JOIN attestation_blob AS log ON log.sha256 = %s
 LEFT JOIN attestation_imaprogress AS ima ON ima.attester_id = host.id AND ima.reset_count = %s
@@ -44,8 +47,8 @@ def new_challenge(attester_id: UUID, event_log_sha256: str, *, boot: int | None 
 
     An event log that is known here by its digest does not have to travel. `boot` is the host's word for its TPM's
     resetCount: when it is the boot whose IMA list is known here in part, only the rest has to travel. A wrong word
-    gains nothing, the rest would not lead to the quoted PCR 10. Raises `UnknownAttester` for hosts that nobody
-    enrolled, and for rejected and revoked ones alike.
+    gains nothing, the rest would not lead to the quoted PCR 10. A list is asked for of approved hosts only. Raises
+    `UnknownAttester` for hosts that nobody enrolled, and for rejected and revoked ones alike.
     """
     strangers.forget(Challenge.objects.filter(spent_at=None), now=now)
     nonce, expires = secrets.token_bytes(NONCE_SIZE), now + settings.CHALLENGE_LIFETIME
@@ -57,10 +60,16 @@ def new_challenge(attester_id: UUID, event_log_sha256: str, *, boot: int | None 
     return challenge
 
 
-def require_open(challenge_id: UUID, *, now: datetime) -> None:
-    """Refuse Evidence that cannot count before it is read: strangers have no challenge to send 90 MB under."""
-    if not Challenge.objects.filter(pk=challenge_id, spent_at=None, expires_at__gt=now).exists():
+def require_open(challenge_id: UUID, *, now: datetime) -> bool:
+    """Refuse Evidence that cannot count before it is read, and say whether an IMA list was asked for with it.
+
+    Strangers have no challenge to send a large body under, and hosts that wait none to send the largest.
+    """
+    live = Challenge.objects.filter(pk=challenge_id, spent_at=None, expires_at__gt=now)
+    asked = live.values_list("send_ima_log", flat=True).first()
+    if asked is None:
         raise _not_open(challenge_id, now=now)
+    return asked
 
 
 def spend(challenge_id: UUID, *, now: datetime) -> Opening:

@@ -261,6 +261,7 @@ class Challenge(models.Model):
     nonce = models.BinaryField(max_length=32)
     event_log_sha256 = models.CharField(max_length=64, blank=True)
     send_event_log = models.BooleanField()
+    send_ima_log = models.BooleanField(default=True)
     ima_from = models.PositiveBigIntegerField(default=0)
     created_at = models.DateTimeField()
     expires_at = models.DateTimeField(db_index=True)

@@ -93,6 +93,7 @@ class ChallengeSerializer(serializers.Serializer[object]):
     boot_pcrs = serializers.ListField(child=serializers.IntegerField())
     bank = serializers.CharField()
     send_event_log = serializers.BooleanField()
+    send_ima_log = serializers.BooleanField()
     ima_from = serializers.IntegerField()
     expires = serializers.DateTimeField()
 

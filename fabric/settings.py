@@ -138,9 +138,9 @@ STORAGES = {
 }
 WHITENOISE_USE_FINDERS = WHITENOISE_AUTOREFRESH = not HASHED_STATIC
 
-# Django's own bound on bodies that it holds in memory. The largest request is Evidence: an IMA list of 64 MiB and an
+# Django's own bound on bodies that it holds in memory. The largest request is Evidence: an IMA list of 128 MiB and an
 # event log of 1 MiB, in base64, plus the small fields. `fabric.parsing` bounds every other message much lower.
-DATA_UPLOAD_MAX_MEMORY_SIZE = 90 * 1024 * 1024
+DATA_UPLOAD_MAX_MEMORY_SIZE = 180 * 1024 * 1024
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.SessionAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],

@@ -134,7 +134,8 @@ def _evidence(host: Host, challenge: Challenge, quoted: Quoted, key: SavedKey) -
         "transport_signature": to_b64u(certified.signature),
     }
     # After the quote: the list may have grown past the quoted PCR 10, and a longer list still has the quoted prefix.
-    if (ima_log := _read_log(host.config.ima_log, IMA_LIMIT, start=challenge.ima_from)) is not None:
+    path = host.config.ima_log if challenge.send_ima_log else ""
+    if (ima_log := _read_log(path, IMA_LIMIT, start=challenge.ima_from)) is not None:
         evidence["ima_log"] = to_b64u(ima_log)
     return evidence
 

@@ -35,6 +35,7 @@ class Challenge:
     pcrs: tuple[int, ...]
     boot_pcrs: tuple[int, ...]
     send_event_log: bool
+    send_ima_log: bool
     ima_from: int
 
 
@@ -74,6 +75,7 @@ def read_challenge(body: Mapping[str, Any]) -> Challenge:
         pcrs=_read_pcrs(body["pcrs"]),
         boot_pcrs=_read_pcrs(body["boot_pcrs"]),
         send_event_log=body["send_event_log"] is True,
+        send_ima_log=body.get("send_ima_log") is not False,
         ima_from=max(int(body.get("ima_from", 0)), 0),
     )
     if body["bank"] != "sha256" or len(challenge.nonce) not in _NONCE_SIZES:

@@ -18,7 +18,7 @@ from typing import Final
 
 from attestation.errors import ImaMismatch, ParseError, TooLarge
 
-IMA_LIMIT: Final = 64 << 20
+IMA_LIMIT: Final = 128 << 20
 IMA_BANKS: Final = ("sha1", "sha256", "sha384", "sha512")
 IMA_PCR: Final = 10
 

@@ -1,14 +1,20 @@
 """An IMA list travels in parts, on any node, and what it once showed counts until the host starts again."""
 
+import hashlib
+from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import pytest
 from django.contrib.auth.models import User
 
-from attestation import memory, stored
+from attestation import appraisal, memory, service, stored
+from attestation.core.appraise import appraise
 from attestation.core.base64url import to_b64u
+from attestation.core.document import to_json
 from attestation.core.runtime_text import parse_runtime_text, runtime_text
-from attestation.models import Attestation, ImaProgress
+from attestation.models import Attestation, Attester, Blob, ImaProgress, PolicyVersion, RuntimePolicy
+from attestation.policy import base_document
 from tests.attestation.conftest import Portal
 from tests.ima_lists import ng
 from tests.machines import Machine, decoded
@@ -143,6 +149,40 @@ def test_a_part_that_is_not_kept_any_more_is_asked_for_again(
     assert running.asked_from == 0
 
 
+def test_a_policy_that_changes_meanwhile_judges_what_the_one_before_had_passed_over(
+    watched: Portal, running: Running, admin: User, approver: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named(lines(*FILES), admin, approver)
+    running.attest(watched)  # every line is known now
+    service.add_group("edge", "Edge", description="", canary_of=None, by=admin, now=datetime.now(UTC))
+    strict = RuntimePolicy.objects.get()
+    text = lines(b"/init")
+    content = Blob.objects.create(pk=hashlib.sha256(text).hexdigest(), content=text, size=len(text))
+    other = RuntimePolicy.objects.create(
+        name="strict", version=1, content=content, entries=1, origin="a test", created_at=strict.created_at
+    )
+    document = to_json(base_document("default")[1]) | {"baselines": [], "runtime": str(other.pk)}
+    PolicyVersion.objects.create(
+        version=99,
+        group_id="edge",
+        document=document,
+        effective_at=strict.created_at,
+        created_at=strict.created_at,
+        created_by="ada",
+        reason="a test",
+    )
+
+    def appraise_late(*args: Any, **more: Any) -> Any:
+        monkeypatch.setattr(appraisal, "appraise", appraise)
+        Attester.objects.filter(pk=running.machine.attester).update(group="edge")
+        return appraise(*args, **more)
+
+    monkeypatch.setattr(appraisal, "appraise", appraise_late)
+    found = [finding["what"] for finding in running.attest(watched).json()["findings"]]
+    assert any("/usr/bin/qemu" in what for what in found)
+    assert any("/bin/sh" in what for what in found)
+
+
 def test_a_host_that_stops_sending_its_list_does_not_pass(
     watched: Portal, running: Running, admin: User, approver: User
 ) -> None:
@@ -166,3 +206,16 @@ def test_another_node_goes_on_without_this_ones_memory(
 def test_a_text_of_a_policy_reads_back_as_the_same_policy() -> None:
     text = b"".join(sorted(lines(*FILES).splitlines(keepends=True)))
     assert runtime_text(parse_runtime_text(text)) == text
+
+
+def test_no_list_is_asked_of_a_host_that_waits(portal: Portal, running: Running) -> None:
+    portal.enrol(running.machine)
+    challenge = portal.challenge(running.machine).json()
+    assert challenge["send_ima_log"] is False
+    body = running.machine.evidence(decoded(challenge, "nonce")) | {"ima_log": "A" * (3 << 20)}
+    answer = portal.post(f"challenges/{challenge['id']}/evidence", body)
+    assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+
+
+def test_a_list_is_asked_of_an_approved_host(watched: Portal, running: Running) -> None:
+    assert watched.challenge(running.machine).json()["send_ima_log"] is True
