@@ -129,7 +129,7 @@ def _kept(judged: Judged) -> _Kept:
 
 
 def _kept_ima(judged: Judged) -> Blob | None:
-    """Keep the proved part of what came. An IMA list has up to 64 MiB, so it is kept for approved hosts only."""
+    """Keep the proved part of what came. An IMA list has up to 128 MiB, so it is kept for approved hosts only."""
     ima, sent, host = judged.claims.ima, judged.ima_log, judged.opening.host
     if ima is None or not sent or host.state != Attester.State.APPROVED:
         return None
