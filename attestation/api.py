@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
 from uuid import UUID
 
 from django.conf import settings
@@ -13,7 +12,6 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.serializers import Serializer
 from rest_framework.views import APIView
 
 from attestation import service
@@ -32,6 +30,13 @@ from attestation.serializers import (
     SigningCertificatesSerializer,
 )
 
+VERSION = version("guardhouse")
+ENROLMENT, CREDENTIAL = EnrolmentSerializer(), CredentialSerializer()
+ACTIVATION, ENROLLED = ActivationSerializer(), EnrolledSerializer()
+CHALLENGE_REQUEST, CHALLENGE = ChallengeRequestSerializer(), ChallengeSerializer()
+EVIDENCE, OUTCOME = EvidenceSerializer(), OutcomeSerializer()
+INFO, SIGNING_CERTIFICATES = InfoSerializer(), SigningCertificatesSerializer()
+
 
 class MachineView(APIView):
     """Open to anyone who can send a message; what the message proves decides."""
@@ -40,33 +45,27 @@ class MachineView(APIView):
     permission_classes = (AllowAny,)
 
 
-def checked(serializer: Serializer[object]) -> dict[str, Any]:
-    """Return the fields of a message as its serializer made them, or raise what becomes `malformed_request`."""
-    serializer.is_valid(raise_exception=True)
-    return dict(serializer.validated_data)
-
-
 class EnrolmentsView(MachineView):
     @extend_schema(request=EnrolmentSerializer, responses={201: CredentialSerializer})
     def post(self, request: Request) -> Response:
         """Name the host's keys; the answer opens only in the TPM that holds both."""
-        body = checked(EnrolmentSerializer(data=request.data))
+        body = ENROLMENT.read(request.data)
         wanted = service.EnrolmentRequest(
             name=body["name"],
             ek_public=body["ek_public"],
             ek_certificate=body.get("ek_certificate"),
             ak_public=body["ak_public"],
         )
-        return Response(CredentialSerializer(service.enrol(wanted, now=timezone.now())).data, status=201)
+        return Response(CREDENTIAL.written(service.enrol(wanted, now=timezone.now())), status=201)
 
 
 class ActivationView(MachineView):
     @extend_schema(request=ActivationSerializer, responses=EnrolledSerializer)
     def post(self, request: Request, enrolment_id: UUID) -> Response:
         """Prove that the enrolled keys live in one TPM."""
-        body = checked(ActivationSerializer(data=request.data))
+        body = ACTIVATION.read(request.data)
         attester = service.activate(enrolment_id, body["secret"], now=timezone.now())
-        return Response(EnrolledSerializer(attester).data)
+        return Response(ENROLLED.written(attester))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +87,7 @@ class ChallengesView(MachineView):
     @extend_schema(request=ChallengeRequestSerializer, responses={201: ChallengeSerializer})
     def post(self, request: Request) -> Response:
         """Ask for a nonce; it lives 60 seconds and answers once."""
-        wanted = checked(ChallengeRequestSerializer(data=request.data))
+        wanted = CHALLENGE_REQUEST.read(request.data)
         challenge = service.new_challenge(
             wanted["attester"], wanted["event_log_sha256"], boot=wanted["boot"], now=timezone.now()
         )
@@ -100,7 +99,7 @@ class ChallengesView(MachineView):
             challenge.send_ima_log,
             challenge.ima_from,
         )
-        return Response(ChallengeSerializer(asked).data, status=201)
+        return Response(CHALLENGE.written(asked), status=201)
 
 
 class EvidenceView(MachineView):
@@ -112,7 +111,7 @@ class EvidenceView(MachineView):
     @extend_schema(request=EvidenceSerializer, responses=OutcomeSerializer)
     def post(self, request: Request, challenge_id: UUID) -> Response:
         """Answer a challenge with Evidence; a passing host gets its health certificate."""
-        body = checked(EvidenceSerializer(data=request.data))
+        body = EVIDENCE.read(request.data)
         received = service.ReceivedEvidence(
             quote=body["quote"],
             signature=body["signature"],
@@ -123,7 +122,7 @@ class EvidenceView(MachineView):
             transport_certify=body["transport_certify"],
             transport_signature=body["transport_signature"],
         )
-        return Response(OutcomeSerializer(service.appraise_evidence(challenge_id, received, now=timezone.now())).data)
+        return Response(OUTCOME.written(service.appraise_evidence(challenge_id, received, now=timezone.now())))
 
 
 class InfoView(MachineView):
@@ -134,9 +133,9 @@ class InfoView(MachineView):
             "fabric": settings.FABRIC_NAME,
             "mode": service.mode_in_force(),
             "certificate_lifetime_seconds": int(settings.CERTIFICATE_LIFETIME.total_seconds()),
-            "version": version("guardhouse"),
+            "version": VERSION,
         }
-        return Response(InfoSerializer(info).data)
+        return Response(INFO.written(info))
 
 
 class SigningCertificatesView(MachineView):
@@ -147,7 +146,7 @@ class SigningCertificatesView(MachineView):
             {"der": bytes(signer.certificate), "active": active, "not_after": signer.not_after}
             for signer, active in service.signing_certificates(now=timezone.now())
         ]
-        return Response(SigningCertificatesSerializer({"certificates": found}).data)
+        return Response(SIGNING_CERTIFICATES.written({"certificates": found}))
 
 
 class RevocationListView(MachineView):

@@ -50,7 +50,7 @@ def new_challenge(attester_id: UUID, event_log_sha256: str, *, boot: int | None 
     gains nothing, the rest would not lead to the quoted PCR 10. A list is asked for of approved hosts only. Raises
     `UnknownAttester` for hosts that nobody enrolled, and for rejected and revoked ones alike.
     """
-    strangers.forget(Challenge.objects.filter(spent_at=None), now=now)
+    strangers.forget(lambda: Challenge.objects.filter(spent_at=None), now=now)
     nonce, expires = secrets.token_bytes(NONCE_SIZE), now + settings.CHALLENGE_LIFETIME
     challenge = insert_and_read(_ASKED, _ASK, [uuid4(), nonce, now, expires, event_log_sha256, boot, attester_id])
     if challenge is None:

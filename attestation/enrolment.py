@@ -57,7 +57,7 @@ def enrol(request: EnrolmentRequest, *, now: datetime) -> Credential:
     blob, encrypted = make_credential(
         ek, ak.name, secret, seed=secrets.token_bytes(SEED_SIZE), ephemeral=_ephemeral_for(ek)
     )
-    strangers.forget(Enrolment.objects.all(), now=now)
+    strangers.forget(Enrolment.objects.all, now=now)
     enrolment = Enrolment.objects.create(
         name=request.name,
         ek_public=request.ek_public,

@@ -5,6 +5,7 @@ pruned, so what strangers add to them is bounded here; the log of the node has e
 """
 
 import logging
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from itertools import count
 from typing import Final
@@ -46,13 +47,14 @@ def may_keep(attester: Attester, digest: str) -> bool:
     return len(waiting.order_by().values_list("event_log", flat=True).distinct()[:MOST_LOGS]) < MOST_LOGS
 
 
-def forget(rows: "QuerySet[Model]", *, now: datetime) -> None:
+def forget(offers: Callable[[], QuerySet[Model]], *, now: datetime) -> None:
     """Delete offers that nobody took up and nobody can any more; called by whatever makes another such offer.
 
     One call in some does it, and deletes more than were made in between, so that no request pays for a flood.
     """
     if next(_offers) % EVERY:
         return
+    rows = offers()
     expired = list(rows.filter(expires_at__lt=now - KEPT_AFTER_EXPIRY).values_list("pk", flat=True)[:_AT_ONCE])
     if expired:
         rows.filter(pk__in=expired).delete()

@@ -1,11 +1,12 @@
 """The live channel: it says that something changed, never what; the page fetches that for itself, with its rights."""
 
+import asyncio
 from typing import Any
 
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 
-from fabric.live import groups_for
+from fabric.live import closed, groups_for, opened
 
 REFUSED = 4403
 
@@ -17,6 +18,7 @@ class FleetConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]  # channe
 
     async def connect(self) -> None:
         self.joined = await database_sync_to_async(groups_for)(self.scope["user"])
+        opened(asyncio.get_running_loop())
         await self.accept()
         if not self.joined:
             await self.close(REFUSED)
@@ -24,6 +26,7 @@ class FleetConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]  # channe
             await self.channel_layer.group_add(group, self.channel_name)
 
     async def disconnect(self, code: int) -> None:
+        closed(asyncio.get_running_loop())
         for group in self.joined:
             await self.channel_layer.group_discard(group, self.channel_name)
 

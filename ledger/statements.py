@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import DEFAULT_DB_ALIAS, connection, connections, transaction
 from django.db.models import Field, Model
 
 Row = TypeVar("Row", bound=Model)
@@ -77,10 +77,11 @@ def change_and_read(
     for a new row of `number_of`; one that is not used leaves a gap.
     """
     if connection.vendor == "postgresql":
-        update, given = _update(change)
+        given = _Values()
+        update = _update(change, given)
         number = f"nextval(pg_get_serial_sequence('{number_of._meta.db_table}', '{_key(number_of).column}'))"
         source = f"{update} RETURNING {_list(part.fields)}"
-        return _fetched(f"WITH changed AS ({source}) {select.format(number=number)}", [*given, *_adapted(values)])
+        return _fetched(f"WITH changed AS ({source}) {select.format(number=number)}", [*given.taken, *_adapted(values)])
     with transaction.atomic():
         if not _changed(change):
             return None
@@ -89,12 +90,12 @@ def change_and_read(
 
 def read_beside(part: Part[Row], key: object, select: str, values: Sequence[Any], *, number: int) -> Iterator[Any]:
     """Read what `change_and_read` reads of a row, which has to be there; `number` was taken before."""
-    given: list[object] = []
+    given = _Values()
     column = _key(part.model)
-    condition = f'"{column.column}" = {_given(column, key, given)}'
+    condition = f'"{column.column}" = {given.add(column, key)}'
     source = f'SELECT {_list(part.fields)} FROM "{part.model._meta.db_table}" WHERE {condition}'  # noqa: S608
     statement = f"WITH changed AS ({source}) {select.format(number='%s')}"
-    found = _fetched(statement, [*given, number, *_adapted(values)])
+    found = _fetched(statement, [*given.taken, number, *_adapted(values)])
     if found is None:
         raise part.model.DoesNotExist  # type: ignore[attr-defined]  # every model has it
     return found
@@ -120,24 +121,25 @@ def write(change: Change, rows: Sequence[New], *, then: Callable[[], object] | N
         if not _changed(change):
             return False
         for new in rows:
-            _execute(*_insert(new, "VALUES ({given})"))
+            given = _Values()
+            _execute(_insert(new, "VALUES ({given})", given), given.taken)
         if then is not None:
             then()
         return True
 
 
 def _in_one(change: Change, rows: Sequence[New]) -> bool:
-    update, values = _update(change)
-    parts = [f"WITH changed AS ({update} RETURNING 1 AS one)"]
+    given = _Values()
+    parts = [f"WITH changed AS ({_update(change, given)} RETURNING 1 AS one)"]
     for number, new in enumerate(rows):
-        insert, more = _insert(new, "SELECT {given} FROM changed")
+        insert = _insert(new, "SELECT {given} FROM changed", given)
         parts.append(f", row{number} AS ({insert})")
-        values += more
-    return _fetched("".join([*parts, " SELECT one FROM changed"]), values) is not None
+    return _fetched("".join([*parts, " SELECT one FROM changed"]), given.taken) is not None
 
 
 def _changed(change: Change) -> bool:
-    return _execute(*_update(change)) == 1
+    given = _Values()
+    return _execute(_update(change, given), given.taken) == 1
 
 
 def _execute(statement: str, values: Sequence[Any]) -> int:
@@ -162,28 +164,42 @@ def _fetched(statement: str, values: Sequence[Any]) -> Iterator[Any] | None:
     return None if found is None else iter(found)
 
 
-def _update(change: Change) -> tuple[str, list[object]]:
+class _Values:
+    """The values of one statement as the database takes them, in the order in which the text speaks of them."""
+
+    def __init__(self) -> None:
+        self.taken: list[object] = []
+        self._database = connections[DEFAULT_DB_ALIAS]  # `connection` would be looked up anew for each value
+
+    def add(self, column: Column, value: object) -> str:
+        """Take a value and return what stands for it in the text."""
+        prepared = column.get_db_prep_save(value, self._database)
+        if prepared is None:
+            return "NULL"
+        self.taken.append(prepared)
+        return "%s"
+
+
+def _update(change: Change, given: _Values) -> str:
     model, row = type(change.row), change.row
-    values: list[object] = []
-    to_set = [_term(_column(model, name), "=", getattr(row, name), values) for name in change.fields]
-    conditions = [_term(_key(model), "=", row.pk, values)]
+    to_set = [_term(_column(model, name), "=", getattr(row, name), given) for name in change.fields]
+    conditions = [_term(_key(model), "=", row.pk, given)]
     for name, seen in change.seen.items():
-        conditions.append(_term(_column(model, name), "=" if seen is not None else "IS", seen, values))
+        conditions.append(_term(_column(model, name), "=" if seen is not None else "IS", seen, given))
     for name, bound in change.later.items():
-        conditions.append(_term(_column(model, name), ">", bound, values))
+        conditions.append(_term(_column(model, name), ">", bound, given))
     table = model._meta.db_table
-    return f'UPDATE "{table}" SET {", ".join(to_set)} WHERE {" AND ".join(conditions)}', values  # noqa: S608
+    return f'UPDATE "{table}" SET {", ".join(to_set)} WHERE {" AND ".join(conditions)}'  # noqa: S608
 
 
-def _term(column: Column, sign: str, value: object, values: list[object]) -> str:
-    return f'"{column.column}" {sign} {_given(column, value, values)}'
+def _term(column: Column, sign: str, value: object, given: _Values) -> str:
+    return f'"{column.column}" {sign} {given.add(column, value)}'
 
 
-def _insert(new: New, source: str) -> tuple[str, list[object]]:
+def _insert(new: New, source: str, given: _Values) -> str:
     fields, head, tail = _frame(type(new.row), new.row.pk is None, new.known)
-    values: list[object] = []
-    given = ", ".join([_given(each, getattr(new.row, each.attname), values) for each in fields])
-    return head + source.format(given=given) + tail, values
+    values = [given.add(each, getattr(new.row, each.attname)) for each in fields]
+    return head + source.format(given=", ".join(values)) + tail
 
 
 @cache
@@ -201,15 +217,6 @@ def _frame(model: type[Model], numbered: bool, known: Known) -> tuple[Columns, s
         "replace": f' ON CONFLICT ("{key}") DO UPDATE SET {others}',
     }
     return fields, f'INSERT INTO "{model._meta.db_table}" ({_list(fields)}) ', tail[known]
-
-
-def _given(column: Column, value: object, values: list[object]) -> str:
-    """Add a value as the database takes it, and return what stands for it in the statement."""
-    prepared = column.get_db_prep_save(value, connection)
-    if prepared is None:
-        return "NULL"
-    values.append(prepared)
-    return "%s"
 
 
 def _list(fields: Columns) -> str:
