@@ -10,7 +10,8 @@ from django.db.models import Q
 from attestation.core.certificate_reader import Tolerance
 from attestation.core.document import PolicyDocument, parse_document
 from attestation.core.reference import Rule, rules_from_json
-from attestation.core.tpm import TpmPublic, parse_public
+from attestation.core.tpm import TpmPublic
+from attestation.memory import public_key
 
 DEFAULT_GROUP = "default"
 
@@ -224,7 +225,7 @@ class Attester(models.Model):
         return ExpectedHost.objects.filter(pk=self.ek_fingerprint).first()
 
     def ak(self) -> TpmPublic:
-        return parse_public(bytes(self.ak_public))
+        return public_key(bytes(self.ak_public))
 
     @property
     def standing(self) -> str:

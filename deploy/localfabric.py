@@ -99,7 +99,8 @@ class Portal:
         if self.live:
             command += ["--interface", "asginl", "fabric.asgi:application"]
         else:
-            command += ["--interface", "wsgi", "--blocking-threads", "4", "fabric.wsgi:application"]
+            command += ["--interface", "wsgi", "--http", "1", "--no-ws", "--blocking-threads", "4"]
+            command += ["fabric.wsgi:application"]
         with (self.folder / "portal.log").open("ab") as log:
             self.process = subprocess.Popen(
                 command,

@@ -90,7 +90,7 @@ def database(default_path: Path) -> dict[str, object]:
     if parts.scheme != "postgresql" or not parts.path.strip("/"):
         raise ImproperlyConfigured(f"{PREFIX}DATABASE_URL must look like postgresql://user:password@host:port/name.")
     return {
-        "ENGINE": "django.db.backends.postgresql",
+        "ENGINE": "fabric.postgresql",
         "NAME": unquote(parts.path.strip("/")),
         "USER": unquote(parts.username or ""),
         "PASSWORD": unquote(parts.password or ""),

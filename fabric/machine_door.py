@@ -25,4 +25,7 @@ class MachineDoor:
             return self.get_response(request)
         request.resolver_match = found = resolve(request.path_info)
         response: HttpResponse = found.func(request, *found.args, **found.kwargs)
-        return response.render() if isinstance(response, SimpleTemplateResponse) else response
+        if isinstance(response, SimpleTemplateResponse):
+            response.render()
+        response.headers["Content-Length"] = str(len(response.content))
+        return response

@@ -5,18 +5,32 @@ parser. No message of ours has more than a few dozen members; what is long in th
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import IO, Any, Final, NoReturn
 
 from django.http import UnreadablePostError
 from rest_framework.exceptions import ParseError
+from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.parsers import BaseParser
-from rest_framework.renderers import JSONRenderer
+from rest_framework.renderers import BaseRenderer, JSONRenderer
+from rest_framework.request import Request
 
 from attestation.errors import TooLarge
 
 SMALL_BODY: Final = 256 * 1024
 MOST_MEMBERS: Final = 256
+
+
+class OneAnswer(DefaultContentNegotiation):
+    """Where a view can answer in one form only there is nothing to negotiate (RFC 9110, section 12.5.1, allows it)."""
+
+    def select_renderer(
+        self, request: Request, renderers: Iterable[BaseRenderer], format_suffix: str | None = None
+    ) -> tuple[BaseRenderer, str]:
+        found = list(renderers)
+        if len(found) == 1:
+            return found[0], str(found[0].media_type)
+        return super().select_renderer(request, found, format_suffix)
 
 
 class BoundedJson(BaseParser):
