@@ -199,7 +199,7 @@ class Attester(models.Model):
     certified_until = models.DateTimeField(null=True)
     reset_count = models.BigIntegerField(null=True)
     boot_count = models.BigIntegerField(null=True)
-    latest = models.ForeignKey("Attestation", null=True, on_delete=models.PROTECT, related_name="+")
+    latest = models.ForeignKey("Attestation", null=True, on_delete=models.PROTECT, related_name="+", db_index=False)
 
     class Meta:
         ordering: ClassVar = ["name", "enrolled_at"]
@@ -258,7 +258,7 @@ class Challenge(models.Model):
     """A nonce that answers once (RFC 9334 section 10.2)."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
-    attester = models.ForeignKey(Attester, on_delete=models.PROTECT)
+    attester = models.ForeignKey(Attester, on_delete=models.PROTECT, db_index=False)
     nonce = models.BinaryField(max_length=32)
     event_log_sha256 = models.CharField(max_length=64, blank=True)
     send_event_log = models.BooleanField()
@@ -273,23 +273,26 @@ class Challenge(models.Model):
 
 
 class Attestation(models.Model):
-    """One appraisal, kept for good: what came, what was found, under which policy. Append-only in the database."""
+    """One appraisal, kept for good: what came, what was found, under which policy. Append-only in the database.
+
+    Every attestation pays for each index, so there are those only that a page or a check looks something up by.
+    """
 
     id = models.BigAutoField(primary_key=True)
     attester = models.ForeignKey(Attester, on_delete=models.PROTECT, related_name="attestations")
     challenge = models.OneToOneField(Challenge, on_delete=models.PROTECT)
     at = models.DateTimeField(db_index=True)
     mode = models.CharField(max_length=10)
-    status = models.CharField(max_length=30, db_index=True)
+    status = models.CharField(max_length=30)
     substatus = models.JSONField(default=list)
     code = models.CharField(max_length=60, blank=True)
     findings = models.JSONField(default=list)
     excepted = models.JSONField(default=list)
     policy_version = models.PositiveIntegerField()
-    baseline = models.ForeignKey("Baseline", null=True, on_delete=models.PROTECT)
+    baseline = models.ForeignKey("Baseline", null=True, on_delete=models.PROTECT, db_index=False)
     pcrs = models.JSONField(default=dict)
-    event_log = models.ForeignKey(Blob, null=True, on_delete=models.PROTECT, related_name="+")
-    ima_log = models.ForeignKey(Blob, null=True, on_delete=models.PROTECT, related_name="+")
+    event_log = models.ForeignKey(Blob, null=True, on_delete=models.PROTECT, related_name="+", db_index=False)
+    ima_log = models.ForeignKey(Blob, null=True, on_delete=models.PROTECT, related_name="+", db_index=False)
     ima_from = models.PositiveBigIntegerField(default=0)
     evidence = models.JSONField(default=dict)
     reset_count = models.BigIntegerField(null=True)
@@ -300,6 +303,7 @@ class Attestation(models.Model):
 
     class Meta:
         ordering: ClassVar = ["-id"]
+        indexes: ClassVar = [models.Index(fields=["status"], name="attestations_by_status")]
 
     def __str__(self) -> str:
         return f"{self.attester_id} {self.status}"
@@ -647,7 +651,7 @@ class HealthCertificate(models.Model):
     serial = models.CharField(max_length=40, primary_key=True)
     attester = models.ForeignKey(Attester, on_delete=models.PROTECT, related_name="certificates")
     attestation = models.OneToOneField(Attestation, on_delete=models.PROTECT, related_name="certificate")
-    signer = models.ForeignKey(SignerKey, on_delete=models.PROTECT)
+    signer = models.ForeignKey(SignerKey, on_delete=models.PROTECT, db_index=False)
     der = models.BinaryField()
     issued_at = models.DateTimeField()
     not_after = models.DateTimeField(db_index=True)

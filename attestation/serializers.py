@@ -56,7 +56,7 @@ class PcrValues(serializers.DictField):
         if not isinstance(data, dict) or len(data) > 24 or not data.keys() <= PCR_NAMES:
             raise serializers.ValidationError("This is not an object of at most 24 PCR indices.", code="malformed")
         values: dict[int, bytes] = {}
-        errors: dict[str, object] = {}
+        errors: dict[str, Any] = {}
         for index, value in data.items():
             try:
                 values[int(index)] = self.child.to_internal_value(value)

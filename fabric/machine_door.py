@@ -23,6 +23,7 @@ class MachineDoor:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         if not request.path_info.startswith(MACHINES):
             return self.get_response(request)
+        request.get_host()  # or it raises `DisallowedHost`: the name has to be one of ours
         request.resolver_match = found = resolve(request.path_info)
         response: HttpResponse = found.func(request, *found.args, **found.kwargs)
         if isinstance(response, SimpleTemplateResponse):

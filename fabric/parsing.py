@@ -30,7 +30,8 @@ class OneAnswer(DefaultContentNegotiation):
         found = list(renderers)
         if len(found) == 1:
             return found[0], str(found[0].media_type)
-        return super().select_renderer(request, found, format_suffix)
+        chosen: tuple[BaseRenderer, str] = super().select_renderer(request, found, format_suffix)
+        return chosen
 
 
 class BoundedJson(BaseParser):

@@ -3,7 +3,7 @@
 from select import POLLIN, poll
 
 from django.db.backends.postgresql import base
-from psycopg.pq import ConnStatus
+from psycopg.pq import TransactionStatus
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
@@ -14,8 +14,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
         first, so an idle one on which nothing has come still stands; when something has come, Django shall ask.
         """
         wire = self.connection.pgconn
-        if wire.status != ConnStatus.OK:
-            return False
+        if wire.transaction_status != TransactionStatus.IDLE:  # amid a transaction, or broken
+            return super().is_usable()
         waiting = poll()
         waiting.register(wire.socket, POLLIN)
         return super().is_usable() if waiting.poll(0) else True
