@@ -56,8 +56,9 @@ def assess_bundle(
     """
     seen = set(known)
     found = [_assess(candidate, tolerated, seen, now) for candidate in bundle.candidates]
-    new = [each.read.certificate.subject for each in found if each.read and each.outcome is Outcome.ADDED]
-    return tuple(_remarked(each, {*names, *map(name_key, new)}) for each in found)
+    new = (each.read.certificate.subject for each in found if each.read and each.outcome is Outcome.ADDED)
+    there = {*names, *map(name_key, new)}
+    return tuple(_remarked(each, there) for each in found)
 
 
 def _assess(

@@ -6,12 +6,14 @@ twice. Steps are counted and not timed.
 
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from struct import pack
 
 import pytest
 
 from attestation.core import der, ima, ima_templates, sipa, uefi
+from attestation.core.assessment import assess_bundle
+from attestation.core.bundle import read_bundle
 from attestation.core.command_line import read_command_line
 from attestation.core.comparison import parse_pcr_values
 from attestation.core.difference import ALIGNED_EVENTS, change_in_words, difference
@@ -24,6 +26,7 @@ from kps.core import jose
 from tests.attestation.core.test_sipa import sipa as sipa_record
 from tests.attestation.core.test_uefi import SHA256, node, signature_list, variable
 from tests.boot_logs import no_action, record, spec_id
+from tests.certificate_forge import MIDDLE_KEY, NOW, ROOT_KEY, authority
 from tests.fuzz import forge
 from tests.fuzz.documents import text_of
 from tests.fuzz.targets import TARGETS, Target
@@ -188,6 +191,20 @@ OTHERS: dict[str, tuple[Run, Make]] = {
 def test_what_is_read_costs_as_much_as_it_is_long(name: str) -> None:
     run, make = OTHERS[name]
     grows_as_its_input(refused(run), make)
+
+
+@cache
+def an_authority(number: int) -> bytes:
+    return authority(f"{number:03}", "root", MIDDLE_KEY, ROOT_KEY).read.der
+
+
+def assessed(data: bytes) -> object:
+    return assess_bundle(read_bundle(data), tolerated={}, known=(), names=(), now=NOW)
+
+
+def test_a_bundle_costs_as_much_as_it_has_certificates() -> None:
+    size = len(an_authority(0)) + 1
+    grows_as_its_input(assessed, lambda n: b"".join(an_authority(each) for each in range(n // size)))
 
 
 def event(number: int, label: int) -> VerifiedEvent:
