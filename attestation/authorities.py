@@ -22,7 +22,7 @@ from attestation.core.bundle import read_bundle
 from attestation.core.certificate_reader import ReadCertificate, Tolerance, certificate_names, name_key, plain
 from attestation.core.makers import usual_tolerances
 from attestation.endorsements import ALIVE, Trust, refresh_endorsement
-from attestation.errors import AlreadyDecided, NotFound
+from attestation.errors import AlreadyDecided, DraftMoved, NotFound
 from attestation.models import Attester, AuthorityBundle, EndorsementAuthority, Vendor
 from ledger import service as ledger
 
@@ -57,7 +57,7 @@ def assess(content: bytes, *, now: datetime) -> tuple[Assessed, ...]:
 def upload_bundle(content: bytes, *, file_name: str, by: User, now: datetime) -> AuthorityBundle:
     """Keep a file for a day, so that people see what it would change; nothing is trusted by it yet."""
     require(by, PERMISSION)
-    assess(content, now=now)
+    report = _reported(assess(content, now=now))
     waiting = AuthorityBundle.objects.filter(imported_at=None)
     with transaction.atomic():
         waiting.filter(uploaded_by=by.get_username()).delete()
@@ -68,24 +68,38 @@ def upload_bundle(content: bytes, *, file_name: str, by: User, now: datetime) ->
             content=content,
             uploaded_by=by.get_username(),
             uploaded_at=now,
+            report=report,
         )
 
 
 def import_bundle(bundle_id: UUID, *, makers: Collection[str], by: User, reason: str, now: datetime) -> AuthorityBundle:
-    """Trust what an uploaded file holds of the makers that were chosen, once; `reason` says where it comes from."""
+    """Trust what an uploaded file holds of the makers that were chosen, once; `reason` says where it comes from.
+
+    People have seen what it would do. When it would do something else by now, that is kept to be looked at instead.
+    """
     require(by, PERMISSION)
     with transaction.atomic():
         queue()
-        waiting = AuthorityBundle.objects.filter(pk=bundle_id, imported_at=None)
-        if waiting.update(imported_at=now, imported_by=by.get_username(), provenance=reason) != 1:
+        bundle = AuthorityBundle.objects.filter(pk=bundle_id, imported_at=None).first()
+        if bundle is None:
             raise AlreadyDecided("This file was imported already, or is kept no more. Upload it again.")
-        bundle = AuthorityBundle.objects.get(pk=bundle_id)
-        chosen = [_chosen(each, makers) for each in assess(bytes(bundle.content), now=now)]
-        bundle.report = _reported(chosen)
-        bundle.content = b""
-        bundle.save(update_fields=["report", "content"])
-        _trust(chosen, bundle, by=_actor(by), now=now)
+        assessed = assess(bytes(bundle.content), now=now)
+        moved = bundle.report != _reported(assessed)
+        if moved:
+            bundle.report = _reported(assessed)
+            bundle.save(update_fields=["report"])
+        else:
+            _take(bundle, [_chosen(each, makers) for each in assessed], by=by, reason=reason, now=now)
+    if moved:
+        raise DraftMoved("What this file would do has changed since it was shown. Look at it again.")
     return bundle
+
+
+def _take(bundle: AuthorityBundle, chosen: Collection[Assessed], *, by: User, reason: str, now: datetime) -> None:
+    bundle.imported_at, bundle.imported_by, bundle.provenance = now, by.get_username(), reason
+    bundle.report, bundle.content = _reported(chosen), b""
+    bundle.save(update_fields=["imported_at", "imported_by", "provenance", "report", "content"])
+    _trust(chosen, bundle, by=_actor(by), now=now)
 
 
 def trust_authority(
@@ -139,6 +153,21 @@ def set_exceptions(vendor_id: int, exceptions: Collection[Tolerance], *, by: Use
         detail = {"name": vendor.name, "before": before, "exceptions": vendor.tolerances, "reason": reason}
         record(by, "maker.exceptions_set", vendor.subject, detail, now)
         return _judge_again(authorities_of(vendor), by=_actor(by), now=now)
+
+
+def switch_exception(
+    vendor_id: int, exception: Tolerance, *, allowed: bool, by: User, reason: str, now: datetime
+) -> int:
+    """Forgive one malformation in a maker's certificates, or forgive it no more; the others stay as they are."""
+    require(by, PERMISSION)
+    with transaction.atomic():
+        queue()
+        vendor = Vendor.objects.filter(pk=vendor_id).first()
+        if vendor is None:
+            raise NotFound("There is no such maker.")
+        if (exception in vendor.tolerated()) == allowed:
+            raise AlreadyDecided("This exception is switched like that already.")
+        return set_exceptions(vendor_id, vendor.tolerated() ^ {exception}, by=by, reason=reason, now=now)
 
 
 def switch_authority(fingerprint: str, *, enabled: bool, by: User, reason: str, now: datetime) -> int:

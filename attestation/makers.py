@@ -1,7 +1,7 @@
 """What pages show of the makers of TPMs: their authorities, the hosts that rest on them, what a switch would do."""
 
 import copy
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,10 +9,11 @@ from uuid import UUID
 
 from django.db.models import Count, Max, Min, Q, QuerySet
 
-from attestation.authorities import BundleLine, assess, authorities_of, hosts_touched, report_line, rests_on
+from attestation.authorities import BundleLine, authorities_of, hosts_touched, rests_on
 from attestation.core.authority import Authority
 from attestation.core.certificate_reader import Tolerance, issuer_address, read_certificate
 from attestation.core.endorsement import chain_above
+from attestation.core.makers import usual_tolerances
 from attestation.endorsements import ALIVE, Trust, judge_again
 from attestation.errors import NotFound, Refusal
 from attestation.models import Attester, AuthorityBundle, EndorsementAuthority, Vendor
@@ -58,6 +59,25 @@ class AuthorityChain:
     links: tuple[EndorsementAuthority, ...]
     problem: str = ""
     address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MissingMaker:
+    """Why hosts have an EK certificate that nobody trusted vouches for, in one sentence, and which hosts."""
+
+    sentence: str
+    hosts: tuple[Attester, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MakerException:
+    """One exception beside one maker: allowed or not, and how many authorities and hosts need it."""
+
+    tolerance: Tolerance
+    allowed: bool
+    usual: bool
+    authorities: int
+    hosts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +140,40 @@ def hosts_resting_on(fingerprints: Collection[str]) -> list[Attester]:
     return [host for host in _endorsed() if rests_on(host, fingerprints)]
 
 
+def hosts_of_maker(vendor: Vendor) -> list[Attester]:
+    """Return the hosts whose verified chains go through any authority of this maker."""
+    return hosts_resting_on(authorities_of(vendor))
+
+
+def endorsers(host: Attester) -> list[EndorsementAuthority]:
+    """Return the authorities above a host's EK certificate, its root last, as they were when it was judged."""
+    chain = host.endorsement.get("chain", ())
+    rows = EndorsementAuthority.objects.select_related("vendor").defer("certificate").in_bulk(chain) if chain else {}
+    return [rows[fingerprint] for fingerprint in chain if fingerprint in rows]
+
+
+def missing_makers() -> list[MissingMaker]:
+    """Return why hosts that brought an EK certificate have no trusted maker, what most of them miss first."""
+    missing: defaultdict[str, list[Attester]] = defaultdict(list)
+    rows = Attester.objects.filter(state__in=ALIVE, ek_verdict=Attester.Endorsement.UNTRUSTED)
+    for host in rows.only("name", "state", "ek_detail"):
+        missing[host.ek_detail].append(host)
+    found = (MissingMaker(sentence, tuple(hosts)) for sentence, hosts in missing.items())
+    return sorted(found, key=lambda each: (-len(each.hosts), each.sentence))
+
+
+def exceptions_of(vendor: Vendor, hosts: Iterable[Attester]) -> list[MakerException]:
+    """Return every exception there is, whether this maker has it, and what of the maker's needs it."""
+    rows = vendor.authorities.values_list("tolerances", flat=True)
+    authorities = Counter(word for words in rows for word in words)
+    resting = Counter(word for host in hosts for word in host.endorsement.get("tolerances", ()))
+    allowed, usual = vendor.tolerated(), usual_tolerances(vendor.name)
+    return [
+        MakerException(each, each in allowed, each in usual, authorities[each.value], resting[each.value])
+        for each in Tolerance
+    ]
+
+
 def chain_of(row: EndorsementAuthority, *, now: datetime) -> AuthorityChain:
     """Climb from an authority to its root under what is in force, or say where and why the climb ends."""
     read = read_certificate(bytes(row.certificate))
@@ -170,11 +224,9 @@ def authority_bundles() -> QuerySet[AuthorityBundle]:
     return AuthorityBundle.objects.exclude(imported_at=None).defer("content", "report").order_by("-imported_at")
 
 
-def bundle_report(found: AuthorityBundle, *, now: datetime) -> list[BundleLine]:
+def bundle_report(found: AuthorityBundle) -> list[BundleLine]:
     """Say of every certificate of a file what became of it, or, before the import, what would."""
-    if found.imported_at is not None:
-        return [BundleLine(**line) for line in found.report]
-    return [report_line(each) for each in assess(bytes(found.content), now=now)]
+    return [BundleLine(**line) for line in found.report]
 
 
 def bundle_tallies(lines: Iterable[BundleLine]) -> list[MakerTally]:

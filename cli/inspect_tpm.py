@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from attestation.core.authority import EK_CERTIFICATE
+from attestation.core.authority_words import key_words
 from attestation.core.certificate_reader import MEANING, certificate_key, certificate_names
 from attestation.core.certificate_reader import read_certificate as read
 from attestation.core.comparison import Banks
@@ -90,7 +90,7 @@ def read_certificate(data: bytes) -> Mapping[str, Any]:
         "manufacturer": manufacturer,
         "model": model,
         "version": version,
-        "key": _key_words(certificate_key(certificate)),
+        "key": key_words(certificate_key(certificate)),
         "endorsement_purpose": marked,
         "fingerprint": found.fingerprint,
     }
@@ -108,9 +108,3 @@ def _der(data: bytes) -> bytes:
         return b64decode(b"".join(data[at + len(_PEM) : end].split()), validate=True)
     except binascii.Error as error:
         raise ParseError(f"certificate at offset {at}: this is no PEM ({error}).") from error
-
-
-def _key_words(key: object) -> str:
-    if isinstance(key, rsa.RSAPublicKey):
-        return f"RSA {key.key_size}"
-    return f"ECC {key.curve.name}" if isinstance(key, ec.EllipticCurvePublicKey) else type(key).__name__

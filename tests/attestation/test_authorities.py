@@ -15,7 +15,16 @@ from django.core.management import CommandError, call_command
 
 from attestation import service
 from attestation.core.certificate_reader import Tolerance
-from attestation.errors import AlreadyDecided, CannotApprove, NotAllowed, NotFound, ParseError, Refusal, TooLarge
+from attestation.errors import (
+    AlreadyDecided,
+    CannotApprove,
+    DraftMoved,
+    NotAllowed,
+    NotFound,
+    ParseError,
+    Refusal,
+    TooLarge,
+)
 from attestation.models import Attester, AuthorityBundle, EndorsementAuthority, Vendor
 from ledger import service as ledger
 from tests.attestation.conftest import Portal, person
@@ -67,7 +76,7 @@ def take(bundle: AuthorityBundle, by: User, *makers: str) -> AuthorityBundle:
 
 
 def outcomes(bundle: AuthorityBundle) -> dict[str, tuple[str, str]]:
-    lines = service.bundle_report(bundle, now=now())
+    lines = service.bundle_report(bundle)
     return {line.path.rpartition("/")[2].removesuffix(".crt"): (line.outcome, line.reason) for line in lines}
 
 
@@ -101,7 +110,7 @@ def test_one_bad_certificate_does_not_keep_the_others_out(guardian: User) -> Non
     assert (bundle.file_name, bundle.file_sha256) == ("acme.zip", hashlib.sha256(BUNDLE).hexdigest())
     assert (bundle.imported_by, bundle.provenance) == ("gil", WHY)
     assert bundle.content == b""
-    assert "calls it a root; it is issued by “CN=root”" in service.bundle_report(bundle, now=now())[1].sentence
+    assert "calls it a root; it is issued by “CN=root”" in service.bundle_report(bundle)[1].sentence
 
 
 def test_an_import_is_one_act_in_the_ledger(guardian: User) -> None:
@@ -145,6 +154,7 @@ def test_nobody_trusts_a_maker_without_the_permission(guardian: User, admin: Use
         lambda by: take(bundle, by),
         lambda by: service.switch_maker(vendor.pk, enabled=False, by=by, reason=WHY, now=now()),
         lambda by: service.set_exceptions(vendor.pk, [Tolerance.PADDING], by=by, reason=WHY, now=now()),
+        lambda by: service.switch_exception(vendor.pk, Tolerance.PADDING, allowed=True, by=by, reason=WHY, now=now()),
         lambda by: service.switch_authority(ROOT.read.fingerprint, enabled=False, by=by, reason=WHY, now=now()),
     ]
     for by in (admin, approver, User.objects.create_user("eve")):
@@ -196,6 +206,38 @@ def test_an_exception_lets_the_makers_malformed_certificate_in(guardian: User) -
     assert (leaf.detail["before"], leaf.detail["exceptions"]) == ([], ["ecdsa_null_parameters"])
 
 
+def test_what_is_imported_is_what_was_shown(guardian: User) -> None:
+    take(upload(guardian), guardian)
+    shown = upload(guardian, zipped(bent=MALFORMED))
+    assert outcomes(shown)["bent"] == ("refused", "not_tolerated")
+    exception: dict[str, Any] = {"by": guardian, "reason": WHY, "now": now()}
+    service.switch_exception(Vendor.objects.get().pk, Tolerance.NULL_PARAMETERS, allowed=True, **exception)
+    with pytest.raises(DraftMoved, match="since it was shown"):
+        take(shown, guardian)
+    assert not EndorsementAuthority.objects.filter(title="bent").exists()
+    again = service.authority_bundle(shown.pk)
+    assert outcomes(again)["bent"] == ("added", "")
+    take(again, guardian)
+    assert EndorsementAuthority.objects.filter(title="bent").exists()
+
+
+def test_an_exception_is_switched_alone_and_not_twice(guardian: User) -> None:
+    take(upload(guardian), guardian)
+    vendor = Vendor.objects.get()
+
+    def switch(exception: Tolerance, *, allowed: bool) -> int:
+        return service.switch_exception(vendor.pk, exception, allowed=allowed, by=guardian, reason=WHY, now=now())
+
+    for exception in (Tolerance.PADDING, Tolerance.SET_ORDER):
+        switch(exception, allowed=True)
+    switch(Tolerance.PADDING, allowed=False)
+    assert Vendor.objects.get().tolerances == ["set_order"]
+    for exception, allowed in ((Tolerance.PADDING, False), (Tolerance.SET_ORDER, True)):
+        with pytest.raises(AlreadyDecided):
+            switch(exception, allowed=allowed)
+    assert ledger.leaves(act_prefix="maker.exceptions_set").count() == 3
+
+
 def test_a_maker_of_which_nothing_was_good_enough_can_be_given_its_exception(guardian: User) -> None:
     take(upload(guardian, zipped(bent=MALFORMED)), guardian)
     assert Vendor.objects.get().name == "Acme"
@@ -207,6 +249,8 @@ def test_things_that_are_not_there_are_refused(guardian: User) -> None:
         service.switch_maker(4711, enabled=False, **act)
     with pytest.raises(NotFound):
         service.set_exceptions(4711, [], **act)
+    with pytest.raises(NotFound):
+        service.switch_exception(4711, Tolerance.PADDING, allowed=True, **act)
     with pytest.raises(AlreadyDecided):
         service.switch_authority("0" * 64, enabled=True, **act)
     with pytest.raises(AlreadyDecided):
@@ -287,6 +331,9 @@ def test_one_authority_can_be_turned_off_alone(portal: Portal, healthy: Machine,
     row = service.attester(UUID(healthy.attester))
     issuer, root = row.endorsement["chain"]
     assert service.hosts_per_authority() == {issuer: 1, root: 1}
+    assert [each.pk for each in service.endorsers(row)] == [issuer, root]
+    assert service.hosts_of_maker(service.authority(root).vendor) == [row]
+    assert service.missing_makers() == []
     assert service.hosts_resting_on([issuer]) == [row]
     effect = service.effect_of_authority(service.authority(issuer), enabled=False, now=now())
     assert [each.host for each in effect.changed] == [row]
@@ -309,6 +356,9 @@ def test_a_host_of_a_maker_that_is_off_is_enrolled_as_untrusted(
     row = Attester.objects.get(pk=drifted.attester)
     assert row.ek_verdict == "untrusted"
     assert "No trusted authority named" in row.ek_detail
+    assert service.endorsers(row) == []
+    (missing,) = service.missing_makers()
+    assert (missing.sentence, set(missing.hosts)) == (row.ek_detail, {row, Attester.objects.get(pk=healthy.attester)})
 
 
 def test_exceptions_are_what_decides_about_a_padded_certificate(
