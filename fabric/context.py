@@ -67,6 +67,7 @@ def _staff_links(user: Viewer) -> list[Link]:
         Link("Trust", "Baselines", "file-check", reverse("baselines"), counts.baselines),
         Link("Trust", "Runtime policies", "checklist", reverse("runtime-policies")),
         Link("Trust", "Code integrity", "shield-lock", reverse("code-policies")),
+        Link("Trust", "TPM makers", "certificate", reverse("makers")),
         Link("Keys", "Key releases", "key", reverse("releases")),
         Link("Keys", "Tenants", "building", reverse("tenants"), tenants.count()),
         Link("Assurance", "Attestations", "report-search", reverse("attestations")),

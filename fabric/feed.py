@@ -92,7 +92,8 @@ def line(leaf: Recorded) -> Line:
     words = defaultdict(lambda: "an unnamed one", {name: str(value) for name, value in leaf.detail.items()})
     words.update(actor=leaf.actor.removeprefix("user:"), act=leaf.act, subject=leaf.subject)
     text = SENTENCES.get(leaf.act, "{act}: {subject}").format_map(words)
-    before, name, after = text.partition(words["name"] if "name" in leaf.detail else words["host"])
+    about = next((key for key in ("name", "host", "file") if key in leaf.detail), "host")
+    before, name, after = text.partition(words[about])
     return Line(leaf.id, leaf.at, leaf.act, before, name, after, _page_of(leaf.subject) or _page_of(leaf.actor))
 
 
@@ -105,5 +106,8 @@ def _page_of(subject: str) -> str:
         "component": "component",
         "runtime": "runtime-policy",
         "codepolicy": "code-policy",
+        "maker": "maker",
+        "authority": "authority",
+        "bundle": "bundle",
     }
     return reverse(pages[kind], args=[identifier]) if kind in pages and identifier else ""

@@ -6,7 +6,20 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitVie
 from rest_framework.permissions import AllowAny
 
 from fabric import errors
-from fabric.views import audit, baselines, changes, code, entrance, fleet, policies, runtime, tenants, trust
+from fabric.views import (
+    audit,
+    baselines,
+    bundles,
+    changes,
+    code,
+    entrance,
+    fleet,
+    makers,
+    policies,
+    runtime,
+    tenants,
+    trust,
+)
 
 handler400 = errors.bad_request
 handler403 = errors.permission_denied
@@ -79,6 +92,29 @@ urlpatterns = [
     path("codepolicies/add/", code.add_code_policy, name="add-code-policy"),
     path("codepolicies/<uuid:policy_id>/", code.code_policy, name="code-policy"),
     path("codepolicies/<uuid:policy_id>/file/", code.code_policy_file, name="code-policy-file"),
+    # makers of TPMs
+    path("makers/", makers.makers, name="makers"),
+    path("makers/import/", bundles.upload_bundle, name="upload-bundle"),
+    path("makers/<int:vendor_id>/", makers.maker, name="maker"),
+    path("makers/<int:vendor_id>/on/", makers.switch_maker, {"enabled": True}, name="maker-on"),
+    path("makers/<int:vendor_id>/off/", makers.switch_maker, {"enabled": False}, name="maker-off"),
+    path(
+        "makers/<int:vendor_id>/exceptions/<slug:name>/allow/",
+        makers.switch_exception,
+        {"allowed": True},
+        name="allow-exception",
+    ),
+    path(
+        "makers/<int:vendor_id>/exceptions/<slug:name>/end/",
+        makers.switch_exception,
+        {"allowed": False},
+        name="end-exception",
+    ),
+    path("authorities/<slug:fingerprint>/", makers.authority, name="authority"),
+    path("authorities/<slug:fingerprint>/on/", makers.switch_authority, {"enabled": True}, name="authority-on"),
+    path("authorities/<slug:fingerprint>/off/", makers.switch_authority, {"enabled": False}, name="authority-off"),
+    path("bundles/<uuid:bundle_id>/", bundles.bundle, name="bundle"),
+    path("bundles/<uuid:bundle_id>/import/", bundles.import_bundle, name="import-bundle"),
     # records
     path("attestations/", audit.attestations, name="attestations"),
     path("attestations/<int:attestation_id>/", audit.attestation_detail, name="attestation"),

@@ -52,6 +52,12 @@ STATES = {
     "same": ("off", "equal", "Same"),
     "match": ("ok", "circle-check", "Match"),
     "differs": ("bad", "circle-x", "Differs"),
+    "counts": ("ok", "circle-check", "Counts"),
+    "turned off": ("off", "circle-minus", "Turned off"),
+    "maker off": ("off", "circle-minus", "Off with its maker"),
+    "known": ("off", "equal", "Known already"),
+    "allowed": ("warn", "certificate", "Allowed"),
+    "not allowed": ("off", "ban", "Not allowed"),
     "intact": ("ok", "circle-check", "Intact"),
     "altered": ("bad", "alert-octagon", "Altered"),
 }
@@ -133,6 +139,16 @@ def moment(value: datetime | str | None) -> SafeString | str:
         return "never"
     local = timezone.localtime(value)
     return format_html('<time datetime="{}">{} {}</time>', value.isoformat(), local.day, f"{local:%b %Y %H:%M:%S}")
+
+
+@register.filter
+def day(value: datetime | str | None) -> SafeString | str:
+    """Show the day on which a certificate begins or ends, in UTC as it says; the last day that there is means never."""
+    if not isinstance(value, datetime):
+        return "never"
+    if value.year == datetime.max.year:
+        return "without an end"
+    return format_html('<time datetime="{}">{} {}</time>', value.isoformat(), value.day, f"{value:%b %Y}")
 
 
 @register.filter

@@ -77,6 +77,7 @@ def host(request: HttpRequest, attester_id: UUID) -> HttpResponse:
         "certificate": attestation.live_certificate(attester_id, now=now),
         "comparison": comparison,
         "known": attestation.known_in(comparison),
+        "endorsers": attestation.endorsers(attester),
         "acceptable": attestation.acceptable(attester.latest) if attester.latest else (),
         "open_proposal": attestation.open_proposal_for(attester_id),
         "history": history[:HISTORY],

@@ -55,6 +55,7 @@ def proposal(request: HttpRequest, proposal_id: int) -> HttpResponse:
         "proposal": found,
         "form": form,
         "effect": attestation.effect_of(found),
+        "endorsers": attestation.endorsers(found.attester) if found.attester else (),
         "comparison": attestation.compare(found.attester.latest) if found.attester and found.attester.latest else None,
         "own": settings.FOUR_EYES and found.proposed_by_id == request.user.pk,
         "deciders": User.objects.with_perm("attestation.decide", backend="django.contrib.auth.backends.ModelBackend")

@@ -17,6 +17,7 @@ from attestation.models import Attestation
 from fabric.models import VirtualMachine
 from fabric.urls import urlpatterns
 from tests.attestation.conftest import Portal
+from tests.certificate_forge import MIDDLE
 from tests.ci_policies import STRICT
 from tests.fabric.conftest import REASON, newest
 from tests.ima_lists import line_of, ng
@@ -26,6 +27,10 @@ from tests.measuring import FILES, lines
 STAFF = {"admin", "approver", "auditor"}
 TENANTS = {"owner", "operator"}
 EVERYBODY = STAFF | TENANTS | {"stranger_tenant", "nobody"}
+MAKER_ACTS = (
+    *("upload-bundle", "import-bundle", "maker-on", "maker-off"),
+    *("authority-on", "authority-off", "allow-exception", "end-exception"),
+)
 MAY_OPEN = {
     "fleet": STAFF,
     "hosts": STAFF,
@@ -62,6 +67,11 @@ MAY_OPEN = {
     "accept-change": {"admin"},
     "component": STAFF,
     "vouch": {"approver"},
+    "makers": STAFF,
+    "maker": STAFF,
+    "authority": STAFF,
+    "bundle": STAFF,
+    **{name: {"approver"} for name in MAKER_ACTS},
     "baselines": STAFF,
     "baseline": STAFF,
     "upload-baseline": {"admin"},
@@ -82,6 +92,7 @@ ACTS = (
     *("add-group", "add-exception", "propose-draft"),
     *("accept-change", "vouch"),
     *("upload-baseline", "propose-baseline", "amend-baseline"),
+    *MAKER_ACTS,
     *("add-runtime-policy", "runtime-from-host", "accept-finding", "add-code-policy"),
 )
 # Buttons without a page of their own.
@@ -101,7 +112,7 @@ def found_a_file(fleet: Portal, machine: Machine) -> int:
 
 
 @pytest.fixture
-def addresses(fleet: Portal, healthy: Machine, admin: User, machine: VirtualMachine) -> dict[str, str]:
+def addresses(fleet: Portal, healthy: Machine, admin: User, approver: User, machine: VirtualMachine) -> dict[str, str]:
     """The address of every page, of things that exist."""
     attestation_id = newest(healthy)
     proposal = service.capture_baseline(attestation_id, name="second", by=admin, reason=REASON, now=datetime.now(UTC))
@@ -115,7 +126,13 @@ def addresses(fleet: Portal, healthy: Machine, admin: User, machine: VirtualMach
         lines(*FILES), name="files", excludes=(), signers=b"", origin="a test", by=admin, now=now
     )
     code = service.add_code_policy(STRICT.binary, name="Hosts", file_name="SiPolicy.p7b", by=admin, now=now)
+    root = service.endorsers(service.attester(UUID(healthy.attester)))[-1]
+    bundle = service.upload_bundle(MIDDLE.read.der, file_name="middle.crt", by=approver, now=now)
     arguments: dict[str, list[object]] = {
+        **{name: [root.vendor_id] for name in ("maker", "maker-on", "maker-off")},
+        **{name: [root.vendor_id, "padding"] for name in ("allow-exception", "end-exception")},
+        **{name: [root.pk] for name in ("authority", "authority-on", "authority-off")},
+        **{name: [bundle.pk] for name in ("bundle", "import-bundle")},
         "runtime-policy": [runtime.pk],
         "runtime-policy-text": [runtime.pk],
         "runtime-from-host": [attestation_id],
