@@ -1,0 +1,36 @@
+"""What the Verifier keeps. Private to this app: others come through `attestation.service`."""
+
+from attestation.models.certificates import DenyBefore, HealthCertificate, SignerKey
+from attestation.models.evidence import Attestation, Blob, Challenge, Component, ImaProgress
+from attestation.models.hosts import DEFAULT_GROUP, Attester, Enrolment, ExpectedHost, HostGroup
+from attestation.models.makers import AuthorityBundle, EndorsementAuthority, Vendor
+from attestation.models.policies import DryRun, DryRunRow, ModeSwitch, PolicyDraft, PolicyVersion, Proposal
+from attestation.models.references import Baseline, CodeIntegrityPolicy, RuntimePolicy
+
+__all__ = [
+    "DEFAULT_GROUP",
+    "Attestation",
+    "Attester",
+    "AuthorityBundle",
+    "Baseline",
+    "Blob",
+    "Challenge",
+    "CodeIntegrityPolicy",
+    "Component",
+    "DenyBefore",
+    "DryRun",
+    "DryRunRow",
+    "EndorsementAuthority",
+    "Enrolment",
+    "ExpectedHost",
+    "HealthCertificate",
+    "HostGroup",
+    "ImaProgress",
+    "ModeSwitch",
+    "PolicyDraft",
+    "PolicyVersion",
+    "Proposal",
+    "RuntimePolicy",
+    "SignerKey",
+    "Vendor",
+]

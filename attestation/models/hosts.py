@@ -1,0 +1,154 @@
+"""Hosts, and the groups that they belong to."""
+
+import uuid
+from typing import ClassVar
+
+from django.db import models
+from django.db.models import Q
+
+from attestation.core.tpm import TpmPublic
+from attestation.memory import public_key
+
+DEFAULT_GROUP = "default"
+
+
+class HostGroup(models.Model):
+    """Hosts that one policy is for. `canary_of` names the group whose changes this one tries first."""
+
+    slug = models.SlugField(max_length=40, primary_key=True)
+    name = models.CharField(max_length=80, unique=True)
+    description = models.TextField(blank=True)
+    canary_of = models.ForeignKey("self", null=True, on_delete=models.PROTECT, related_name="canaries")
+    created_at = models.DateTimeField()
+    created_by = models.CharField(max_length=200)
+
+    class Meta:
+        ordering: ClassVar = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def subject(self) -> str:
+        return f"group:{self.slug}"
+
+
+class Enrolment(models.Model):
+    """A host that has named its keys but not yet proved that they live in one TPM."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    name = models.CharField(max_length=64)
+    ek_public = models.BinaryField()
+    ek_certificate = models.BinaryField(null=True)
+    ak_public = models.BinaryField()
+    secret_sha256 = models.BinaryField(max_length=32)
+    created_at = models.DateTimeField()
+    expires_at = models.DateTimeField(db_index=True)
+    spent_at = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.id})"
+
+
+class ExpectedHost(models.Model):
+    """A host that somebody announced by its endorsement key, before it enrolled. It approves nothing."""
+
+    ek_fingerprint = models.CharField(max_length=64, primary_key=True)
+    name = models.CharField(max_length=256)
+    ek_certificate = models.BinaryField(null=True)
+    serial_number = models.CharField(max_length=256, blank=True)
+    announced_by = models.CharField(max_length=200)
+    announced_at = models.DateTimeField()
+    reason = models.TextField()
+
+    class Meta:
+        ordering: ClassVar = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def subject(self) -> str:
+        return f"expected:{self.ek_fingerprint}"
+
+
+class Attester(models.Model):
+    """A host's TPM and agent as attestation knows it: one EK, one AK, for good."""
+
+    class State(models.TextChoices):
+        PENDING = "pending", "Pending approval"
+        APPROVED = "approved", "Approved"
+        REJECTED = "rejected", "Rejected"
+        REVOKED = "revoked", "Revoked"
+
+    class Endorsement(models.TextChoices):
+        TRUSTED = "trusted", "Chain verified"
+        UNTRUSTED = "untrusted", "Issuer not trusted"
+        ABSENT = "absent", "No EK certificate"
+        REFUSED = "refused", "EK certificate refused"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    name = models.CharField(max_length=64, db_index=True)
+    state = models.CharField(max_length=10, choices=State, default=State.PENDING, db_index=True)
+    group = models.ForeignKey(HostGroup, default=DEFAULT_GROUP, on_delete=models.PROTECT, related_name="attesters")
+    replaces = models.ForeignKey("self", null=True, on_delete=models.PROTECT, related_name="replaced_by")
+    ek_fingerprint = models.CharField(max_length=64, db_index=True)
+    ek_public = models.BinaryField()
+    ek_certificate = models.BinaryField(null=True)
+    ek_verdict = models.CharField(max_length=10, choices=Endorsement)
+    ek_detail = models.TextField()
+    endorsement = models.JSONField(default=dict)
+    ak_name = models.CharField(max_length=68)
+    ak_public = models.BinaryField()
+    enrolled_at = models.DateTimeField()
+    decided_at = models.DateTimeField(null=True)
+    decided_by = models.CharField(max_length=200, blank=True)
+    status = models.CharField(max_length=30, default="Unknown", db_index=True)
+    substatus = models.JSONField(default=list)
+    status_at = models.DateTimeField(null=True)
+    next_attestation_at = models.DateTimeField(null=True)
+    certified_until = models.DateTimeField(null=True)
+    reset_count = models.BigIntegerField(null=True)
+    boot_count = models.BigIntegerField(null=True)
+    latest = models.ForeignKey("Attestation", null=True, on_delete=models.PROTECT, related_name="+", db_index=False)
+
+    class Meta:
+        ordering: ClassVar = ["name", "enrolled_at"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["ek_fingerprint", "ak_name"], name="one_attester_per_identity"),
+            models.UniqueConstraint(fields=["name"], condition=Q(state="approved"), name="one_approved_per_name"),
+        ]
+        permissions: ClassVar = [
+            ("propose", "May put hosts and baselines forward"),
+            ("decide", "May approve or reject what others put forward"),
+            ("revoke", "May revoke hosts and certificates"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def subject(self) -> str:
+        return f"host:{self.id}"
+
+    def announced(self) -> ExpectedHost | None:
+        """Return the announcement of a host with this TPM, if somebody had made one."""
+        return ExpectedHost.objects.filter(pk=self.ek_fingerprint).first()
+
+    def ak(self) -> TpmPublic:
+        return public_key(bytes(self.ak_public))
+
+    @property
+    def standing(self) -> str:
+        """Say in a sentence where this host stands with the fabric's people."""
+        if self.state == self.State.PENDING and self.replaces is not None:
+            return (
+                f"The name {self.name} belongs to another TPM, so this host waits: a person has to decide"
+                " whether it replaces that one."
+            )
+        return {
+            self.State.PENDING: f"{self.name} is enrolled and waits for approval.",
+            self.State.APPROVED: f"{self.name} is approved.",
+            self.State.REJECTED: f"{self.name} was rejected; it may not attest.",
+            self.State.REVOKED: f"{self.name} was revoked; it may not attest.",
+        }[self.State(self.state)]
