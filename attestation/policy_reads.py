@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db.models import Count, Q, QuerySet
 
 from attestation.core.appraise import Checked
 from attestation.core.document import PolicyDocument, changes_in_words
+from attestation.core.policy import PolicyException
 from attestation.errors import NotFound
 from attestation.models import (
     Attestation,
@@ -22,6 +23,8 @@ from attestation.models import (
 )
 from attestation.policy import NO_POLICY, policy_of, version_in_force
 from attestation.stored import checked_again
+
+SOON, LATELY = timedelta(days=14), timedelta(days=7)
 
 
 def groups() -> QuerySet[HostGroup]:
@@ -96,6 +99,42 @@ def versions_in_force(*, now: datetime) -> dict[str, PolicyVersion]:
     """Return each group's version in force."""
     begun = PolicyVersion.objects.filter(effective_at__lte=now).order_by("version")
     return {str(row.group_id): row for row in begun}
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Something that a group's policy in force accepts for a time only, which is over soon or was a short while ago."""
+
+    group: HostGroup
+    until: datetime
+    exception: PolicyException | None = None
+    baseline: Baseline | None = None
+
+
+def endings(*, now: datetime) -> list[Ending]:
+    """Return what hosts will fail for unless somebody sees to it, or fail for since lately; the first to end first."""
+    found: list[Ending] = []
+    every = HostGroup.objects.in_bulk()
+    ending_baselines: list[tuple[HostGroup, str, datetime]] = []
+    for slug, row in versions_in_force(now=now).items():
+        content = row.content()
+        found += [Ending(every[slug], each.until, each) for each in content.exceptions if _is_near(each.until, now)]
+        ending_baselines += [
+            (every[slug], each.id, each.accepted_until)
+            for each in content.baselines
+            if each.accepted_until is not None and _is_near(each.accepted_until, now)
+        ]
+    rows = Baseline.objects.in_bulk([UUID(identifier) for _, identifier, _ in ending_baselines])
+    found += [
+        Ending(group, until, baseline=rows[UUID(identifier)])
+        for group, identifier, until in ending_baselines
+        if UUID(identifier) in rows
+    ]
+    return sorted(found, key=lambda each: each.until)
+
+
+def _is_near(until: datetime, now: datetime) -> bool:
+    return now - LATELY < until < now + SOON
 
 
 def named_by(*, now: datetime) -> dict[str, tuple[HostGroup, ...]]:

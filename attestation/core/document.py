@@ -6,7 +6,7 @@ accepted; what cannot be read is refused whole.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 from attestation.core.check import Parameters
@@ -60,7 +60,7 @@ def to_json(document: PolicyDocument) -> dict[str, Any]:
         "exceptions": [
             {
                 "check": each.check,
-                "until": each.until.isoformat(),
+                "until": _moment(each.until),
                 "owner": each.owner,
                 "reason": each.reason,
                 "hosts": sorted(each.hosts),
@@ -141,7 +141,7 @@ def _exception(value: Any) -> PolicyException:
 
 
 def _moment(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat()
+    return None if moment is None else moment.astimezone(UTC).isoformat()
 
 
 def _parsed_moment(value: Any) -> datetime | None:

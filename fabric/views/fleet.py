@@ -37,6 +37,7 @@ def fleet(request: HttpRequest) -> HttpResponse:
         "last_failure": None if causes else attestation.last_failure(),
         "waiting": attestation.waiting(),
         "chart": chart(attestation.per_hour(now=now)),
+        "endings": attestation.endings(now=now),
         "lapsing": attestation.lapsing(now=now, limit=LAPSING),
         "feed": feed.newest(FEED),
         "policy": attestation.policy_version(),

@@ -156,6 +156,15 @@ def test_an_exception_lets_a_host_pass_and_its_certificate_ends_with_it(
     assert certificate.not_after <= until
     assert "The kernel with lockdown comes on Friday." in text(ada.get("/policies/default/"))
     assert "Accepted for now" in text(ada.get(f"/attestations/{certificate.attestation_id}/"))
+    assert "The kernel with lockdown comes on Friday." in text(ada.get("/fleet/"))
+    for at, shown in ((until, 1), (until + timedelta(days=6), 1), (until + timedelta(days=8), 0)):
+        assert len(service.endings(now=at)) == shown
+    assert not service.endings(now=until - timedelta(days=15))
+
+
+def test_a_fleet_without_anything_accepted_for_a_time_says_nothing_of_it(fleet: Portal, ada: Client) -> None:
+    panel = text(ada.get("/fleet/")).partition('id="policy-endings"')[2].partition("</section>")[0]
+    assert panel.partition(">")[0].rstrip().endswith("hidden")
 
 
 @pytest.mark.parametrize(
