@@ -21,10 +21,14 @@ from attestation.models import Attester, AuthorityBundle, EndorsementAuthority, 
 
 @dataclass(frozen=True, slots=True)
 class MakerLine:
-    """One maker, its authorities counted as attributes of `vendor`, and how many hosts rest on them."""
+    """One maker, its authorities counted as attributes of `vendor`, how many hosts rest on them, what lacks an issuer.
+
+    An orphan names an issuer that is not here or does not count, so that it vouches for nothing.
+    """
 
     vendor: Vendor
     hosts: int
+    orphans: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +107,15 @@ def makers(*, now: datetime) -> list[MakerLine]:
     )
     owner = dict(EndorsementAuthority.objects.values_list("fingerprint", "vendor_id"))
     hosts = Counter(pk for chain in _chains() for pk in {owner.get(fingerprint) for fingerprint in chain})
-    return [MakerLine(row, hosts[row.pk]) for row in rows]
+    orphans = Counter(owner[fingerprint] for fingerprint in without_issuer(_counting().only("kind", "issuer_key")))
+    return [MakerLine(row, hosts[row.pk], orphans[row.pk]) for row in rows]
+
+
+def without_issuer(rows: Iterable[EndorsementAuthority]) -> set[str]:
+    """Return the fingerprints of those whose issuer, by its name, is not among the authorities that count."""
+    below = {row.pk: row.issuer_key for row in rows if row.kind != EndorsementAuthority.Kind.ROOT}
+    there = set(_counting().values_list("subject_key", flat=True))
+    return {fingerprint for fingerprint, issuer in below.items() if issuer not in there}
 
 
 def maker(vendor_id: int) -> Vendor:
@@ -234,6 +246,10 @@ def bundle_tallies(lines: Iterable[BundleLine]) -> list[MakerTally]:
     counts = Counter((line.maker, line.outcome) for line in lines)
     names = sorted({name for name, _ in counts}, key=lambda name: (not name, name))
     return [MakerTally(name, counts[name, "added"], counts[name, "known"], counts[name, "refused"]) for name in names]
+
+
+def _counting() -> QuerySet[EndorsementAuthority]:
+    return EndorsementAuthority.objects.filter(enabled=True, vendor__enabled=True)
 
 
 def _endorsed() -> QuerySet[Attester]:

@@ -89,6 +89,7 @@ from attestation.makers import (
     maker_authorities,
     makers,
     missing_makers,
+    without_issuer,
 )
 from attestation.models import AuthorityBundle, Baseline, PolicyDraft
 from attestation.policies import add_group, change_draft, drop_draft, promote, propose_draft, start_draft
@@ -338,4 +339,5 @@ __all__ = [
     "versions_in_force",
     "vouch",
     "waiting",
+    "without_issuer",
 ]

@@ -49,6 +49,7 @@ def maker(request: HttpRequest, vendor_id: int) -> HttpResponse:
         "query": query,
         "rows": shown,
         "listed": [(row, hosts[row.pk]) for row in shown],
+        "orphans": attestation.without_issuer(shown),
         "hosts": resting,
         "exceptions": [(each, EXCEPTIONS[each.tolerance]) for each in exceptions],
         "soon": now + SOON,
@@ -62,11 +63,13 @@ def authority(request: HttpRequest, fingerprint: str) -> HttpResponse:
     now = timezone.now()
     found = attestation.authority(fingerprint)
     issued = attestation.issued_by(found).select_related("vendor").defer("certificate")
+    below = Paginator(issued, PER_PAGE).get_page(request.GET.get("page"))
     context = {
         "authority": found,
         "facts": authority_facts(read_certificate(bytes(found.certificate))),
         "chain": attestation.chain_of(found, now=now),
-        "issued": Paginator(issued, PER_PAGE).get_page(request.GET.get("page")),
+        "issued": below,
+        "orphans": attestation.without_issuer([found, *below]),
         "hosts": attestation.hosts_resting_on({found.pk}),
         "exceptions": [EXCEPTIONS[Tolerance(word)] for word in found.tolerances],
         "soon": now + SOON,

@@ -294,6 +294,8 @@ def test_an_authority_without_its_issuer_says_where_that_should_be(
     imported(approver, ORPHAN, "orphan", "orphan.crt")
     page = browse(auditor).get(f"/authorities/{EndorsementAuthority.objects.get().pk}/")
     said = text(page)
+    assert "Lacks its issuer" in said
+    assert "1 lacks an issuer" in text(browse(auditor).get("/makers/"))
     assert "No chain leads from it to a root that counts" in said
     assert "Nothing here fetches certificates over the network" in said
     assert ADDRESS in said
