@@ -1,5 +1,6 @@
 """What EK certificates prove under the authorities in force, judged when a host enrols and whenever these change."""
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -30,11 +31,21 @@ class Trust:
     """The authorities in force, read by name as chains need them; one is for judgements that belong together.
 
     With a `vendor` or an `authority` it answers as if that row were saved as it is given: what a switch would do.
+    With `added` ones it answers as if these counted too: what an import would do.
     """
 
-    def __init__(self, *, vendor: Vendor | None = None, authority: EndorsementAuthority | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        vendor: Vendor | None = None,
+        authority: EndorsementAuthority | None = None,
+        added: Iterable[Authority] = (),
+    ) -> None:
         self._vendor = vendor
         self._authority = authority
+        self._added: defaultdict[str, list[Authority]] = defaultdict(list)
+        for each in added:
+            self._added[name_key(each.certificate.subject)].append(each)
         self._by_name: dict[str, list[Authority]] = {}
 
     def above(self, certificate: x509.Certificate) -> list[Authority]:
@@ -51,7 +62,7 @@ class Trust:
 
     def _read(self, names: Iterable[str]) -> None:
         missing = list(names)
-        self._by_name.update((name, []) for name in missing)
+        self._by_name.update((name, self._added[name][:]) for name in missing)
         rows = EndorsementAuthority.objects.filter(subject_key__in=missing).select_related("vendor") if missing else []
         for row in rows:
             entry = self._authority if self._authority and self._authority.pk == row.pk else row

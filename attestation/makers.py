@@ -2,7 +2,7 @@
 
 import copy
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -10,7 +10,9 @@ from uuid import UUID
 from django.db.models import Count, Max, Min, Q, QuerySet
 
 from attestation.authorities import BundleLine, authorities_of, hosts_touched, rests_on
+from attestation.core.assessment import Outcome
 from attestation.core.authority import Authority
+from attestation.core.bundle import read_bundle
 from attestation.core.certificate_reader import Tolerance, issuer_address, read_certificate
 from attestation.core.endorsement import chain_above
 from attestation.core.makers import usual_tolerances
@@ -222,6 +224,23 @@ def effect_of_authority(row: EndorsementAuthority, *, enabled: bool, now: dateti
     then = copy.copy(row)
     then.enabled = enabled
     return _effect({row.pk}, Trust(authority=then), now)
+
+
+def effect_of_bundle(found: AuthorityBundle, *, now: datetime) -> TrustEffect:
+    """Say what an import would do to the hosts, if every maker of the file were chosen."""
+    if not hosts_touched(()):
+        return TrustEffect((), 0)
+    return _effect(set(), Trust(added=_would_count(found)), now)
+
+
+def _would_count(found: AuthorityBundle) -> Iterator[Authority]:
+    """Read again what a file would add; its report has a line for each candidate, in their order."""
+    vendors = {vendor.name: vendor for vendor in Vendor.objects.all()}
+    for line, candidate in zip(bundle_report(found), read_bundle(bytes(found.content)).candidates, strict=False):
+        vendor = vendors.get(line.maker)
+        if line.outcome == Outcome.ADDED and (vendor is None or vendor.enabled):
+            tolerated = vendor.tolerated() if vendor else usual_tolerances(line.maker)
+            yield Authority(read_certificate(candidate.der), tolerated)
 
 
 def authority_bundle(bundle_id: UUID) -> AuthorityBundle:

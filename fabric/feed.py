@@ -48,7 +48,7 @@ SENTENCES = {
     "authority.trusted": "The TPM maker {name} is trusted from now on",
     "authority.enabled": "{actor} lets the authority {name} count again",
     "authority.disabled": "{actor} lets the authority {name} count no more",
-    "authorities.imported": "{actor} trusted {count} certificates of TPM makers from {file}",
+    "authorities.imported": "{actor} trusted CA certificates of TPM makers from {file} ({count})",
     "maker.enabled": "{actor} trusts the TPM maker {name} again",
     "maker.disabled": "{actor} trusts the TPM maker {name} no more",
     "maker.exceptions_set": "{actor} changed what is forgiven in certificates of {name}",

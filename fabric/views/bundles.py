@@ -57,7 +57,11 @@ def import_bundle(request: HttpRequest, bundle_id: UUID) -> HttpResponse:
         messages.success(request, f"{added} certificate{'s' if added != 1 else ''} of {done.file_name} trusted.")
         return redirect("bundle", bundle_id)
     ticked = form["makers"].value() or ()
-    context = {"form": form, "offered": [(each, each.maker in ticked) for each in offered]}
+    context = {
+        "form": form,
+        "offered": [(each, each.maker in ticked) for each in offered],
+        "effect": attestation.effect_of_bundle(found, now=timezone.now()),
+    }
     return page(request, "fabric/import_bundle.html", {**report, **context})
 
 

@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import AuthorityInformationAccessOID
 from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
@@ -217,6 +218,40 @@ def test_published_certificates_are_shown_with_what_is_odd_about_them(approver: 
         page = text(client.get(f"/authorities/{row.pk}/"))
         assert row.title in page
         assert "makers.pem" in page
+
+
+def test_an_import_shows_beforehand_which_hosts_it_helps(
+    fabric: Portal, foreign: Machine, approver: User, browse: Browse
+) -> None:
+    foreign.ek_certificate = foreign.tpm.ek_certificate()
+    assert fabric.enrol(foreign).json()["state"] == "pending"
+    client = browse(approver)
+    other = look(client, BUNDLE)["Location"]
+    assert "No host that is here would be judged otherwise" in text(client.get(other))
+
+    pems = b"".join(each.public_bytes(Encoding.PEM) for each in foreign.maker.authorities())
+    page = look(client, pems, "foreign.pem")["Location"]
+    asks = client.get(page)
+    assert "1 host would be judged otherwise" in text(asks)
+    assert f"/hosts/{foreign.attester}/" in asks.content.decode()
+    assert verdict(foreign) == "untrusted"
+    client.post(page, {"makers": ["swtpm"], **SURE})
+    assert verdict(foreign) == "trusted"
+
+
+def test_an_import_promises_nothing_of_a_maker_that_is_off(
+    fabric: Portal, healthy: Machine, foreign: Machine, approver: User, browse: Browse
+) -> None:
+    foreign.ek_certificate = foreign.tpm.ek_certificate()
+    fabric.enrol(foreign)
+    maker = service.endorsers(service.attester(UUID(healthy.attester)))[0].vendor
+    service.switch_maker(maker.pk, enabled=False, by=approver, reason=REASON, now=now())
+    pems = b"".join(each.public_bytes(Encoding.PEM) for each in foreign.maker.authorities())
+    client = browse(approver)
+    page = look(client, pems, "foreign.pem")["Location"]
+    assert "No host that is here would be judged otherwise" in text(client.get(page))
+    client.post(page, {"makers": ["swtpm"], **SURE})
+    assert verdict(foreign) == "untrusted"
 
 
 # What is there.
