@@ -191,6 +191,8 @@ def authorities_of(vendor: Vendor) -> set[str]:
 def hosts_touched(fingerprints: Collection[str]) -> list[Attester]:
     """Return the hosts whose EK certificates may be judged otherwise when these authorities count otherwise."""
     hosts = Attester.objects.filter(state__in=ALIVE, ek_certificate__isnull=False)
+    if not fingerprints:
+        hosts = hosts.exclude(ek_verdict=Attester.Endorsement.TRUSTED)
     return [host for host in hosts if host.ek_verdict != Attester.Endorsement.TRUSTED or rests_on(host, fingerprints)]
 
 

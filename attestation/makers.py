@@ -144,9 +144,9 @@ def authority(fingerprint: str) -> EndorsementAuthority:
     return found
 
 
-def hosts_per_authority() -> Counter[str]:
-    """Return how many hosts have a verified chain through each authority."""
-    return Counter(fingerprint for chain in _chains() for fingerprint in chain)
+def hosts_per_authority(hosts: Iterable[Attester]) -> Counter[str]:
+    """Return how many of these hosts have a verified chain through each authority."""
+    return Counter(fingerprint for host in hosts for fingerprint in host.endorsement.get("chain", ()))
 
 
 def hosts_resting_on(fingerprints: Collection[str]) -> list[Attester]:

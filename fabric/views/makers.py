@@ -43,7 +43,7 @@ def maker(request: HttpRequest, vendor_id: int) -> HttpResponse:
     resting = attestation.hosts_of_maker(found)
     exceptions = attestation.exceptions_of(found, resting)
     shown = Paginator(attestation.maker_authorities(found, query=query), PER_PAGE).get_page(request.GET.get("page"))
-    hosts = attestation.hosts_per_authority()
+    hosts = attestation.hosts_per_authority(resting)
     context = {
         "maker": found,
         "query": query,
