@@ -6,7 +6,6 @@ Everything here can be made again from the database, and is when it is not there
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from hashlib import sha256
 from threading import Lock
 from typing import Generic, TypeVar
@@ -14,12 +13,10 @@ from typing import Generic, TypeVar
 from attestation.core.claims import BANK, IMA_PCR, Boot, read_boot, read_ima
 from attestation.core.ima import START, ImaPosition, ImaReplay
 from attestation.core.runtime import KnownLines, RuntimePolicy
-from attestation.core.tpm import TpmPublic, parse_public
 
 MOST_BOOTS = 512
 MOST_POLICIES = 8
 MOST_LINES = 200_000
-MOST_KEYS = 4096  # one for each host
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -56,12 +53,6 @@ def boot(digest: str, pcrs: Mapping[int, bytes], load: Callable[[], bytes]) -> B
     values = sha256(b"".join(bytes((pcr,)) + pcrs[pcr] for pcr in sorted(pcrs) if pcr != IMA_PCR)).digest()
     known = _boots.get((digest, values))
     return _boots.put((digest, values), read_boot(load(), pcrs)) if known is None else known
-
-
-@lru_cache(maxsize=MOST_KEYS)
-def public_key(public: bytes) -> TpmPublic:
-    """Return a TPM2B_PUBLIC as `parse_public` reads it: to check that a point lies on its curve takes longest."""
-    return parse_public(public)
 
 
 def known_lines(policy_id: str, policy: RuntimePolicy) -> KnownLines:

@@ -6,6 +6,7 @@ Clauses are of the TCG "Trusted Platform Module Library", part 2 (structures) an
 import hashlib
 from dataclasses import dataclass
 from enum import Enum, IntFlag
+from functools import lru_cache
 from typing import Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -29,6 +30,8 @@ ALG_ECDSA: Final = 0x0018
 ALG_ECDAA: Final = 0x001A
 ALG_ECC: Final = 0x0023
 ALG_CFB: Final = 0x0043
+
+MOST_KEYS: Final = 4096  # that are remembered as they were parsed
 
 TPM_GENERATED: Final = 0xFF544347
 ST_ATTEST_CERTIFY: Final = 0x8017
@@ -141,8 +144,12 @@ def digest(algorithm: int, data: bytes) -> bytes:
     return hashlib.new(HASHES[algorithm].name, data).digest()
 
 
+@lru_cache(maxsize=MOST_KEYS)
 def parse_public(data: bytes) -> TpmPublic:
-    """Parse a TPM2B_PUBLIC (part 2, 12.2.5) that holds an RSA key of at least 2048 bits or a P-256 or P-384 key."""
+    """Parse a TPM2B_PUBLIC (part 2, 12.2.5) that holds an RSA key of at least 2048 bits or a P-256 or P-384 key.
+
+    A host's keys are the same at each attestation of a boot, and to see that a point lies on its curve takes a while.
+    """
     outer = Reader(data, what="TPM2B_PUBLIC")
     area = outer.take(outer.u16())
     outer.finish()

@@ -6,8 +6,7 @@ from typing import ClassVar
 from django.db import models
 from django.db.models import Q
 
-from attestation.core.tpm import TpmPublic
-from attestation.memory import public_key
+from attestation.core.tpm import TpmPublic, parse_public
 
 DEFAULT_GROUP = "default"
 
@@ -136,7 +135,7 @@ class Attester(models.Model):
         return ExpectedHost.objects.filter(pk=self.ek_fingerprint).first()
 
     def ak(self) -> TpmPublic:
-        return public_key(bytes(self.ak_public))
+        return parse_public(bytes(self.ak_public))
 
     @property
     def standing(self) -> str:
