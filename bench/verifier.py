@@ -77,7 +77,8 @@ def appraised(subject: Subject, logs: Logs, known: KnownLines) -> Claims:
 
 
 def first_sight(subject: Subject) -> None:
-    """Nothing of this host was seen: the log is read anew, and no line of the list is known."""
+    """Nothing of this host was seen: its keys and its log are read anew, and no line of the list is known."""
+    parse_public.cache_clear()
     assert subject.policy.runtime is not None
     known = KnownLines(subject.policy.runtime, BANK, memory.MOST_LINES)
     _ = subject.digest  # which the log is kept under
@@ -94,6 +95,7 @@ def new_process(subject: Subject) -> None:
 
 def among_others(subject: Subject) -> None:
     """Another host sent the same log and measured the same files: all of it travels, and is found to be known."""
+    parse_public.cache_clear()
     appraised(subject, remembered(subject, subject.ima, START), subject.known)
 
 
@@ -171,10 +173,11 @@ def steps(subject: Subject) -> dict[str, Callable[[], object]]:
     assert listed is not None
     signed = evidence.transport_public, evidence.transport_certify, evidence.transport_signature
     return {
-        "  attestation key parsed": lambda: parse_public(subject.ak),
+        "  attestation key parsed": lambda: parse_public.__wrapped__(subject.ak),
         "  quote verified": lambda: verify_quote(
             evidence.quote, evidence.signature, ak=ak, nonce=nonce, selection=(BANK, QUOTED_PCRS), pcr_values=pcrs
         ),
+        "  transport key parsed": lambda: parse_public.__wrapped__(evidence.transport_public),
         "  transport key verified": lambda: verify_transport_key(*signed, ak=ak, nonce=nonce, pcrs=pcrs),
         "  log hashed": lambda: subject.digest,
         "  log parsed": lambda: parse_event_log(subject.sample.log),
