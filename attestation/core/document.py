@@ -153,7 +153,10 @@ def _parsed_moment(value: Any) -> datetime | None:
         raise ParseError("A moment is not in ISO 8601 form.") from None
     if moment.tzinfo is None:
         raise ParseError("A moment names no time zone.")
-    return moment
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ParseError("A moment is outside the calendar.") from None
 
 
 def _each(within: Mapping[str, Any], name: str, read: Callable[[Any], Item]) -> tuple[Item, ...]:
@@ -235,8 +238,13 @@ def _list_changes(what: str, before: Sequence[str], after: Sequence[str]) -> Ite
 
 
 def _window(entry: BaselineEntry) -> str:
-    begun = "" if entry.accepted_from is None else f" from {entry.accepted_from:%Y-%m-%d %H:%M} UTC"
-    return begun + ("" if entry.accepted_until is None else f" until {entry.accepted_until:%Y-%m-%d %H:%M} UTC")
+    begun = "" if entry.accepted_from is None else f" from {_said(entry.accepted_from)}"
+    return begun + ("" if entry.accepted_until is None else f" until {_said(entry.accepted_until)}")
+
+
+def _said(moment: datetime) -> str:
+    """Say a moment in UTC: one sentence for everybody who reads it, wherever whoever wrote it was."""
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _exception_words(each: PolicyException) -> str:
@@ -244,4 +252,4 @@ def _exception_words(each: PolicyException) -> str:
     scope = f"{len(each.hosts)} {'host' if len(each.hosts) == 1 else 'hosts'}" if each.hosts else "the whole group"
     pcrs = f", PCRs {', '.join(map(str, sorted(each.pcrs)))}" if each.pcrs else ""
     what = "failing or unproven" if each.accepts_fail else "unproven"
-    return f"“{title}”{pcrs} may be {what} on {scope} until {each.until:%Y-%m-%d %H:%M}; {each.owner} answers for it."
+    return f"“{title}”{pcrs} may be {what} on {scope} until {_said(each.until)}; {each.owner} answers for it."

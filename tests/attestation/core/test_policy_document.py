@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from attestation.core.document import BaselineEntry, PolicyDocument, parse_document, to_json
+from attestation.core.document import BaselineEntry, PolicyDocument, changes_in_words, parse_document, to_json
 from attestation.core.policy import PolicyException
 from attestation.errors import ParseError
 
@@ -33,6 +33,16 @@ def test_moments_are_written_in_utc_whatever_zone_they_were_said_in() -> None:
     assert parse_document(written).exceptions[0].until == datetime(2026, 7, 1, 10, tzinfo=UTC)
 
 
+def test_sentences_say_moments_in_utc_whatever_zone_they_were_said_in() -> None:
+    """12:00 in Berlin is 10:00 UTC, and whoever reads `12:00 UTC` would trust a host two hours too long."""
+    added = changes_in_words(PolicyDocument(), DOCUMENT, str.upper)
+    assert "Baseline A is accepted from 2026-07-01 10:00 UTC until 2026-07-04 10:00 UTC." in added
+    assert sum("until 2026-07-01 10:00 UTC; ada answers for it." in each for each in added) == 2
+    moved = PolicyDocument(baselines=(BaselineEntry("a"),))
+    assert "until 2026-07-04 10:00 UTC" in " ".join(changes_in_words(moved, DOCUMENT, str.upper))
+    assert not any("12:00" in each for each in added)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -43,6 +53,7 @@ def test_moments_are_written_in_utc_whatever_zone_they_were_said_in() -> None:
         {"baselines": [{"id": "a", "until": "2026-07-01T10:00:00"}]},
         {"baselines": [{"id": "a", "from": "2026-07-02T00:00:00Z", "until": "2026-07-01T00:00:00Z"}]},
         {"baselines": [{"id": "a", "from": 3}]},
+        {"baselines": [{"id": "a", "from": "0001-01-01T00:00:00+14:00"}]},
         {"exceptions": [{"check": "secure_boot", "owner": "ada", "reason": "why"}]},
         {"exceptions": [{"check": "baseline", "until": "2026-07-01T00:00:00Z", "owner": "ada", "reason": "why"}]},
         {"exceptions": [{"check": "secure_boot", "until": "2026-07-01T00:00:00Z", "owner": "", "reason": "why"}]},
