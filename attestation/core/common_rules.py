@@ -94,11 +94,17 @@ def boot_log(proved: Proved) -> Answer:
 
 
 def counters(proved: Proved) -> Answer:
-    """TPM 2.0 Library, part 1, "Reset Count": it only grows; so does Windows' boot counter."""
+    """TPM 2.0 Library, part 1, "Reset Count": it only grows; so do restarts between two resets, and Windows' counter.
+
+    The TPM's clock is not compared: answers to two challenges may overtake each other on their way.
+    """
     before, clock = proved.before, proved.clock
     count = proved.fact("boot_count")
     if before.reset_count is not None and clock.reset_count < before.reset_count:
         return failed(f"The TPM's reset counter went back from {before.reset_count} to {clock.reset_count}.")
+    if clock.reset_count == before.reset_count and clock.restart_count < (before.restart_count or 0):
+        told = f"The TPM's restart counter went back from {before.restart_count} to {clock.restart_count}"
+        return failed(f"{told}, and the TPM was not reset in between.")
     if before.boot_count is not None and count is not None and int(str(count.value)) < before.boot_count:
         return failed(f"Windows' boot counter went back from {before.boot_count} to {count.value}.", count)
     return passed("No counter went back since this host's attestation before.", count)

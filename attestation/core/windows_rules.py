@@ -10,10 +10,24 @@ from attestation.core.common_rules import all_of, firmware_debugger, is_false, i
 
 _ABSENT: Final = "The proved part of the Windows boot log does not say it."
 
+
+def _hypervisor_debugger(proved: Proved) -> Answer:
+    """The loader measures this setting only where it launches the hypervisor."""
+    debugger, hypervisor = proved.fact("hypervisor_debug"), proved.fact("hypervisor")
+    if debugger is not None and debugger.value is True:
+        return failed("The hypervisor's debugger was on.", debugger)
+    if debugger is not None:
+        return passed("The hypervisor had no debugger.", debugger)
+    if hypervisor is not None and hypervisor.value is False:
+        return passed("No hypervisor was launched.", hypervisor)
+    return unproven(_ABSENT)
+
+
 debuggers = all_of(
     firmware_debugger,
     is_false("boot_debugging", "The boot manager had no debugger.", "The boot manager's debugger was on.", _ABSENT),
     is_false("kernel_debug", "The kernel had no debugger.", "The kernel's debugger was on.", _ABSENT),
+    _hypervisor_debugger,
 )
 test_signing = all_of(
     is_false("test_signing", "Test-signed code was not allowed.", "Test-signed code was allowed.", _ABSENT),
