@@ -1,7 +1,8 @@
 """The catalogue of checks: every question that a policy may require an answer to, each with its rule per platform.
 
-The first fourteen are those of Microsoft's Host Guardian Service (its Hgs_* policies) and their counterparts for Linux;
-the others ask what HGS cannot. `baseline` is asked by `attestation.core.baselines` and can never be off.
+The first thirteen are those of Microsoft's Host Guardian Service (its Hgs_* policies) and their counterparts for Linux;
+its fourteenth, Hgs_SecureBootSettings, is part of `baseline`, which `attestation.core.baselines` asks and which can
+never be off. The others ask what HGS cannot.
 """
 
 from collections.abc import Mapping

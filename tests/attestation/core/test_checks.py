@@ -1,10 +1,14 @@
 """Every check says pass, fail or unproven, and says it from proved facts only."""
 
+import inspect
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from attestation.core import baselines
+from attestation.core.baselines import AREAS
 from attestation.core.check import Answer, CodePolicy, Counters, Parameters, Proved, RuntimeOutcome, Verdict
 from attestation.core.checks import BASELINE, CHECKS, DEFAULT
 from attestation.core.claims import BANK, read_boot
@@ -161,6 +165,8 @@ GOOD_WINDOWS: dict[str, FactValue] = {
     "kernel_debug": False,
     "test_signing": False,
     "flight_signing": False,
+    "hypervisor": True,
+    "hypervisor_debug": False,
     "safe_mode": False,
     "winpe": False,
     "cold_boot": True,
@@ -208,6 +214,10 @@ def test_a_strict_windows_host_passes(code: str) -> None:
         ("debug_mode", {"boot_debugging": True}, FAIL),
         ("debug_mode", {"kernel_debug": True}, FAIL),
         ("debug_mode", {"kernel_debug": None}, UNPROVEN),
+        ("debug_mode", {"hypervisor_debug": True}, FAIL),
+        ("debug_mode", {"hypervisor_debug": None}, UNPROVEN),
+        ("debug_mode", {"hypervisor_debug": None, "hypervisor": None}, UNPROVEN),
+        ("debug_mode", {"hypervisor_debug": None, "hypervisor": False}, PASS),
         ("full_boot", {"cold_boot": False}, FAIL),
         ("full_boot", {"cold_boot": None}, UNPROVEN),
         ("virtual_secure_mode", {"vsm": False}, FAIL),
@@ -296,6 +306,9 @@ def test_a_firmware_that_switched_dma_protection_off_fails(platform: str) -> Non
         (CLOCK, Counters(reset_count=5, boot_count=9), PASS),
         (CLOCK, Counters(reset_count=6), FAIL),
         (CLOCK, Counters(boot_count=11), FAIL),
+        (Clock(1000, 5, 1, safe=True), Counters(reset_count=5, restart_count=2), FAIL),
+        (Clock(1000, 5, 2, safe=True), Counters(reset_count=5, restart_count=2), PASS),
+        (Clock(1000, 6, 0, safe=True), Counters(reset_count=5, restart_count=2), PASS),
     ],
 )
 def test_counters_never_go_back(clock: Clock, before: Counters, verdict: Verdict) -> None:
@@ -374,9 +387,63 @@ def test_every_check_has_a_word_of_hgs_sentences_and_a_page(code: str) -> None:
     assert f"`{code}`" in page
 
 
+# Microsoft's policies of the Host Guardian Service: the check that asks the same, and HGS's word for its failure.
+HGS = {
+    "Hgs_SecureBootEnabled": ("secure_boot", "SecureBoot"),
+    "Hgs_SecureBootSettings": (BASELINE, "SecureBootSettings"),
+    "Hgs_UefiDebugDisabled": ("debug_mode", "DebugMode"),
+    "Hgs_CiPolicy": ("code_integrity_policy", "CodeIntegrityPolicy"),
+    "Hgs_FullBoot": ("full_boot", "FullBoot"),
+    "Hgs_VsmIdkPresent": ("virtual_secure_mode", "VirtualSecureMode"),
+    "Hgs_IommuEnabled": ("iommu", "Iommu"),
+    "Hgs_BitLockerEnabled": ("encrypted_system", "BitLocker"),
+    "Hgs_PageFileEncryptionEnabled": ("pagefile_encryption", "PagefileEncryption"),
+    "Hgs_HypervisorEnforcedCiPolicy": ("kernel_code_integrity", "HypervisorEnforcedCodeIntegrityPolicy"),
+    "Hgs_NoHibernation": ("no_hibernation", "HibernationEnabled"),
+    "Hgs_NoDumps": ("no_dumps", "DumpsEnabled"),
+    "Hgs_DumpEncryption": ("dump_encryption", "DumpEncryption"),
+    "Hgs_DumpEncryptionKey": ("dump_encryption_key", "DumpEncryptionKey"),
+}
+
+
+@pytest.mark.parametrize("policy", HGS)
+def test_what_hgs_asks_is_asked_of_both_platforms_and_failed_in_its_word(policy: str) -> None:
+    code, substatus = HGS[policy]
+    page = (PAGES / f"{code}.md").read_text(encoding="utf-8")
+    assert re.search(rf"HGS policy: {policy}\b", page)
+    assert f"`{substatus}`" in page
+    if code == BASELINE:
+        assert AREAS[7].substatus == substatus
+    else:
+        check = CHECKS[code]
+        assert (check.substatus, check.windows is not None, check.linux is not None) == (substatus, True, True)
+
+
+def test_the_table_of_checks_is_the_catalogue() -> None:
+    rows = [
+        f"| [{check.title}]({code}.md) | `{code}` | `{check.substatus}` | {'yes' if check.windows else ''} "
+        f"| {'yes' if check.linux else ''} | {'yes' if check.default else ''} |"
+        for code, check in CHECKS.items()
+    ]
+    lines = (PAGES / "README.md").read_text(encoding="utf-8").splitlines()
+    assert [" ".join(line.split()) for line in lines if line.startswith("| [")] == [
+        " ".join(row.split()) for row in rows
+    ]
+    assert {page.stem for page in PAGES.glob("*.md")} == CHECKS.keys() | {BASELINE, "README"}
+
+
 def test_the_baseline_is_no_check_that_could_be_off() -> None:
     assert BASELINE not in CHECKS
     assert CHECKS.keys() >= DEFAULT
+
+
+def test_the_page_about_baselines_names_every_finding_and_word_of_theirs() -> None:
+    page = (PAGES / f"{BASELINE}.md").read_text(encoding="utf-8")
+    source = inspect.getsource(baselines)
+    codes = set(re.findall(r'(?:code=|Finding\(\s*)"([a-z_]+)"', source))
+    assert len(codes) > 5
+    assert all(f"`{code}`" in page for code in codes)
+    assert all(f"`{area.substatus}`" in page for area in AREAS.values())
 
 
 def test_a_captured_boot_answers_from_its_own_log() -> None:
