@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from attestation.core.eventlog import parse_event_log
 from attestation.core.facts import Fact, read_facts
 from attestation.core.replay import VerifiedEvent, events_behind
-from attestation.core.uefi import IMAGE_SECURITY, SHIM
+from attestation.core.uefi import IMAGE_SECURITY, SHIM, parse_variable
+from attestation.core.windows import windows_facts
 from tests.attestation.core.test_sipa import sipa
 from tests.attestation.core.test_uefi import variable
 from tests.boot_logs import CAPTURES, boot, record, spec_id
@@ -193,6 +194,22 @@ def test_debug_mode_is_told_by_its_digest() -> None:
     assert value("uefi_debug_mode", ON) is None
 
 
+DEBIAN = "1.2.840.113549.1.9.1=debian-devel@lists.debian.org,CN=Debian UEFI Secure Boot (PK/KEK key),O=Debian"
+MICROSOFT = "CN=Microsoft {},O=Microsoft Corporation,L=Redmond,ST=Washington,C=US"
+UEFI_CA = MICROSOFT.format("Corporation UEFI CA 2011")
+
+
+def test_the_keys_of_secure_boot_are_named_by_their_certificates() -> None:
+    captured = boot("secureboot-on").events
+    found = read_facts(captured, bank="sha256")
+    assert found["platform_key"] == Fact((DEBIAN,), 7, 4)
+    assert found["key_exchange_keys"] == Fact((DEBIAN, MICROSOFT.format("Corporation KEK CA 2011")), 7, 5)
+    assert found["db"] == Fact((MICROSOFT.format("Windows Production PCA 2011"), UEFI_CA), 7, 6)
+    dbx = parse_variable(captured[7].data or b"").value
+    assert found["dbx_sha256"] == Fact(hashlib.sha256(dbx).hexdigest(), 7, 7)
+    assert found["boot_authorities"] == Fact((UEFI_CA,), 7, 21)
+
+
 @pytest.mark.parametrize("name", ["db", "dbx"])
 def test_a_malformed_signature_list_is_no_answer(name: str) -> None:
     data = variable(name, b"\1" * 40, guid=IMAGE_SECURITY.bytes_le)
@@ -317,6 +334,76 @@ def test_two_different_values_are_none(name: str, kind: int) -> None:
     assert value(name, windows(flag(kind, 2, size=4), flag(kind, 2, size=4))) == expected
     assert value(name, windows(flag(kind, 2, size=4), flag(kind, 3, size=4))) is None
     assert value(name, windows(sipa(kind, b""))) is None
+
+
+# wbcl.h: number of a record, its content, and what it says. Numbers are written out here, and not imported.
+MEASURED: dict[str, tuple[int, bytes, object]] = {
+    "application_svn": (0x00020009, b"\2\0\0\0", 2),
+    "boot_count": (0x00020002, b"\7" + bytes(7), 7),
+    "boot_debugging": (0x00040001, b"\1", True),
+    "code_integrity": (0x00050002, b"\1", True),
+    "code_integrity_signers": (0x00050031, b"x", (hashlib.sha256(b"x").hexdigest(),)),
+    "code_integrity_update_signers": (0x00050032, b"x", (hashlib.sha256(b"x").hexdigest(),)),
+    "cold_boot": (0x00020003, b"\1\0\0\0", True),
+    "counter_id": (0x00020007, b"\5" + bytes(7), 5),
+    "dep": (0x00050004, b"\3" + bytes(7), True),
+    "dep_policy": (0x00050004, b"\3" + bytes(7), "AlwaysOn"),
+    "dma_protection": (0x00050030, b"\1", True),
+    "driver_load_policy": (0x0005000E, b"\3\0\0\0", 3),
+    "drtm_smm_level": (0x000C0002, b"\2\0\0\0", 2),
+    "dump_encryption": (0x00050026, b"\1", True),
+    "dump_encryption_key": (0x00050027, b"\xab" * 32, "ab" * 32),
+    "dump_uses_ame_root": (0x000A0009, b"\1", True),
+    "dumps_disabled": (0x00050025, b"\1", True),
+    "event_counter": (0x00020006, b"\6" + bytes(7), 6),
+    "flight_signing": (0x00050021, b"\1", True),
+    "hibernation_disabled": (0x00050024, b"\1", True),
+    "hypervisor": (0x0005000A, b"\1" + bytes(7), True),
+    "hypervisor_debug": (0x0005000D, b"\1", True),
+    "hypervisor_iommu_policy": (0x0005000C, b"\2" + bytes(7), 2),
+    "hypervisor_mmio_nx": (0x00050010, b"\1" + bytes(7), True),
+    "hypervisor_msr_filter": (0x00050011, b"\1" + bytes(7), True),
+    "hypervisor_path": (0x0005000B, "\\hvix64.exe\0".encode("utf-16-le"), "\\hvix64.exe"),
+    "identity_key": (0x00050020, b"x", hashlib.sha256(b"x").hexdigest()),
+    "identity_keys_made": (0x0002000C, bytes(4), True),
+    "identity_signing_key": (0x00050023, b"x", hashlib.sha256(b"x").hexdigest()),
+    "iommu_required": (0x000A0003, b"\1", True),
+    "kernel_debug": (0x00050001, b"\1", True),
+    "lsa_iso_config": (0x00050028, b"\1\0\0\0", 1),
+    "memory_overwrite_request": (0x0002000B, bytes(4), True),
+    "pagefile_encryption": (0x00050022, b"\1", True),
+    "safe_mode": (0x00050005, b"\1", True),
+    "smt_status": (0x00050014, b"\1" + bytes(7), 1),
+    "svn_chain_intact": (0x0002000A, bytes(4), True),
+    "system_root": (0x00050009, "\\Windows\0".encode("utf-16-le"), "\\Windows"),
+    "test_signing": (0x00050003, b"\1", True),
+    "vbs_boot_chain_required": (0x000A0008, b"\1", True),
+    "vbs_mandatory": (0x000A0006, b"\1", True),
+    "vbs_mmio_nx_required": (0x000A0004, b"\1", True),
+    "vbs_msr_filter_required": (0x000A0005, b"\1", True),
+    "vbs_no_secrets": (0x000A000A, b"\1", True),
+    "vbs_secure_boot_required": (0x000A0002, b"\1", True),
+    "vbs_vsm_required": (0x000A0001, b"\1", True),
+    "winpe": (0x00050006, b"\1", True),
+}
+# What is made of several records has tests of its own.
+COMPOSED = {
+    *("authority_keys", "bitlocker_unlocks", "boot_failures", "code_integrity_policies", "elam", "hvci"),
+    *("revocation_lists", "secure_boot_policies", "unvalidated_modules", "vsm"),
+}
+
+
+def test_every_fact_of_windows_is_tested_by_its_number() -> None:
+    assert windows_facts((), bank="sha256").keys() == MEASURED.keys() | COMPOSED
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_a_record_of_windows_says_one_thing(name: str) -> None:
+    kind, content, expected = MEASURED[name]
+    found = windows_facts(events(windows(sipa(kind, content))), bank="sha256")
+    said = {each: fact[0] for each, fact in found.items() if fact is not None and each != "boot_failures"}
+    assert said[name] == expected
+    assert said.keys() - {name} <= {"dep", "dep_policy"}
 
 
 def module(path: str, *, validated: int) -> bytes:
