@@ -1,6 +1,12 @@
-"""What `guardhouse inspect` prints: the same reading as fields for JSON, and as a table for people."""
+"""What `guardhouse inspect` prints: the same reading as fields for JSON, and as a table for people.
+
+Tables fit the terminal, whose width COLUMNS may say; what goes into a file or another program is as wide as it is.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
+from shutil import get_terminal_size
+from textwrap import wrap
 from typing import Any
 
 from attestation.core.boot import FactValue
@@ -8,8 +14,10 @@ from attestation.core.inspection import LogReport
 from attestation.core.oddities import Oddity
 from attestation.core.words import describe, printable
 
-_SHOWN = 100
+_SHOWN = 128  # a SHA-512 digest is whole
 _SHOWN_DIGEST = 16
+_GAP = "  "
+_NARROWEST = 10
 
 
 def log_fields(report: LogReport) -> dict[str, Any]:
@@ -61,7 +69,7 @@ def log_table(report: LogReport) -> str:
     proved = {name: fact for name, fact in report.facts.items() if fact is not None}
     rows = ((name, _words(fact.value), str(fact.pcr), str(fact.event + headers)) for name, fact in proved.items())
     parts.append(_table(("fact", "value", "PCR", "event"), rows))
-    parts.append("Unproven: " + ", ".join(name for name in report.facts if name not in proved))
+    parts.append(_lines("Unproven: " + ", ".join(name for name in report.facts if name not in proved)))
     oddities = (warning_fields(oddity, headers=headers) for oddity in report.oddities)
     parts.append(warnings_table(oddities) or "No warnings.")
     return "\n\n".join(filter(None, parts))
@@ -93,13 +101,43 @@ def _words(value: FactValue | object) -> str:
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Columns as wide as their words; what came from the file is made printable, and long words are cut."""
+    """Columns as wide as their words, or as the terminal lets them be; what came from the file is made printable."""
     cells = [heads, *([_cell(word) for word in row] for row in rows)]
     if len(cells) == 1:
         return ""
-    widths = [max(len(row[at]) for row in cells) for at in range(len(heads))]
-    lines = ["  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in cells]
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+    widths = _fitted([max(len(row[at]) for row in cells) for at in range(len(heads))], _terminal())
+    head, *body = (line for row in cells for line in _row(row, widths))
+    return "\n".join([head, _GAP.join("-" * width for width in widths), *body])
+
+
+def _terminal() -> int:
+    """How wide the terminal is; 0 when there is none."""
+    return get_terminal_size((0, 0)).columns
+
+
+def _fitted(widths: list[int], terminal: int) -> list[int]:
+    """Narrow the widest columns until a row fits."""
+    room = terminal - len(_GAP) * (len(widths) - 1)
+    most = max(widths)
+    while terminal and sum(widths) > room and most > _NARROWEST:
+        most -= 1
+        widths = [min(width, most) for width in widths]
+    return widths
+
+
+def _row(row: Sequence[str], widths: Sequence[int]) -> Iterable[str]:
+    """One row; words that their column has no room for go on below, so that nothing is lost."""
+    columns = (
+        [word] if len(word) <= width else wrap(word, width, break_on_hyphens=False)
+        for word, width in zip(row, widths, strict=True)
+    )
+    for words in zip_longest(*columns, fillvalue=""):
+        yield _GAP.join(word.ljust(width) for word, width in zip(words, widths, strict=True)).rstrip()
+
+
+def _lines(text: str) -> str:
+    terminal = _terminal()
+    return "\n".join(wrap(text, terminal, break_on_hyphens=False)) if terminal else text
 
 
 def _cell(word: str) -> str:

@@ -74,7 +74,7 @@ def parse_event_log(data: bytes) -> EventLog:
     with an EV_NO_ACTION record that is no Spec ID at all.
     """
     if len(data) > EVENT_LOG_LIMIT:
-        raise TooLarge(f"The event log has {len(data)} bytes; {EVENT_LOG_LIMIT} is the limit.")
+        raise TooLarge(f"The event log has {len(data)} bytes; the limit is reached at byte {EVENT_LOG_LIMIT}.")
     first, offset = _sha1_record(data, 0)
     if first.untrusted_type == EV_NO_ACTION and first.untrusted_data.startswith(_SPEC_ID_AGILE):
         _check_no_action(first, 0)

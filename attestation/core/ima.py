@@ -96,7 +96,7 @@ def replay_ima(data: bytes, *, quoted: bytes, bank: str) -> ImaList:
     The mark of a violation needs no trust: the wrong reading does not lead to the quoted value.
     """
     if len(data) > IMA_LIMIT:
-        raise TooLarge(f"The IMA list has {len(data)} bytes; {IMA_LIMIT} is the limit.")
+        raise TooLarge(f"The IMA list has {len(data)} bytes; the limit is reached at byte {IMA_LIMIT}.")
     _, value, violation = _bank(bank, Extension.REHASHED)
     extend = getattr(hashlib, bank)
     entries = violations = 0
@@ -127,7 +127,7 @@ def replay_list(
     says needs no trust here: a wrong digest does not lead to the quoted value.
     """
     if len(data) > IMA_LIMIT:
-        raise TooLarge(f"The IMA list has {len(data)} bytes; {IMA_LIMIT} is the limit.")
+        raise TooLarge(f"The IMA list has {len(data)} bytes; the limit is reached at byte {IMA_LIMIT}.")
     digest_of, blank, violation = _bank(bank, extension)
     extend = getattr(hashlib, bank)
     value = _value_at(after, bank, blank)
@@ -191,7 +191,7 @@ def ima_records(data: bytes) -> Iterator[Record]:
     the next one; where that does not fit, the record is read with care.
     """
     if len(data) > IMA_LIMIT:
-        raise TooLarge(f"The IMA list has {len(data)} bytes; {IMA_LIMIT} is the limit.")
+        raise TooLarge(f"The IMA list has {len(data)} bytes; the limit is reached at byte {IMA_LIMIT}.")
     offset, end = 0, len(data)
     listed_size = _listed_size(data) if data else 0
     head = 4 + listed_size

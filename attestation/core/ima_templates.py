@@ -187,7 +187,7 @@ def binary_from_text(data: bytes) -> bytes:
     binary form is the one to send.
     """
     if len(data) > IMA_LIMIT:
-        raise TooLarge(f"The IMA list has {len(data)} bytes; {IMA_LIMIT} is the limit.")
+        raise TooLarge(f"The IMA list has {len(data)} bytes; the limit is reached at byte {IMA_LIMIT}.")
     parts, offset = [], 0
     for text in data.split(b"\n"):
         if text:

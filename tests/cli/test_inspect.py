@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from attestation.core.eventlog import EVENT_LOG_LIMIT
 from cli.main import main
 from tests.boot_logs import CAPTURES, COLLECTION, record, spec_id
+from tests.ima_lists import legacy, ng, pcr_10, sig, violated
 from tests.test_independence import start
 from tests.tpm_forge import certification, quote, sized
 
@@ -26,8 +30,8 @@ LOG, IMA, PCRS = BOOT / "eventlog.bin", BOOT / "ima.bin", BOOT / "pcrs.txt"
 PLAIN = "import cli.main; cli.main.main(['inspect', 'eventlog', '--json', {path!r}])"
 
 
-def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(main, ["inspect", *map(str, arguments)])
+def run(*arguments: str | Path, columns: int = 400) -> Result:
+    return CliRunner(env={"COLUMNS": str(columns)}).invoke(main, ["inspect", *map(str, arguments)])
 
 
 def read(*arguments: str | Path) -> dict[str, Any]:
@@ -67,6 +71,70 @@ def test_a_log_is_shown_with_what_it_proves() -> None:
     assert "UEFI variable SecureBoot         on" in result.output
     assert "kernel_command_line" in result.output
     assert "No warnings." in result.output
+
+
+FITTED = {
+    "a boot": ("eventlog", LOG.read_bytes()),
+    "a log with warnings": ("eventlog", spec_id() + record(0, 4, bytes(4)) + record(12, 6, b"x" * 200)),
+    "an IMA list": ("ima", IMA.read_bytes()),
+    "a quote": ("quote", quote(b"nonce", bytes(32), (0, 1))),
+}
+
+
+@pytest.mark.parametrize("columns", [80, 140])
+@pytest.mark.parametrize("case", FITTED.values(), ids=FITTED)
+def test_a_table_fits_the_terminal_and_loses_nothing(case: tuple[str, bytes], columns: int, written: Path) -> None:
+    command, data = case
+    written.write_bytes(data)
+    wide, fitted = run(command, written), run(command, written, columns=columns)
+    assert (wide.exit_code, fitted.exit_code) == (0, 0)
+    assert max(map(len, fitted.output.splitlines())) <= columns
+    assert signs(fitted.output) == signs(wide.output)
+
+
+def signs(table: str) -> Counter[str]:
+    """How often each sign stands in a table, its rules and blanks left out."""
+    return Counter("".join(table.split()).replace("-", ""))
+
+
+def test_a_terminal_that_is_too_narrow_is_written_past() -> None:
+    assert run("eventlog", LOG, columns=20).exit_code == 0
+
+
+def test_a_table_for_another_program_has_one_line_for_each_event() -> None:
+    code = f"import cli.main; cli.main.main(['inspect', 'eventlog', {str(LOG)!r}])"
+    plain = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True, env=plain)
+    assert max(map(len, done.stdout.splitlines())) > 140
+    assert re.search(r"(?m)^40 +8 +80b240ee827c7924 +yes +Kernel command line +/boot/vmlinuz console=", done.stdout)
+
+
+def test_the_longest_digest_is_shown_whole() -> None:
+    assert read("ima", IMA)["banks"]["sha512"]["10"] in run("ima", IMA).output
+
+
+def test_an_ima_list_is_answered_with_just_the_fields_that_are_documented() -> None:
+    assert list(read("ima", IMA)) == ["entries", "violations", "templates", "banks", "warnings"]
+
+
+def test_a_list_in_text_is_answered_as_the_one_in_bytes() -> None:
+    assert read("ima", IMA.with_suffix(".txt")) == read("ima", IMA)
+
+
+def test_violations_and_templates_are_counted(written: Path) -> None:
+    written.write_bytes(ng(b"/a") + violated(ng(b"/b")) + sig(b"/c") + legacy(b"/d", bytes(20)))
+    found = read("ima", written)
+    assert (found["entries"], found["violations"]) == (4, 1)
+    assert found["templates"] == {"ima-ng": 2, "ima-sig": 1, "ima": 1}
+    assert found["banks"]["sha256"]["10"] == pcr_10(written.read_bytes()).hex()
+
+
+@pytest.mark.parametrize("command", ["eventlog", "ima", "quote", "ek"])
+def test_a_file_that_is_not_there_and_a_folder_end_with_2(command: str, tmp_path: Path) -> None:
+    for path in (tmp_path / "nothing", tmp_path):
+        result = run(command, path, "--json")
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert str(path) in result.stderr
 
 
 def test_other_pcr_values_are_warned_about_and_prove_nothing() -> None:
@@ -160,6 +228,7 @@ MALFORMED = {
     "a certification in place of a quote": ("quote", certification(b"nonce", bytes(34))),
     "a quote that is cut": ("quote", quote(b"nonce", bytes(32), (0,))[:-1]),
     "no quote": ("quote", b""),
+    "a log above the limit": ("eventlog", bytes(EVENT_LOG_LIMIT + 1)),
     "no certificate": ("ek", b"text"),
     "an empty certificate": ("ek", b""),
     "a PEM of nothing": ("ek", b"-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----"),
