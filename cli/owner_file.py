@@ -38,12 +38,12 @@ def write_owner(path: Path, keys: GuardianKeys, passphrase: str) -> None:
 
 def read_card(path: Path) -> Guardian:
     """Return whose file this says it is; no passphrase is needed and nothing is proved."""
-    return parse_card(_fields(path)["owner"])
+    return parse_card(parse_owner_file(path.read_bytes())["owner"])
 
 
 def read_owner(path: Path, passphrase: str) -> GuardianKeys:
     """Return the owner's keys, which must be those of the card beside them."""
-    fields = _fields(path)
+    fields = parse_owner_file(path.read_bytes())
     card = parse_card(fields["owner"])
     if not isinstance(fields["keys"], str):
         raise MalformedDocument("The owner's key file holds no keys.")
@@ -60,9 +60,10 @@ def read_owner(path: Path, passphrase: str) -> GuardianKeys:
     return keys
 
 
-def _fields(path: Path) -> jose.Json:
+def parse_owner_file(content: bytes) -> jose.Json:
+    """The members of the file: whose it is in the open, and the keys that only the passphrase opens."""
     return jose.members(
-        jose.read_json(path.read_bytes(), limit=_LIMIT), {"version", "owner", "keys"}, what="The owner's key file"
+        jose.read_json(content, limit=_LIMIT), {"version", "owner", "keys"}, what="The owner's key file"
     )
 
 

@@ -27,7 +27,7 @@ def open_jwe(token: str, unwrap: Callable[[bytes], bytes]) -> bytes:
         header, wrapped, iv, ciphertext, tag = token.split(".")
         parts = [from_b64u(part) for part in (header, wrapped, iv, ciphertext, tag)]
         algorithms = json.loads(parts[0])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise NotOpened("A key from the portal is not a compact JWE.") from error
     if not isinstance(algorithms, dict) or {k: v for k, v in algorithms.items() if k in ("alg", "enc")} != _HEADER:
         raise NotOpened("A key from the portal uses other algorithms than RSA-OAEP-256 and A256GCM.")

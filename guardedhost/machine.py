@@ -4,16 +4,18 @@ The description is written by the tenant and kept by the hoster, so nothing in i
 comes with the released keys.
 """
 
-import json
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from guardedhost.errors import VmFailure
+from kps.core import jose
 from kps.core.bundle import VM_FILE, VmDescription, parse_vm
 from kps.core.protector import ENCRYPTION_SUPPORTED, SHIELDED
 from kps.errors import MalformedDocument
+
+_DESCRIPTION_LIMIT: Final = 4 * 1024
 
 
 class Firmware(StrEnum):
@@ -80,17 +82,23 @@ class Hypervisor(Protocol):
 
 
 def read_machine(folder: Path) -> Machine:
-    """The machine in a bundle. `firmware` is the hoster's own word; only an encryption-supported machine heeds it."""
+    """The machine in a bundle, or `VmFailure` that says why it is none."""
     folder = folder.resolve()
     if "," in str(folder):
         raise VmFailure(f"{folder}: swtpm cannot take a folder with a comma in its path.")
     try:
-        fields = json.loads((folder / VM_FILE).read_bytes())
-        if not isinstance(fields, dict):
-            raise ValueError("it is not an object")
-        firmware = Firmware(fields.pop("firmware", Firmware.SECURE_BOOT))
-        return Machine(folder, parse_vm(json.dumps(fields).encode()), firmware)
+        return Machine(folder, *parse_description((folder / VM_FILE).read_bytes()))
     except FileNotFoundError as error:
         raise VmFailure(f"{folder} is not a bundle: it has no {VM_FILE}.") from error
-    except (ValueError, MalformedDocument) as error:
+    except MalformedDocument as error:
         raise VmFailure(f"{folder / VM_FILE} does not describe a machine: {error}") from error
+
+
+def parse_description(content: bytes) -> tuple[VmDescription, Firmware]:
+    """What a bundle asks for. `firmware` is the hoster's own word; only an encryption-supported machine heeds it."""
+    fields = jose.read_json(content, limit=_DESCRIPTION_LIMIT)
+    try:
+        firmware = Firmware(fields.pop("firmware", Firmware.SECURE_BOOT))
+    except ValueError as error:
+        raise MalformedDocument("The firmware of this VM is not known here.") from error
+    return parse_vm(jose.canonical(fields)), firmware

@@ -19,6 +19,7 @@ from attestation.core.base64url import to_b64u
 from attestation.core.check import Parameters
 from attestation.core.document import BaselineEntry, PolicyDocument, to_json
 from attestation.core.policy import PolicyException
+from guardedhost.machine import Firmware
 from kps.core import jose
 from kps.core.bundle import VmDescription, VmState, build_state, build_vm
 from kps.core.guardian import build_metadata
@@ -128,6 +129,15 @@ def metadata() -> list[bytes]:
     return [build_metadata(OWNER, now=NOW).encode()]
 
 
+def published_metadata() -> list[bytes]:
+    """A guardian's metadata as a file: the bare token, and the JSON that a fabric answers."""
+    return [*metadata(), _text({"metadata": metadata()[0].decode()})]
+
+
+def owner_files() -> list[bytes]:
+    return [_text({"version": 1, "owner": OWNER.guardian.card, "keys": "a.b.c.d.e"})]
+
+
 def metadata_payloads() -> list[bytes]:
     return [_text(said(metadata()[0].decode()))]
 
@@ -175,6 +185,11 @@ def transport_tokens() -> list[bytes]:
 
 def machines() -> list[bytes]:
     return [build_vm(VmDescription(name="payroll", id=str(ID), level="shielded", memory=256))]
+
+
+def descriptions() -> list[bytes]:
+    """`vm.json` as the hoster may keep it, with the firmware that it gives the machine."""
+    return [*machines(), *(_text(json.loads(machines()[0]) | {"firmware": word}) for word in Firmware)]
 
 
 def states() -> list[bytes]:

@@ -55,8 +55,8 @@ from attestation.core import (
 )
 from attestation.core import bundle as authorities
 from attestation.errors import NotFromTpm, ParseError, Refusal
-from cli import inspect_ima, inspect_tables, inspect_tpm
-from guardedhost import jwe, wire
+from cli import guardians, inspect_ima, inspect_tables, inspect_tpm, owner_file
+from guardedhost import jwe, machine, wire
 from kps import serializers as kps
 from kps.core import bundle, guardian, jose, protector, request, secrets, wrap, wrapped
 from kps.errors import GuardianRefused
@@ -255,6 +255,11 @@ TARGETS: Final = (
     _target(secrets.open_secrets, documents.secrets, run=forge.opened_sealed, raises=Refusal, variant="sealed"),
     _target(bundle.parse_vm, documents.machines),
     _target(bundle.parse_state, documents.states, limit=DOCUMENT),
+    _target(machine.parse_description, documents.descriptions),
+    _target(
+        guardians.read_guardian, documents.published_metadata, raises=(ParseError, GuardianRefused), limit=DOCUMENT
+    ),
+    _target(owner_file.parse_owner_file, documents.owner_files, limit=DOCUMENT),
     # --- messages
     _message(attestation.EnrolmentSerializer, documents.enrolments),
     _message(attestation.ActivationSerializer, documents.activations),

@@ -279,6 +279,11 @@ def test_each_level_has_its_rules() -> None:
         '{"name": "a,b", "id": "ID", "level": "shielded", "memory": 64, "disk": "d"}',
         '{"name": "a", "id": "ID", "level": "shielded", "memory": 64, "disk": "../d"}',
         '{"name": "a", "id": "ID", "level": "shielded", "memory": 1, "disk": "d"}',
+        '{"name": "a", "id": "ID", "level": "shielded", "memory": 64, "disk": "d", "firmware": "coreboot"}',
+        '{"name": "a", "id": "ID", "level": "shielded", "memory": 64, "disk": "d", "firmware": ["bios"]}',
+        '{"name": "a", "name": "b", "id": "ID", "level": "shielded", "memory": 64, "disk": "d"}',
+        '{"name": ' + "[" * 100_000,
+        '{"name": ' + "[" * 1_500,
     ],
 )
 def test_a_description_that_could_mislead_qemu_is_refused(tmp_path: Path, text: str) -> None:
