@@ -132,6 +132,8 @@ FORGED = {
     "an event of four gibibytes": spec_id() + pack("<IIIH32sI", 0, 4, 1, 0xB, bytes(32), 0xFFFFFFFF) + bytes(9),
     "a SHA-1 event of four gibibytes": pack("<II20sI", 0, 4, bytes(20), 0xFFFFFFFF) + bytes(9),
     "something behind the padding": spec_id() + SEPARATOR + bytes(64) + SEPARATOR,
+    "a few bytes behind the last record": spec_id() + SEPARATOR + b"abc",
+    "a few bytes behind the last SHA-1 record": sha1_record(0, 4, bytes(4)) + b"abc",
     "something behind the SHA-1 padding": sha1_record(0, 4, bytes(4)) + bytes(64) + b"x",
     "a locality that does not exist": spec_id() + locality(5),
     "a locality outside PCR 0": spec_id() + locality(3, pcr=1),

@@ -156,6 +156,41 @@ def test_a_broken_entry_of_a_list_is_refused_with_where_it_ends() -> None:
         list(ima_entries(data))
 
 
+# What kernels write in text, and in bytes; the words of a field are those of its template (ima_template_lib.c).
+DIGEST_OF_LEGACY = hashlib.sha256(b"\5" * 20 + b"/old".ljust(256, b"\0")).digest()
+SIGNED = b"\3\2\4 signature"
+IN_BOTH_FORMS = {
+    "ima": (b"ima " + (b"\5" * 20).hex().encode() + b" /old", legacy(b"/old", b"\5" * 20)),
+    "ima-ng": (b"ima-ng sha256:" + DIGEST.hex().encode() + b" /init", ng(b"/init")),
+    "ima-sig": (
+        b"ima-sig sha256:" + DIGEST.hex().encode() + b" /init " + SIGNED.hex().encode(),
+        sig(b"/init", signature=SIGNED),
+    ),
+    "ima-buf": (
+        b"ima-buf sha256:" + DIGEST.hex().encode() + b" kexec-cmdline " + b"ro quiet".hex().encode(),
+        record(fields(D_NG, b"kexec-cmdline\0", b"ro quiet"), name=b"ima-buf"),
+    ),
+    "ima-modsig": (
+        b"ima-modsig sha256:" + DIGEST.hex().encode() + b" /x.ko  sha512:" + bytes(64).hex().encode() + b" 706b",
+        record(fields(D_NG, b"/x.ko\0", b"", SHA512, b"pk"), name=b"ima-modsig"),
+    ),
+}
+
+
+@pytest.mark.parametrize("template", IN_BOTH_FORMS)
+@pytest.mark.parametrize("violation", [False, True], ids=["a measurement", "a violation"])
+def test_every_template_is_the_same_in_text_and_in_bytes(template: str, violation: bool) -> None:
+    words, entry = IN_BOTH_FORMS[template]
+    entry = violated(entry) if violation else entry
+    text = b"10 " + entry[4:24].hex().encode() + b" " + words
+    assert binary_from_text(text + b"\n" + text) == entry * 2
+    assert decode_line(line_of(binary_from_text(text))).template == template
+    values = ima_values(binary_from_text(text), bank="sha256", extension=Extension.REHASHED)
+    template_data = entry[entry.index(template.encode()) + len(template) :]
+    hashed = DIGEST_OF_LEGACY if template == "ima" else hashlib.sha256(template_data[4:]).digest()
+    assert values[10] == hashlib.sha256(bytes(32) + (b"\xff" * 32 if violation else hashed)).digest()
+
+
 TEXT = b"10 " + bytes(20).hex().encode() + b" ima-ng sha256:" + DIGEST.hex().encode() + b" /init"
 
 BROKEN_TEXTS = {
