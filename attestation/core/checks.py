@@ -173,7 +173,7 @@ _ALL: Final = (
         substatus="CodeIntegrityPolicy",
         title="The code integrity policy enforces",
         why="A policy that audits writes a line into a log where it should block.",
-        remedy="Deploy the enforced form of the policy; on Linux, use ima_appraise=enforce.",
+        remedy="Deploy the enforced form of the policy; on Linux, use ima_policy=tcb|appraise_tcb.",
         windows=windows.enforced,
         linux=linux.enforced,
     ),

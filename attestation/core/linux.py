@@ -106,6 +106,7 @@ _ROWS: Final[Mapping[str, Asks]] = {
     "kernel_debug_arguments": _kernel(
         *("kgdb*", "ekgdboc", "kdb*", "earlyprintk", "earlycon", "debug", "no_hash_pointers", "ohci1394_dma")
     ),
+    "appraisal_arguments": _kernel("ima_appraise"),
     "hibernation_arguments": _is_about_hibernation,
     "swap_arguments": _anywhere("noswap", "systemd.swap", "zswap.*"),
     "iommu_arguments": _kernel(

@@ -15,9 +15,11 @@ from attestation.core.facts import Fact
 NO_LINE: Final = "No PCR that the baseline pins proves a kernel command line that can be read in one way only."
 _CONFIGURED: Final = "The command line does not say it; the kernel's configuration decides."
 _IMA: Final = ((10, -1),)  # what rests on PCR 10 leans on no event of the boot log
+_ACCESS: Final = {"enforcing=1": "selinux", "apparmor=1": "apparmor"}
 _LOCKED: Final = ("integrity", "confidentiality")
 _ON: Final = ("", "1", "y", "Y", "on", "true")
-_MEASURING: Final = frozenset({"tcb", "critical_data"})
+_MEASURING: Final = "tcb"  # "critical_data" measures what the kernel holds, and no file
+_APPRAISING: Final = frozenset({"appraise_tcb", "secure_boot"})
 _UNSAFE_IOMMU: Final = frozenset({"off", "pt", "soft", "noforce", "disable"})
 _SAFE_IOMMU: Final = frozenset({"on", "force", "strict", "force_enable"})
 _WEAKENING: Final = frozenset({"off", "0", "no", "n"})
@@ -51,11 +53,20 @@ def _words(argument: str) -> frozenset[str]:
     return frozenset(argument.partition("=")[2].split(","))
 
 
+def _left_out(proved: Proved, module: str) -> bool:
+    """Documentation/admin-guide/LSM: a security module that lsm= does not name is not started, whatever else is set."""
+    fact = _pinned(proved, "security_module_arguments")
+    found = map(str, fact.value) if fact is not None and isinstance(fact.value, tuple) else ()
+    return any(module not in _words(each) for each in found if each.partition("=")[0] == "lsm")
+
+
 def lockdown(proved: Proved) -> Answer:
-    """kernel_lockdown(7): both levels keep root from changing the running kernel."""
+    """kernel_lockdown(7): both levels keep root from changing the running kernel, where the module is not left out."""
     fact = _pinned(proved, "lockdown")
     if fact is None:
         return unproven(_CONFIGURED)
+    if fact.value in _LOCKED and _left_out(proved, "lockdown"):
+        return unproven("The command line leaves lockdown out of lsm=; the kernel's configuration decides.", fact)
     if fact.value in _LOCKED:
         return passed(f"The kernel was locked down ({fact.value}).", fact)
     return failed(f"The kernel was started with lockdown={fact.value}.", fact)
@@ -74,25 +85,43 @@ def signed_modules(proved: Proved) -> Answer:
     return unproven(_CONFIGURED)
 
 
+def _policies(fact: Fact | None) -> frozenset[str]:
+    """The policies that ima_policy= names, divided by bars or blanks (ima_policy.c, policy_setup)."""
+    return frozenset() if fact is None else frozenset(str(fact.value).replace("|", " ").split())
+
+
 def measures_files(proved: Proved) -> Answer:
     fact = _pinned(proved, "ima_policy")
     if fact is None:
         return unproven("The command line names no IMA policy; the kernel's configuration decides.")
-    if _MEASURING & set(str(fact.value).split("|")):
+    if _MEASURING in _policies(fact):
         return passed(f"IMA measures what runs (ima_policy={fact.value}).", fact)
     return failed(f"The IMA policy {fact.value} does not measure what runs.", fact)
 
 
 def enforced(proved: Proved) -> Answer:
-    """Documentation/ABI/testing/ima_policy: anything but "enforce" lets every file pass."""
-    appraise, policy = _pinned(proved, "ima_appraise"), _pinned(proved, "ima_policy")
-    if appraise is not None and appraise.value == "enforce":
-        return passed("IMA refuses files without a good signature or digest.", appraise)
-    if appraise is not None:
-        return failed(f"IMA does not refuse anything (ima_appraise={appraise.value}).", appraise)
-    if policy is not None and "secure_boot" in str(policy.value).split("|"):
-        return passed("IMA refuses modules, kernels and policies without a good signature.", policy)
-    return unproven("The command line does not say that IMA refuses anything.")
+    """kernel-parameters.txt: a policy says which files, and any mode but "enforce" lets them pass.
+
+    Enforcing alone refuses nothing: a policy that was loaded later may say which files, and was measured by nobody.
+    """
+    return all_of(_arguments("appraisal_arguments", _judge_appraisal), _refuses_files)(proved)
+
+
+def _judge_appraisal(fact: Fact, found: tuple[str, ...]) -> Answer:
+    weak = [each for each in found if each != "ima_appraise=enforce"]
+    if weak:
+        return failed(f"IMA does not refuse anything ({weak[0]}).", fact)
+    return passed("IMA enforces what its policy names.", fact)
+
+
+def _refuses_files(proved: Proved) -> Answer:
+    policy = _pinned(proved, "ima_policy")
+    named = _APPRAISING & _policies(policy)
+    if "appraise_tcb" in named:
+        return passed("It refuses root's files without a good signature or digest.", policy)
+    if named:
+        return passed("It refuses modules, kernels and policies without a good signature.", policy)
+    return unproven("The command line does not say which files IMA refuses.", policy)
 
 
 def code_integrity_policy(proved: Proved) -> Answer:
@@ -188,7 +217,8 @@ def _judge_access(fact: Fact, found: tuple[str, ...]) -> Answer:
     off = [each for each in found if each in ("selinux=0", "enforcing=0", "apparmor=0", "security=none")]
     if off:
         return failed(f"Mandatory access control was switched off ({off[0]}).", fact)
-    on = [each for each in found if each in ("enforcing=1", "apparmor=1")]
+    orders = [_words(each) for each in found if each.startswith("lsm=")]
+    on = [each for each in found if each in _ACCESS and all(_ACCESS[each] in order for order in orders)]
     if on:
         return passed(f"Mandatory access control was switched on ({on[0]}).", fact)
     return unproven("The command line does not say it; the system's configuration decides.", fact)

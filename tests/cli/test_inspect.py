@@ -1,6 +1,7 @@
 """`guardhouse inspect` reads untrusted files: 0 when it could, 2 with the byte and the reason when not."""
 
 import hashlib
+import inspect
 import json
 import os
 import re
@@ -18,13 +19,17 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from attestation.core import comparison, inspection, oddities
+from attestation.core.certificate_reader import MEANING
 from attestation.core.eventlog import EVENT_LOG_LIMIT
+from cli import inspect_ima, inspect_tpm
 from cli.main import main
 from tests.boot_logs import CAPTURES, COLLECTION, record, spec_id
 from tests.ima_lists import legacy, ng, pcr_10, sig, violated
 from tests.test_independence import start
 from tests.tpm_forge import certification, quote, sized
 
+DOCS = Path(__file__).parents[2] / "docs"
 BOOT = CAPTURES / "secureboot-on"
 LOG, IMA, PCRS = BOOT / "eventlog.bin", BOOT / "ima.bin", BOOT / "pcrs.txt"
 PLAIN = "import cli.main; cli.main.main(['inspect', 'eventlog', '--json', {path!r}])"
@@ -63,6 +68,14 @@ def test_a_log_is_answered_with_just_the_fields_that_are_documented() -> None:
     assert found["banks"]["sha256"].items() <= {pcr: value.lower() for pcr, value in lines}.items()
     assert (found["facts"]["secure_boot"], found["facts"]["code_integrity"]) == (True, None)
     assert found["warnings"] == []
+
+
+def test_every_fact_and_warning_is_in_the_manual() -> None:
+    manual = (DOCS / "inspect.md").read_text(encoding="utf-8")
+    sources = "".join(map(inspect.getsource, (oddities, comparison, inspection, inspect_ima, inspect_tpm)))
+    codes = set(re.findall(r'(?:Oddity|warning)\(\s*"([a-z_0-9]+)"', sources))
+    assert len(codes) > 30
+    assert not [name for name in {*read("eventlog", LOG)["facts"], *codes, *MEANING} if f"`{name}`" not in manual]
 
 
 def test_a_log_is_shown_with_what_it_proves() -> None:

@@ -67,6 +67,12 @@ PASS, FAIL, UNPROVEN = Verdict.PASS, Verdict.FAIL, Verdict.UNPROVEN
         ("kernel_lockdown", "/vmlinuz lockdown", FAIL),
         ("kernel_lockdown", "/vmlinuz lockdown=none lockdown=integrity", UNPROVEN),
         ("kernel_lockdown", "/vmlinuz quiet", UNPROVEN),
+        ("kernel_lockdown", "/vmlinuz lockdown=integrity lsm=lockdown,yama,apparmor", PASS),
+        ("kernel_lockdown", "/vmlinuz lockdown=integrity lsm=yama,apparmor", UNPROVEN),
+        ("kernel_lockdown", "/vmlinuz lockdown=integrity lsm=lockdown lsm=yama", UNPROVEN),
+        ("kernel_lockdown", "/vmlinuz lockdown=none lsm=yama", FAIL),
+        ("module_signatures", "/vmlinuz lockdown=integrity lsm=yama", UNPROVEN),
+        ("no_hibernation", "/vmlinuz lockdown=integrity lsm=yama", UNPROVEN),
         ("kernel_lockdown", "/vmlinuz -- lockdown=integrity", UNPROVEN),
         ("module_signatures", "/vmlinuz module.sig_enforce=1", PASS),
         ("module_signatures", "/vmlinuz module.sig_enforce", PASS),
@@ -79,8 +85,16 @@ PASS, FAIL, UNPROVEN = Verdict.PASS, Verdict.FAIL, Verdict.UNPROVEN
         ("ima_policy", "/vmlinuz ima_policy=tcb", PASS),
         ("ima_policy", "/vmlinuz ima_policy=secure_boot|tcb", PASS),
         ("ima_policy", "/vmlinuz ima_policy=fail_securely", FAIL),
+        ("ima_policy", "/vmlinuz ima_policy=critical_data", FAIL),
+        ("ima_policy", '/vmlinuz ima_policy="secure_boot | tcb"', PASS),
         ("ima_policy", "/vmlinuz", UNPROVEN),
-        ("code_integrity_enforced", "/vmlinuz ima_appraise=enforce", PASS),
+        ("code_integrity_enforced", "/vmlinuz ima_appraise=enforce", UNPROVEN),
+        ("code_integrity_enforced", "/vmlinuz ima_policy=tcb ima_appraise=enforce", UNPROVEN),
+        ("code_integrity_enforced", "/vmlinuz ima_policy=tcb|appraise_tcb ima_appraise=enforce", PASS),
+        ("code_integrity_enforced", "/vmlinuz ima_policy=appraise_tcb", PASS),
+        ("code_integrity_enforced", "/vmlinuz ima_policy=appraise_tcb ima_appraise=enforce ima_appraise=log", FAIL),
+        ("code_integrity_enforced", "/vmlinuz ima_policy=appraise_tcb ima_policy=tcb", UNPROVEN),
+        ("code_integrity_enforced", "/vmlinuz ima_policy=appraise_tcb ima_appraise=log", FAIL),
         ("code_integrity_enforced", "/vmlinuz ima_policy=tcb|secure_boot", PASS),
         ("code_integrity_enforced", "/vmlinuz ima_appraise=log", FAIL),
         ("code_integrity_enforced", "/vmlinuz ima_appraise=fix ima_policy=secure_boot", FAIL),
@@ -116,6 +130,9 @@ PASS, FAIL, UNPROVEN = Verdict.PASS, Verdict.FAIL, Verdict.UNPROVEN
         ("processor_protections", "/vmlinuz mitigations=off", FAIL),
         ("processor_protections", "/vmlinuz nopti", FAIL),
         ("mandatory_access", "/vmlinuz enforcing=1", PASS),
+        ("mandatory_access", "/vmlinuz apparmor=1 lsm=lockdown,apparmor", PASS),
+        ("mandatory_access", "/vmlinuz apparmor=1 lsm=lockdown,yama", UNPROVEN),
+        ("mandatory_access", "/vmlinuz enforcing=1 lsm=apparmor", UNPROVEN),
         ("mandatory_access", "/vmlinuz selinux=0", FAIL),
         ("mandatory_access", "/vmlinuz enforcing=0", FAIL),
         ("mandatory_access", "/vmlinuz", UNPROVEN),
@@ -131,7 +148,7 @@ OF_THE_LINE = sorted({
     "mandatory_access", "kernel_code_integrity",
 })  # fmt: skip
 STRICT = (
-    "/vmlinuz lockdown=integrity module.sig_enforce=1 ima_policy=tcb ima_appraise=enforce intel_iommu=on noswap"
+    "/vmlinuz lockdown=integrity module.sig_enforce=1 ima_policy=tcb|appraise_tcb intel_iommu=on noswap"
     " rd.luks.uuid=1 enforcing=1"
 )
 

@@ -35,6 +35,7 @@ PRESENT: list[tuple[str, str, LinuxValue]] = [
     ("kernel_debug_arguments", "kgdboc.kgdboc=ttyS0", ("kgdboc.kgdboc=ttyS0",)),
     ("kernel_debug_arguments", "kdb.cmd_enable=1", ("kdb.cmd_enable=1",)),
     ("kernel_debug_arguments", "earlyprintk=xdbc debug", ("earlyprintk=xdbc", "debug")),
+    ("appraisal_arguments", "ima_appraise=log ima_appraise=off", ("ima_appraise=log", "ima_appraise=off")),
     ("hibernation_arguments", "resume=/dev/sda2", ("resume=/dev/sda2",)),
     ("hibernation_arguments", "-- resume=/dev/sda2 nohibernate", ("resume=/dev/sda2",)),
     ("hibernation_arguments", "nohibernate", ("nohibernate",)),
