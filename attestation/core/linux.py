@@ -79,10 +79,13 @@ def _reserves_memory_for_dumps(argument: Argument) -> bool:
 
 
 def _encrypts_root(argument: Argument) -> bool:
-    """A root on device mapper may as well be a plain logical volume; only such names tell that it is encrypted."""
+    """A root on device mapper may as well be a plain logical volume; only such names tell that it is encrypted.
+
+    What switches encryption off belongs here as well.
+    """
     root = argument.value or "" if argument.name == "root" else ""
     mapped = root.startswith("/dev/mapper/") and ("crypt" in root or "luks-" in root)
-    return mapped or (_LUKS(argument) and argument.value not in _OFF)
+    return mapped or _LUKS(argument)
 
 
 def _is_about_hibernation(argument: Argument) -> bool:
@@ -122,6 +125,7 @@ _ROWS: Final[Mapping[str, Asks]] = {
     ),
     "security_module_arguments": _kernel("lsm", "security", "selinux", "enforcing", "apparmor*", "smack*", "tomoyo*"),
     "encrypted_root_arguments": _encrypts_root,
+    "root_arguments": _anywhere("root"),
     "verity_arguments": _anywhere("roothash", "usrhash", "rd.systemd.verity", "systemd.verity*", "dm_mod.create"),
 }
 # Fact -> which argument makes it true.

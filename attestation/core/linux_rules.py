@@ -20,6 +20,22 @@ _LOCKED: Final = ("integrity", "confidentiality")
 _ON: Final = ("", "1", "y", "Y", "on", "true")
 _MEASURING: Final = "tcb"  # "critical_data" measures what the kernel holds, and no file
 _APPRAISING: Final = frozenset({"appraise_tcb", "secure_boot"})
+_OFF: Final = frozenset({"0", "no", "n", "off", "false", "f"})
+_PARTITIONS: Final = (
+    *(
+        "/dev/sd",
+        "/dev/hd",
+        "/dev/vd",
+        "/dev/xvd",
+        "/dev/nvme",
+        "/dev/mmcblk",
+        "/dev/disk/by-part",
+        "/dev/disk/by-path",
+    ),
+    *("PARTUUID=", "PARTLABEL="),
+)
+_LUKS_SWITCHES: Final = ("rd.luks=", "luks=")
+_UNLOCKING: Final = ("rd.luks.uuid=", "luks.uuid=", "rd.luks.name=", "luks.name=", "cryptdevice=", "cryptopts=")
 _UNSAFE_IOMMU: Final = frozenset({"off", "pt", "soft", "noforce", "disable"})
 _SAFE_IOMMU: Final = frozenset({"on", "force", "strict", "force_enable"})
 _WEAKENING: Final = frozenset({"off", "0", "no", "n"})
@@ -142,23 +158,34 @@ def _judge_iommu(fact: Fact, found: tuple[str, ...]) -> Answer:
     return unproven("The command line does not say how devices reach memory.", fact)
 
 
-def _judge_root(fact: Fact, found: tuple[str, ...]) -> Answer:
-    if any(not each.startswith("root=") for each in found):
+def encrypted_root(proved: Proved) -> Answer:
+    """dracut.cmdline(7), systemd-cryptsetup-generator(8): what unlocks a volume, unless the root is a partition."""
+    fact, roots = _pinned(proved, "encrypted_root_arguments"), _pinned(proved, "root_arguments")
+    if fact is None or roots is None or not isinstance(fact.value, tuple) or not isinstance(roots.value, tuple):
+        return unproven(NO_LINE)
+    bare = [each for each in map(str, roots.value) if each.removeprefix("root=").startswith(_PARTITIONS)]
+    if bare:
+        return unproven(f"The command line names a partition, which may be in clear ({bare[0]}).", roots)
+    off = any(each.startswith(_LUKS_SWITCHES) and _words(each) & _OFF for each in map(str, fact.value))
+    if not off and any(str(each).startswith(_UNLOCKING) for each in fact.value):
         return passed("The system was started from an encrypted volume.", fact)
     return unproven("The command line does not say that the system's volume is encrypted.", fact)
 
 
 def _judge_swap(fact: Fact, found: tuple[str, ...]) -> Answer:
-    if "noswap" in found or any(each in ("systemd.swap=0", "systemd.swap=no", "systemd.swap=off") for each in found):
+    """kernel-command-line(7), systemd.swap; sysvinit's noswap is heeded by no other init."""
+    switches = [_words(each) <= _OFF for each in found if each.partition("=")[0] == "systemd.swap"]
+    if switches and all(switches):
         return passed("The system was started without swap.", fact)
     return unproven("Nothing measured says whether the system swaps, or to what.", fact)
 
 
 def _judge_hibernation(fact: Fact, found: tuple[str, ...]) -> Answer:
-    if {"nohibernate", "hibernate=no", "noresume", "hibernate=noresume"} & set(found):
+    """kernel-parameters.txt: noresume keeps a system from being resumed; its memory may be written all the same."""
+    if {"nohibernate", "hibernate=no"} & set(found):
         return passed("Hibernation was switched off.", fact)
     resumes = [each for each in found if each.startswith("resume")]
-    if resumes:
+    if resumes and not {"noresume", "hibernate=noresume"} & set(found):
         return failed(f"The system can be resumed from a disk ({resumes[0]}).", fact)
     return unproven("The command line does not forbid hibernation.", fact)
 
@@ -229,7 +256,6 @@ debuggers = all_of(
     _none_of("kernel_debug_arguments", "The kernel was started without a debugger.", "The kernel was started with {}."),
 )
 iommu = all_of(firmware_dma_protection, _arguments("iommu_arguments", _judge_iommu))
-encrypted_root = _arguments("encrypted_root_arguments", _judge_root)
 no_plain_swap = _arguments("swap_arguments", _judge_swap)
 mitigations = _arguments("mitigation_arguments", _judge_mitigations)
 mandatory_access = _arguments("security_module_arguments", _judge_access)

@@ -106,14 +106,28 @@ PASS, FAIL, UNPROVEN = Verdict.PASS, Verdict.FAIL, Verdict.UNPROVEN
         ("iommu", "/vmlinuz iommu.passthrough=1", FAIL),
         ("iommu", "/vmlinuz", UNPROVEN),
         ("encrypted_system", "/vmlinuz rd.luks.uuid=1234", PASS),
+        ("encrypted_system", "/vmlinuz rd.luks.name=1234=root root=/dev/mapper/root", PASS),
+        ("encrypted_system", "/vmlinuz cryptdevice=UUID=1:root root=UUID=2", PASS),
         ("encrypted_system", "/vmlinuz rd.luks=0", UNPROVEN),
+        ("encrypted_system", "/vmlinuz rd.luks=1", UNPROVEN),
+        ("encrypted_system", "/vmlinuz rd.luks.uuid=1234 rd.luks=0", UNPROVEN),
+        ("encrypted_system", "/vmlinuz rd.luks.uuid=1234 root=/dev/nvme0n1p2", UNPROVEN),
+        ("encrypted_system", "/vmlinuz rd.luks.uuid=1234 root=PARTUUID=1", UNPROVEN),
         ("encrypted_system", "/vmlinuz root=/dev/mapper/vg-root", UNPROVEN),
         ("encrypted_system", "/vmlinuz root=/dev/sda2", UNPROVEN),
-        ("pagefile_encryption", "/vmlinuz noswap", PASS),
+        ("pagefile_encryption", "/vmlinuz noswap", UNPROVEN),
+        ("pagefile_encryption", "/vmlinuz systemd.swap=no", PASS),
+        ("pagefile_encryption", "/vmlinuz systemd.swap=0 systemd.swap=1", UNPROVEN),
+        ("pagefile_encryption", "/vmlinuz systemd.swap", UNPROVEN),
+        ("pagefile_encryption", "/vmlinuz zswap.enabled=0", UNPROVEN),
         ("pagefile_encryption", "/vmlinuz systemd.swap=0", PASS),
         ("pagefile_encryption", "/vmlinuz systemd.swap=1", UNPROVEN),
         ("no_hibernation", "/vmlinuz nohibernate", PASS),
         ("no_hibernation", "/vmlinuz lockdown=integrity resume=/dev/sda3", PASS),
+        ("no_hibernation", "/vmlinuz hibernate=no", PASS),
+        ("no_hibernation", "/vmlinuz noresume", UNPROVEN),
+        ("no_hibernation", "/vmlinuz noresume resume=/dev/sda3", UNPROVEN),
+        ("no_hibernation", "/vmlinuz hibernate=noresume", UNPROVEN),
         ("no_hibernation", "/vmlinuz resume=/dev/sda3", FAIL),
         ("no_hibernation", "/vmlinuz", UNPROVEN),
         ("no_dumps", "/vmlinuz", PASS),
@@ -148,8 +162,8 @@ OF_THE_LINE = sorted({
     "mandatory_access", "kernel_code_integrity",
 })  # fmt: skip
 STRICT = (
-    "/vmlinuz lockdown=integrity module.sig_enforce=1 ima_policy=tcb|appraise_tcb intel_iommu=on noswap"
-    " rd.luks.uuid=1 enforcing=1"
+    "/vmlinuz lockdown=integrity module.sig_enforce=1 ima_policy=tcb|appraise_tcb intel_iommu=on"
+    " systemd.swap=0 rd.luks.uuid=1 enforcing=1"
 )
 
 

@@ -8,7 +8,7 @@ from attestation.core.facts import read_facts
 from attestation.core.linux import LONGEST_LINE, LinuxValue, linux_facts
 from tests.boot_logs import boot
 
-BASE = "/vmlinuz root=/dev/sda1 ro"
+BASE = "/vmlinuz ro"
 VALUES = [
     "lockdown",
     "module_signatures_enforced",
@@ -50,7 +50,9 @@ PRESENT: list[tuple[str, str, LinuxValue]] = [
     ("encrypted_root_arguments", "rd.luks.uuid=luks-1", ("rd.luks.uuid=luks-1",)),
     ("encrypted_root_arguments", "cryptdevice=/dev/sda2:root", ("cryptdevice=/dev/sda2:root",)),
     ("encrypted_root_arguments", "root=/dev/mapper/luks-1", ("root=/dev/mapper/luks-1",)),
-    ("encrypted_root_arguments", "root=/dev/mapper/vg-root rd.luks=0", ()),
+    ("encrypted_root_arguments", "root=/dev/mapper/vg-root rd.luks=0", ("rd.luks=0",)),
+    ("encrypted_root_arguments", "root=/dev/mapper/vg-root", ()),
+    ("root_arguments", "root=/dev/sda1 root=LABEL=x", ("root=/dev/sda1", "root=LABEL=x")),
     ("verity_arguments", "roothash=00ff", ("roothash=00ff",)),
     ("crash_dumps", "crashkernel=256M", True),
     ("crash_dumps", "crashkernel=auto", True),
