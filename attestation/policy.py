@@ -7,6 +7,7 @@ from functools import lru_cache
 from uuid import UUID
 
 from attestation.core.check import CodePolicy
+from attestation.core.ci_policy import parse_ci_policy
 from attestation.core.document import NOTHING, BaselineEntry, PolicyDocument
 from attestation.core.eventlog import parse_event_log
 from attestation.core.ima_signature import parse_signer
@@ -121,6 +122,13 @@ def runtime_rules(policy_id: str) -> RuntimeRules:
     return parse_runtime_text(bytes(row.content.content), excludes=row.excludes, signers=signers)
 
 
+@lru_cache(maxsize=256)
+def _is_supplemental(policy_id: str) -> bool:
+    """Return whether a code integrity policy only adds to another, read from its file once in a process."""
+    row = CodeIntegrityPolicy.objects.select_related("content").get(pk=policy_id)
+    return parse_ci_policy(bytes(row.content.content)).supplemental
+
+
 def _code_policies(ids: tuple[str, ...]) -> tuple[CodePolicy, ...]:
     """Return what the checks need of code integrity policies; a SHA-1 is no policy's (`is_measured_as`)."""
     rows = CodeIntegrityPolicy.objects.in_bulk([UUID(each) for each in ids])
@@ -130,6 +138,7 @@ def _code_policies(ids: tuple[str, ...]) -> tuple[CodePolicy, ...]:
             digests=frozenset(f"{name}:{digest}" for name, digest in row.digests.items() if name != "sha1"),
             audits=row.audits,
             trivial=tuple(row.trivial),
+            supplemental=_is_supplemental(str(row.id)),
         )
         for row in rows.values()
     )

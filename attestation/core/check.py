@@ -31,12 +31,16 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class CodePolicy:
-    """A Windows code integrity policy that somebody registered, by the digests that Windows measures for it."""
+    """A Windows code integrity policy that somebody registered, by the digests that Windows measures for it.
+
+    What a supplemental policy allows is allowed beside what its base does.
+    """
 
     name: str
     digests: frozenset[str]
     audits: bool
     trivial: tuple[str, ...]
+    supplemental: bool
 
 
 @dataclass(frozen=True, slots=True)

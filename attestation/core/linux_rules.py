@@ -22,17 +22,8 @@ _MEASURING: Final = "tcb"  # "critical_data" measures what the kernel holds, and
 _APPRAISING: Final = frozenset({"appraise_tcb", "secure_boot"})
 _OFF: Final = frozenset({"0", "no", "n", "off", "false", "f"})
 _PARTITIONS: Final = (
-    *(
-        "/dev/sd",
-        "/dev/hd",
-        "/dev/vd",
-        "/dev/xvd",
-        "/dev/nvme",
-        "/dev/mmcblk",
-        "/dev/disk/by-part",
-        "/dev/disk/by-path",
-    ),
-    *("PARTUUID=", "PARTLABEL="),
+    *("/dev/sd", "/dev/hd", "/dev/vd", "/dev/xvd", "/dev/nvme", "/dev/mmcblk"),
+    *("/dev/disk/by-part", "/dev/disk/by-path", "PARTUUID=", "PARTLABEL="),
 )
 _LUKS_SWITCHES: Final = ("rd.luks=", "luks=")
 _UNLOCKING: Final = ("rd.luks.uuid=", "luks.uuid=", "rd.luks.name=", "luks.name=", "cryptdevice=", "cryptopts=")

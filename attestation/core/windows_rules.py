@@ -99,9 +99,17 @@ def not_trivial(proved: Proved) -> Answer:
     known = [policy for policy in proved.code_policies if policy.digests & digests]
     if not known:
         return unproven("The measured code integrity policies are not registered, so nobody knows what they allow.")
-    # Of several base policies each has to allow a file, so one that allows everything takes nothing away.
-    if all(policy.trivial for policy in known):
-        return failed(f"The policy {known[0].name} allows everything: {known[0].trivial[0]}", measured)
+    opening = [policy for policy in known if policy.supplemental and policy.trivial]
+    if opening:
+        told = f"The supplemental policy {opening[0].name} adds everything to what its base allows"
+        return failed(f"{told}: {opening[0].trivial[0]}", measured)
+    bases = [policy for policy in known if not policy.supplemental]
+    if not bases:
+        return unproven("No base policy that was measured is registered, so nobody knows what it allows.", measured)
+    # Of several base policies each that enforces has to allow a file, so one that allows everything takes nothing away.
+    heeded = [policy for policy in bases if not policy.audits] or bases
+    if all(policy.trivial for policy in heeded):
+        return failed(f"The policy {heeded[0].name} allows everything: {heeded[0].trivial[0]}", measured)
     return passed("The registered code integrity policy does not allow everything.", measured)
 
 

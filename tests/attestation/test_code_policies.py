@@ -22,7 +22,7 @@ from attestation.policy import compiled
 from ledger import service as ledger
 from tests.attestation.conftest import person
 from tests.attestation.core.test_checks import windows_host
-from tests.ci_policies import ALLOW_ALL, ALWAYS, AUDIT, STRICT, UMCI, Policy, sign
+from tests.ci_policies import ALLOW_ALL, ALWAYS, AUDIT, STRICT, SUPPLEMENTAL, UMCI, Policy, sign
 
 pytestmark = pytest.mark.django_db
 
@@ -133,6 +133,18 @@ def test_each_check_sees_what_its_policy_does(admin: User) -> None:
         "code_integrity_enforced": Verdict.UNPROVEN,
         "code_integrity_not_trivial": Verdict.UNPROVEN,
     }
+
+
+def test_a_supplemental_policy_that_adds_everything_is_found_by_what_its_file_says(admin: User) -> None:
+    adding = replace(ALLOW_ALL, flags=ALWAYS | UMCI | SUPPLEMENTAL)
+    strict, supplement = add(STRICT.binary, admin), add(adding.binary, admin)
+    document = PolicyDocument(code_policies=(str(strict.pk), str(supplement.pk)))
+    policies = compiled(document, version=1).code_policies
+    assert {policy.supplemental for policy in policies if policy.trivial} == {True}
+    proved = windows_host(*policies, changes={"code_integrity_policies": (measured(STRICT), measured(adding))})
+    rule = CHECKS["code_integrity_not_trivial"].windows
+    assert rule is not None
+    assert rule(proved).verdict == Verdict.FAIL
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -216,7 +217,7 @@ GOOD_WINDOWS: dict[str, FactValue] = {
     "dep": True,
     "elam": {"Windows Defender": "00"},
 }
-STRICT_POLICY = CodePolicy("Hosts", frozenset({"sha256:" + "ab" * 32}), audits=False, trivial=())
+STRICT_POLICY = CodePolicy("Hosts", frozenset({"sha256:" + "ab" * 32}), audits=False, trivial=(), supplemental=False)
 
 
 NO_CHANGE: Mapping[str, FactValue | None] = {}
@@ -288,20 +289,48 @@ def test_windows_says_what_it_measured(code: str, changes: dict[str, FactValue |
 
 
 def test_a_code_integrity_policy_that_audits_does_not_enforce() -> None:
-    audits = CodePolicy("Audit", STRICT_POLICY.digests, audits=True, trivial=())
+    audits = replace(STRICT_POLICY, audits=True)
     assert ask("code_integrity_policy", windows_host(audits), "windows").verdict is PASS
     answer = ask("code_integrity_enforced", windows_host(audits), "windows")
     assert (answer.verdict, "only audits" in answer.said) == (FAIL, True)
 
 
 def test_a_policy_that_allows_everything_is_trivial() -> None:
-    everything = CodePolicy("AllowAll", STRICT_POLICY.digests, audits=False, trivial=("It allows every file.",))
+    everything = replace(STRICT_POLICY, trivial=EVERYTHING)
     assert ask("code_integrity_not_trivial", windows_host(everything), "windows").verdict is FAIL
 
 
+EVERYTHING = ("It allows every file.",)
+BESIDE = CodePolicy("Beside", frozenset({"sha256:" + "ee" * 32}), audits=False, trivial=(), supplemental=False)
+BOTH = ("a sha256:" + "ab" * 32, "b sha256:" + "ee" * 32)
+
+
+@pytest.mark.parametrize(
+    ("policies", "verdict"),
+    [
+        pytest.param((STRICT_POLICY, replace(BESIDE, trivial=EVERYTHING)), PASS, id="a base beside it"),
+        pytest.param((STRICT_POLICY, replace(BESIDE, supplemental=True)), PASS, id="a narrow supplemental policy"),
+        pytest.param(
+            (STRICT_POLICY, replace(BESIDE, trivial=EVERYTHING, supplemental=True)), FAIL, id="one that adds everything"
+        ),
+        pytest.param(
+            (replace(STRICT_POLICY, audits=True), replace(BESIDE, trivial=EVERYTHING)), FAIL, id="the strict one audits"
+        ),
+        pytest.param(
+            (replace(STRICT_POLICY, trivial=EVERYTHING), replace(BESIDE, trivial=EVERYTHING)),
+            FAIL,
+            id="both of them",
+        ),
+        pytest.param((replace(BESIDE, supplemental=True),), UNPROVEN, id="a base that nobody registered"),
+    ],
+)
+def test_policies_are_weighed_as_windows_joins_them(policies: tuple[CodePolicy, ...], verdict: Verdict) -> None:
+    host = windows_host(*policies, changes={"code_integrity_policies": BOTH})
+    assert ask("code_integrity_not_trivial", host, "windows").verdict is verdict
+
+
 def test_one_of_two_measured_policies_that_nobody_registered_fails() -> None:
-    both = ("a sha256:" + "ab" * 32, "b sha256:" + "ee" * 32)
-    host = windows_host(STRICT_POLICY, changes={"code_integrity_policies": both})
+    host = windows_host(STRICT_POLICY, changes={"code_integrity_policies": BOTH})
     assert ask("code_integrity_policy", host, "windows").verdict is FAIL
     assert ask("code_integrity_enforced", host, "windows").verdict is UNPROVEN
 
