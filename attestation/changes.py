@@ -93,6 +93,11 @@ def changes() -> list[Change]:
     return sorted(found, key=lambda change: (-len(change.hosts), change.group.name, change.signature))
 
 
+def acceptable_changes() -> int:
+    """Return how many changes wait for somebody to accept them, or to look after the hosts that show them."""
+    return sum(each.acceptable for each in _clustered(components.failing_hosts()))
+
+
 def failing_otherwise() -> int:
     """Return how many approved hosts fail, and for no change of what they measured."""
     return sum(not _measured(host) for host in components.failing_hosts())

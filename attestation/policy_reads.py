@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count, Max, Q, QuerySet
 
 from attestation.core.appraise import Checked
 from attestation.core.document import PolicyDocument, changes_in_words
@@ -97,8 +97,9 @@ def standings(*, now: datetime) -> dict[str, tuple[int, int]]:
 
 def versions_in_force(*, now: datetime) -> dict[str, PolicyVersion]:
     """Return each group's version in force."""
-    begun = PolicyVersion.objects.filter(effective_at__lte=now).order_by("version")
-    return {str(row.group_id): row for row in begun}
+    begun = PolicyVersion.objects.filter(effective_at__lte=now).order_by().values("group_id")
+    newest = begun.annotate(newest=Max("version")).values("newest")
+    return {str(row.group_id): row for row in PolicyVersion.objects.filter(version__in=newest)}
 
 
 @dataclass(frozen=True, slots=True)

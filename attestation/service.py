@@ -44,7 +44,7 @@ from attestation.certificates import (
     verify_certificate,
 )
 from attestation.challenges import new_challenge, require_open
-from attestation.changes import Change, accept_change, change, changes, failing_otherwise, outlook
+from attestation.changes import Change, accept_change, acceptable_changes, change, changes, failing_otherwise, outlook
 from attestation.code_policies import add_code_policy, code_policies, code_policy
 from attestation.code_policies import decoded as code_policy_decoded
 from attestation.code_policies import difference as code_policy_difference
@@ -197,6 +197,7 @@ __all__ = [
     "accept_files",
     "accept_finding",
     "acceptable",
+    "acceptable_changes",
     "activate",
     "add_code_policy",
     "add_group",

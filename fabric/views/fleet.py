@@ -34,6 +34,7 @@ def fleet(request: HttpRequest) -> HttpResponse:
         "tally": tally,
         "enrolled": sum(count for status, count in tally.items() if status not in {"rejected", "revoked"}),
         "causes": causes,
+        "changes": attestation.acceptable_changes() if causes else 0,
         "last_failure": None if causes else attestation.last_failure(),
         "waiting": attestation.waiting(),
         "chart": chart(attestation.per_hour(now=now)),
