@@ -25,14 +25,20 @@ from attestation.serializers import (
     EnrolledSerializer,
     EnrolmentSerializer,
     EvidenceSerializer,
+    HostKeySerializer,
     InfoSerializer,
+    KeyOfferSerializer,
+    KeyProofSerializer,
     OutcomeSerializer,
+    PossessionSerializer,
     SigningCertificatesSerializer,
 )
 
 VERSION = version("guardhouse")
 ENROLMENT, CREDENTIAL = EnrolmentSerializer(), CredentialSerializer()
 ACTIVATION, ENROLLED = ActivationSerializer(), EnrolledSerializer()
+HOST_KEY, KEY_OFFER = HostKeySerializer(), KeyOfferSerializer()
+KEY_PROOF, POSSESSION = KeyProofSerializer(), PossessionSerializer()
 CHALLENGE_REQUEST, CHALLENGE = ChallengeRequestSerializer(), ChallengeSerializer()
 EVIDENCE, OUTCOME = EvidenceSerializer(), OutcomeSerializer()
 INFO, SIGNING_CERTIFICATES = InfoSerializer(), SigningCertificatesSerializer()
@@ -65,6 +71,24 @@ class ActivationView(MachineView):
         """Prove that the enrolled keys live in one TPM."""
         body = ACTIVATION.read(request.data)
         attester = service.activate(enrolment_id, body["secret"], now=timezone.now())
+        return Response(ENROLLED.written(attester))
+
+
+class HostKeysView(MachineView):
+    @extend_schema(request=HostKeySerializer, responses={201: KeyOfferSerializer})
+    def post(self, request: Request) -> Response:
+        """Name the key that this host shall be known by; the answer has the nonce to be signed with it."""
+        body = HOST_KEY.read(request.data)
+        offer = service.offer_host_key(body["name"], body["host_key"], now=timezone.now())
+        return Response(KEY_OFFER.written(offer), status=201)
+
+
+class KeyProofView(MachineView):
+    @extend_schema(request=KeyProofSerializer, responses=EnrolledSerializer)
+    def post(self, request: Request, enrolment_id: UUID) -> Response:
+        """Prove that the key is this host's own; it then waits for a person."""
+        body = KEY_PROOF.read(request.data)
+        attester = service.prove_host_key(enrolment_id, body["nonce"], body["proof"], now=timezone.now())
         return Response(ENROLLED.written(attester))
 
 
@@ -123,6 +147,14 @@ class EvidenceView(MachineView):
             transport_signature=body["transport_signature"],
         )
         return Response(OUTCOME.written(service.appraise_evidence(challenge_id, received, now=timezone.now())))
+
+
+class PossessionView(MachineView):
+    @extend_schema(request=PossessionSerializer, responses=OutcomeSerializer)
+    def post(self, request: Request, challenge_id: UUID) -> Response:
+        """Answer a challenge with the host key's signature; in host-key mode an approved host gets its certificate."""
+        proof = POSSESSION.read(request.data)["proof"]
+        return Response(OUTCOME.written(service.appraise_possession(challenge_id, proof, now=timezone.now())))
 
 
 class InfoView(MachineView):

@@ -1,7 +1,6 @@
 """The way of Evidence from the wire to a verdict."""
 
 import hashlib
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,8 +16,8 @@ from attestation.core.claims import Claims, Evidence, verify_evidence
 from attestation.core.finding import finding_from
 from attestation.core.ima import START
 from attestation.core.runtime import KnownLines
-from attestation.errors import EventLogNeeded, ImaListNeeded, Refusal
-from attestation.models import Blob, ImaProgress
+from attestation.errors import EventLogNeeded, ImaListNeeded, Refusal, WrongMode
+from attestation.models import Blob, ImaProgress, Mode
 from attestation.opening import Opening, anew
 from attestation.policy import NOTHING_IN_FORCE, InForce, in_force
 from attestation.recording import Judged, Moment, Outcome, record, record_refusal
@@ -55,7 +54,7 @@ def appraise_evidence(challenge_id: UUID, received: ReceivedEvidence, *, now: da
     Raises `ChallengeSpent`, or the `VerificationError` or `ParseError` that says why the Evidence is not authentic;
     that is recorded too. The nonce is spent by a statement of its own: a failed appraisal must not bring it back.
     """
-    began = Moment(now, time.perf_counter_ns())
+    began = Moment.begun(now)
     opening = spend(challenge_id, now=now)
     try:
         verified = _verified(opening, received)
@@ -105,6 +104,8 @@ def _policy(opening: Opening) -> InForce:
 
 def _verified(opening: Opening, received: ReceivedEvidence) -> _Verified:
     """Return the Claims of Evidence that is authentic, or raise the Refusal that says why it is not."""
+    if opening.host.mode != Mode.TPM:
+        raise WrongMode(f"{opening.host.name} is known here by its {opening.host.get_mode_display()}, not by its TPM.")
     logs = _logs(opening, received)
     evidence = Evidence(
         quote=received.quote,

@@ -19,7 +19,6 @@ from attestation.core.certificate import (
     serial_text,
     verify_health_certificate,
 )
-from attestation.core.transport import TransportKey
 from attestation.errors import (
     CertificateRevoked,
     CertificateUnknown,
@@ -30,7 +29,7 @@ from attestation.errors import (
     PolicyChanged,
 )
 from attestation.memory import Recent
-from attestation.models import Attestation, Attester, DenyBefore, HealthCertificate, ModeSwitch, SignerKey
+from attestation.models import Attestation, Attester, DenyBefore, HealthCertificate, Mode, ModeSwitch, SignerKey
 from attestation.policy import policy_in_force
 from attestation.stored import appraise_again
 from ledger.custody import custody
@@ -124,7 +123,7 @@ def _purpose(number: int) -> str:
 def issue(
     attestation: Attestation,
     host: Attester,
-    transport: TransportKey,
+    spki: bytes,
     *,
     signer: SignerKey,
     until: datetime | None,
@@ -138,7 +137,7 @@ def issue(
     not_after = min(now + settings.CERTIFICATE_LIFETIME, until or datetime.max.replace(tzinfo=UTC))
     der = build_health_certificate(
         claims=HealthClaims(attester_id=str(host.id), name=host.name, mode=attestation.mode),
-        transport_spki=transport.spki,
+        transport_spki=spki,
         serial=serial,
         not_before=now,
         not_after=not_after,
@@ -212,6 +211,8 @@ def _require_in_force(row: HealthCertificate, now: datetime) -> None:
         raise DeniedBefore(f"This fabric denies certificates issued before {deny.moment:%Y-%m-%d %H:%M:%S} UTC.")
     if row.attestation.mode != (mode := mode_in_force()):
         raise ModeChanged(f"The certificate was issued in {row.attestation.mode} mode; the fabric is in {mode} mode.")
+    if row.attestation.mode != Mode.TPM:  # what it proved does not depend on any policy
+        return
     policy = policy_in_force(str(row.attester.group_id), now=now)
     if row.attestation.policy_version == policy.version:
         return

@@ -18,7 +18,7 @@ from attestation.comparison import Comparison
 from attestation.core.checks import BASELINE
 from attestation.core.difference import Difference
 from attestation.errors import NotFound
-from attestation.models import Attestation, Attester, Component
+from attestation.models import Attestation, Attester, Component, Mode
 from ledger.statements import New
 
 MOST = 40
@@ -71,7 +71,8 @@ def deviations(findings: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, A
 
 def failing_hosts() -> QuerySet[Attester]:
     """Return the approved hosts whose newest attestation failed, with it."""
-    found = Attester.objects.filter(state=Attester.State.APPROVED, latest__isnull=False).exclude(status="Passed")
+    found = Attester.objects.filter(state=Attester.State.APPROVED, mode=Mode.TPM, latest__isnull=False)
+    found = found.exclude(status="Passed")
     return found.select_related("latest", "group").defer("latest__evidence")
 
 

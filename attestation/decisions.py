@@ -11,7 +11,7 @@ from attestation import baselines, policies
 from attestation.acts import open_proposal, queue, record, require
 from attestation.endorsements import Trust, refresh_endorsement
 from attestation.errors import AlreadyDecided, CannotApprove, FourEyes, NotFound
-from attestation.models import DEFAULT_GROUP, Attester, DenyBefore, HealthCertificate, HostGroup, Proposal
+from attestation.models import DEFAULT_GROUP, Attester, DenyBefore, HealthCertificate, HostGroup, Mode, Proposal
 
 
 def propose_host(attester_id: UUID, *, by: User, reason: str, now: datetime, group: str = DEFAULT_GROUP) -> Proposal:
@@ -94,19 +94,24 @@ def _settle_host(proposal: Proposal, by: User, *, approve: bool, without_certifi
     if approve:
         if not waiting.exists():
             raise CannotApprove(f"{attester.name} does not wait for approval any more.")
-        refresh_endorsement(attester, trust=Trust(), by=f"user:{by.get_username()}", now=now)
-        if attester.ek_verdict == Attester.Endorsement.UNTRUSTED:
-            raise CannotApprove(f"The maker of this TPM is not trusted here: {attester.ek_detail}")
-        if attester.ek_verdict == Attester.Endorsement.REFUSED:
-            raise CannotApprove(f"The EK certificate does not hold: {attester.ek_detail}")
-        if attester.ek_verdict == Attester.Endorsement.ABSENT and not without_certificate:
-            raise CannotApprove("This TPM brought no EK certificate. Approve it as a host without one, or not at all.")
-        others = Attester.objects.filter(name=attester.name, state=Attester.State.APPROVED)
+        if attester.mode == Mode.TPM:
+            refresh_endorsement(attester, trust=Trust(), by=f"user:{by.get_username()}", now=now)
+            _require_endorsement(attester, without_certificate=without_certificate)
+        others = Attester.objects.filter(name=attester.name, mode=attester.mode, state=Attester.State.APPROVED)
         for other in others:
-            _end(other, by, reason=f"Replaced by another TPM under the name {other.name}.", now=now)
+            _end(other, by, reason=f"Replaced by another one under the name {other.name}.", now=now)
     state = Attester.State.APPROVED if approve else Attester.State.REJECTED
     group = proposal.group_id or DEFAULT_GROUP
     waiting.update(state=state, group=group, decided_at=now, decided_by=by.get_username())
+
+
+def _require_endorsement(attester: Attester, *, without_certificate: bool) -> None:
+    if attester.ek_verdict == Attester.Endorsement.UNTRUSTED:
+        raise CannotApprove(f"The maker of this TPM is not trusted here: {attester.ek_detail}")
+    if attester.ek_verdict == Attester.Endorsement.REFUSED:
+        raise CannotApprove(f"The EK certificate does not hold: {attester.ek_detail}")
+    if attester.ek_verdict == Attester.Endorsement.ABSENT and not without_certificate:
+        raise CannotApprove("This TPM brought no EK certificate. Approve it as a host without one, or not at all.")
 
 
 def revoke_host(attester_id: UUID, *, by: User, reason: str, now: datetime) -> None:

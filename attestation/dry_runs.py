@@ -18,7 +18,7 @@ from attestation.acts import require
 from attestation.core.appraise import AttestationResult
 from attestation.core.policy import AppraisalPolicy
 from attestation.errors import NotFound
-from attestation.models import Attestation, Attester, DryRun, DryRunRow, PolicyDraft
+from attestation.models import Attestation, Attester, DryRun, DryRunRow, Mode, PolicyDraft
 from attestation.policy import compiled, policy_in_force
 from attestation.stored import appraise_again
 
@@ -85,7 +85,7 @@ def _work(run: DryRun, now: datetime) -> None:
 
 
 def _hosts(draft: PolicyDraft) -> QuerySet[Attester]:
-    return Attester.objects.filter(group_id=draft.group_id, state=Attester.State.APPROVED)
+    return Attester.objects.filter(group_id=draft.group_id, state=Attester.State.APPROVED, mode=Mode.TPM)
 
 
 def _row(

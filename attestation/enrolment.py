@@ -16,7 +16,7 @@ from attestation.core.endorsement import require_ek
 from attestation.core.tpm import TpmPublic, parse_public, require_ak
 from attestation.endorsements import Trust, judge_endorsement
 from attestation.errors import ActivationRefused, IdentityKnown, Refusal
-from attestation.models import Attester, Enrolment
+from attestation.models import Attester, Enrolment, Mode
 from ledger import service as ledger
 
 SECRET_SIZE = 32
@@ -76,7 +76,7 @@ def activate(enrolment_id: UUID, secret: bytes, *, now: datetime) -> Attester:
     A TPM that is enrolled already under this name gets its old row back. A name that another approved TPM holds
     stays with that TPM: the new one waits for a person, and says which host it would replace.
     """
-    live = Enrolment.objects.filter(pk=enrolment_id, spent_at=None, expires_at__gt=now)
+    live = Enrolment.objects.filter(pk=enrolment_id, host_key=None, spent_at=None, expires_at__gt=now)
     enrolment = Enrolment.objects.get(pk=enrolment_id) if live.update(spent_at=now) == 1 else None
     digest = hashlib.sha256(secret).digest()
     if enrolment is None or not hmac.compare_digest(bytes(enrolment.secret_sha256), digest):
@@ -112,7 +112,7 @@ def _attester_of(enrolment: Enrolment, *, now: datetime) -> Attester:
     verdict = judge_endorsement(ek, certificate, trust=Trust(), now=now)
     attester = Attester.objects.create(
         name=enrolment.name,
-        replaces=Attester.objects.filter(name=enrolment.name, state=Attester.State.APPROVED).first(),
+        replaces=approved_as(enrolment.name, Mode.TPM),
         ek_fingerprint=fingerprint,
         ek_public=enrolment.ek_public,
         ek_certificate=certificate,
@@ -134,6 +134,11 @@ def _attester_of(enrolment: Enrolment, *, now: datetime) -> Attester:
         now=now,
     )
     return attester
+
+
+def approved_as(name: str, mode: Mode) -> Attester | None:
+    """Return the approved host that has this name in a mode, and that a new one of that name would replace."""
+    return Attester.objects.filter(name=name, mode=mode, state=Attester.State.APPROVED).first()
 
 
 def _require_one_place(fingerprint: str, name: str) -> None:

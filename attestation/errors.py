@@ -128,6 +128,12 @@ class ImaListNeeded(VerificationError):
     code = "ima_list_needed"
 
 
+class WrongMode(VerificationError):
+    """Evidence of another mode than the one that the host is known by."""
+
+    code = "wrong_mode"
+
+
 class ChallengeSpent(Refusal):
     """Unknown, expired or used: the caller is not told which."""
 

@@ -15,7 +15,8 @@ _CHALLENGE: Final = Part(
 _HOST: Final = Part(
     Attester,
     "host",
-    *("id", "name", "state", "group_id", "ak_public", "status", "status_at", "reset_count", "boot_count", "latest_id"),
+    *("id", "name", "mode", "host_key", "state", "group_id", "ak_public", "status", "status_at"),
+    *("reset_count", "boot_count", "latest_id"),
 )
 _LATEST: Final = Part(Attestation, "latest", "id", "status", "policy_version", "findings")
 _PROGRESS: Final = Part(

@@ -17,6 +17,7 @@ from attestation.models import (
     Baseline,
     CodeIntegrityPolicy,
     HostGroup,
+    Mode,
     PolicyDraft,
     PolicyVersion,
     RuntimePolicy,
@@ -83,7 +84,7 @@ def candidates(slug: str) -> Candidates:
         baselines=tuple(Baseline.objects.filter(group_id=slug, state__in=known)),
         runtime=tuple(runtime),
         code_policies=tuple(CodeIntegrityPolicy.objects.all()),
-        hosts=tuple(Attester.objects.filter(group_id=slug, state=Attester.State.APPROVED)),
+        hosts=tuple(Attester.objects.filter(group_id=slug, state=Attester.State.APPROVED, mode=Mode.TPM)),
     )
 
 

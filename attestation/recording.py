@@ -3,8 +3,9 @@
 import hashlib
 import logging
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import transaction
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 ANYONE_CAN_SEND = (ParseError, BadSignature, NotFromTpm, WrongNonce, EventLogNeeded, ImaListNeeded)
 # What people and other attestations change of a host; an appraisal counts while these are as they were at its opening.
 DECIDED = ("state", "group_id", "latest_id")
+TRY_AGAIN = timedelta(hours=1)  # when a host that is ready for another mode shows it once more
 SHOWN = ("status", "substatus", "status_at", "latest_id", "next_attestation_at")
 
 
@@ -58,6 +60,10 @@ class Moment:
     now: datetime
     ticks: int
 
+    @classmethod
+    def begun(cls, now: datetime) -> "Moment":
+        return cls(now, time.perf_counter_ns())
+
     def elapsed_us(self) -> int:
         return (time.perf_counter_ns() - self.ticks) // 1000
 
@@ -79,33 +85,88 @@ class Judged:
     ima_log: bytes | None
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a host has shown without a TPM: the key that it vouches for, and by what, to be kept as it came."""
+
+    transport_spki: bytes
+    evidence: Mapping[str, str]
+
+
 def record(judged: Judged, began: Moment) -> Outcome | None:
     """Keep what came, what it proved and what was found, and certify a host that passed.
 
     None, with nothing recorded, when somebody decided about the host since the opening, or it attested another time.
     """
-    opening, host, now = judged.opening, judged.opening.host, began.now
-    seen = {name: getattr(host, name) for name in DECIDED}
+    opening, host = judged.opening, judged.opening.host
     kept = _kept(judged)
     attestation = _attestation(judged, kept, began)
-    issued = _issued(judged, attestation, now=now)
-    next_at = now + settings.RETRY_AFTER if issued is None else issued.not_after - (issued.not_after - now) / 8
-    _show(host, attestation, next_at)
     _remember_counters(host, attestation)
-    fields = [*SHOWN, "reset_count", "boot_count"]
     rows = [*(New(blob, "keep") for blob in kept.new), New(attestation), *_gone_on(judged)]
     rows += components.remember(host, attestation, opening.latest)
+    return _written(
+        opening,
+        attestation,
+        rows,
+        ("reset_count", "boot_count"),
+        spki=judged.claims.transport.spki,
+        until=judged.result.valid_until,
+    )
+
+
+def record_shown(opening: Opening, shown: Shown, began: Moment) -> Outcome | None:
+    """Keep what a host has shown without a TPM, and certify the key that it vouched for; None as `record`."""
+    findings = _standing(opening.host)
+    attestation = Attestation(
+        id=opening.number,
+        attester_id=opening.host.pk,
+        challenge_id=opening.challenge.pk,
+        at=began.now,
+        mode=opening.host.mode,
+        status=_status(opening.host, findings),
+        substatus=substatus_of(findings),
+        findings=[asdict(finding) for finding in findings],
+        policy_version=0,
+        evidence=dict(shown.evidence),
+        duration_us=began.elapsed_us(),
+    )
+    return _written(opening, attestation, [New(attestation)], (), spki=shown.transport_spki, until=None)
+
+
+def _written(
+    opening: Opening,
+    attestation: Attestation,
+    rows: Sequence[New],
+    fields: Sequence[str],
+    *,
+    spki: bytes,
+    until: datetime | None,
+) -> Outcome | None:
+    """Write everything, with the certificate of a host that passed in the mode in force, and say what came of it."""
+    host, now = opening.host, attestation.at
+    seen = {name: getattr(host, name) for name in DECIDED}
+    issued = _issued(opening, attestation, spki=spki, until=until, now=now)
+    next_at = _next_at(opening, attestation, issued)
+    _show(host, attestation, next_at)
+    changed, written = [*SHOWN, *fields], [*rows]
     if issued is not None:
         host.certified_until = issued.not_after
-        fields.append("certified_until")
-        rows.append(New(issued))
-    news = issued is not None or _differs(opening.latest, attestation)
+        changed.append("certified_until")
+        written.append(New(issued))
     # A certificate is always news; the same failure again is a row of the history and no decision.
-    leaf = _leaf(host, attestation) if news else None
-    if not ledger.record_with(Change(host, fields, seen), rows, leaf):
+    news = issued is not None or _differs(opening.latest, attestation)
+    leaf = _leaf(opening, attestation) if news else None
+    if not ledger.record_with(Change(host, changed, seen), written, leaf):
         return None
     log.info("attestation %s of host %s: %s", attestation.id, host.id, attestation.status)
-    return _outcome(judged, attestation, issued, next_at)
+    return _outcome(attestation, issued, next_at, spki)
+
+
+def _next_at(opening: Opening, attestation: Attestation, issued: HealthCertificate | None) -> datetime:
+    if issued is not None:
+        return issued.not_after - (issued.not_after - attestation.at) / 8
+    tried = attestation.status == "Passed" and opening.host.mode != opening.mode
+    return attestation.at + (TRY_AGAIN if tried else settings.RETRY_AFTER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +215,7 @@ def _attestation(judged: Judged, kept: _Kept, began: Moment) -> Attestation:
         attester_id=opening.host.pk,
         challenge_id=opening.challenge.pk,
         at=began.now,
-        mode=opening.mode,
+        mode=opening.host.mode,
         status=_status(opening.host, findings),
         substatus=substatus_of(findings),
         findings=[asdict(finding) for finding in findings],
@@ -182,7 +243,7 @@ def _standing(attester: Attester) -> tuple[Finding, ...]:
             code="host_pending",
             substatus="",
             what=f"The host {attester.name} is enrolled, and nobody has approved it.",
-            why="Its TPM has proved who it is; a person has to say that it belongs to this fabric.",
+            why="It has proved which host it is; a person has to say that it belongs to this fabric.",
             remedy="Put it forward on its page and have it approved.",
         ),
     )
@@ -194,19 +255,20 @@ def _status(attester: Attester, findings: tuple[Finding, ...]) -> str:
     return "InsecureHostConfiguration" if findings else "Passed"
 
 
-def _issued(judged: Judged, attestation: Attestation, *, now: datetime) -> HealthCertificate | None:
-    """Return the certificate of a host that passed, to be written with everything else."""
-    if attestation.status != "Passed":
+def _issued(
+    opening: Opening, attestation: Attestation, *, spki: bytes, until: datetime | None, now: datetime
+) -> HealthCertificate | None:
+    """Return the certificate of a host that passed, to be written with everything else.
+
+    None for one that passed in a mode that is not in force: it has shown that it is ready, and gets no keys by it.
+    """
+    if attestation.status != "Passed" or opening.host.mode != opening.mode:
         return None
-    opening = judged.opening
     signer = certificates.signer_in_use(opening.signer, has_successor=opening.has_successor, now=now)
-    return certificates.issue(
-        attestation, opening.host, judged.claims.transport, signer=signer, until=judged.result.valid_until, now=now
-    )
+    return certificates.issue(attestation, opening.host, spki, signer=signer, until=until, now=now)
 
 
-def _outcome(judged: Judged, attestation: Attestation, issued: HealthCertificate | None, next_at: datetime) -> Outcome:
-    spki = judged.claims.transport.spki
+def _outcome(attestation: Attestation, issued: HealthCertificate | None, next_at: datetime, spki: bytes) -> Outcome:
     return Outcome(
         status=attestation.status,
         substatus=tuple(attestation.substatus),
@@ -226,10 +288,12 @@ def _differs(before: Attestation | None, now: Attestation) -> bool:
     return [finding["what"] for finding in before.findings] != [finding["what"] for finding in now.findings]
 
 
-def _leaf(host: Attester, attestation: Attestation) -> ledger.Leaf:
+def _leaf(opening: Opening, attestation: Attestation) -> ledger.Leaf:
+    host = opening.host
+    outcome = "passed" if attestation.status == "Passed" else "failed"
     return ledger.new_leaf(
         actor=host.subject,
-        act="attestation.passed" if attestation.status == "Passed" else "attestation.failed",
+        act=f"attestation.{outcome}" if host.mode == opening.mode else f"attestation.trial_{outcome}",
         subject=host.subject,
         detail={
             "name": host.name,
@@ -237,6 +301,7 @@ def _leaf(host: Attester, attestation: Attestation) -> ledger.Leaf:
             "status": attestation.status,
             "codes": [finding["code"] for finding in attestation.findings],
             "policy": attestation.policy_version,
+            "mode": attestation.mode,
         },
         now=attestation.at,
     )
@@ -293,7 +358,7 @@ def record_refusal(opening: Opening, refusal: Refusal, began: Moment) -> None:
             attester=attester,
             challenge=opening.challenge,
             at=began.now,
-            mode=opening.mode,
+            mode=attester.mode,
             status="TpmError",
             substatus=substatus,
             code=refusal.code,

@@ -9,6 +9,7 @@ from rest_framework import serializers
 from attestation.core.base64url import from_b64u, to_b64u
 from attestation.core.eventlog import EVENT_LOG_LIMIT
 from attestation.core.ima import IMA_LIMIT
+from attestation.core.possession import KEY_LIMIT, PROOF_LIMIT
 
 QUOTE_LIMIT = 4 * 1024
 PUBLIC_LIMIT = 2 * 1024
@@ -102,6 +103,32 @@ class EnrolledSerializer(Message):
     attester = serializers.UUIDField(source="id")
     state = serializers.CharField()
     detail = serializers.CharField(source="standing")
+
+
+class HostKeySerializer(Message):
+    name = serializers.RegexField(NAME.pattern.join(("^", r"\Z")), max_length=64)
+    host_key = Base64Bytes(limit=KEY_LIMIT)
+
+
+class KeyOfferSerializer(Message):
+    id = serializers.UUIDField(source="enrolment")
+    nonce = Base64Bytes(limit=32)
+
+
+class Proof(serializers.CharField):
+    """A compact JWS over the server's nonce (`attestation.core.possession`)."""
+
+    def __init__(self) -> None:
+        super().__init__(trim_whitespace=False, max_length=PROOF_LIMIT)
+
+
+class KeyProofSerializer(Message):
+    nonce = Base64Bytes(limit=32)
+    proof = Proof()
+
+
+class PossessionSerializer(Message):
+    proof = Proof()
 
 
 class ChallengeRequestSerializer(Message):

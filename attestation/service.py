@@ -62,6 +62,7 @@ from attestation.dry_runs import start as start_dry_run
 from attestation.dry_runs import tally as tally_dry_run
 from attestation.enrolment import Credential, EnrolmentRequest, activate, enrol
 from attestation.expected_hosts import announce_host, expected_hosts
+from attestation.host_keys import KeyOffer, appraise_possession, offer_host_key, prove_host_key
 from attestation.makers import (
     AuthorityChain,
     MakerException,
@@ -179,6 +180,7 @@ __all__ = [
     "EnrolmentRequest",
     "HealthStatement",
     "Hour",
+    "KeyOffer",
     "Known",
     "MakerException",
     "MakerLine",
@@ -207,6 +209,7 @@ __all__ = [
     "announce_change",
     "announce_host",
     "appraise_evidence",
+    "appraise_possession",
     "attestation",
     "attestations",
     "attester",
@@ -292,6 +295,7 @@ __all__ = [
     "newest_of",
     "newest_run",
     "newest_runtime_policies",
+    "offer_host_key",
     "open_proposal_for",
     "outlook",
     "per_hour",
@@ -304,6 +308,7 @@ __all__ = [
     "propose_baseline",
     "propose_draft",
     "propose_host",
+    "prove_host_key",
     "release_secret",
     "require_open",
     "retire_baseline",

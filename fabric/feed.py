@@ -13,9 +13,12 @@ from ledger import service as ledger
 SENTENCES = {
     "attestation.passed": "{name} passed under policy v{policy}",
     "attestation.failed": "{name} did not pass: {status}",
+    "attestation.trial_passed": "{name} is ready for {mode} mode",
+    "attestation.trial_failed": "{name} is not ready for {mode} mode: {status}",
     "attestation.refused": "Evidence in the name of {name} was refused: {code}",
     "challenge.refused": "An attempt to attest was refused: {why}",
     "host.enrolled": "{name} asks to be enrolled",
+    "host.key_registered": "{name} asks to be known by a host key",
     "host.identity_changed": "{name} asks to be enrolled with another TPM",
     "host.enrolment_refused": "An enrolment was refused: {why}",
     "host.activation_refused": "An activation was refused: {why}",

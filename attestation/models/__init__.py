@@ -2,7 +2,7 @@
 
 from attestation.models.certificates import DenyBefore, HealthCertificate, SignerKey
 from attestation.models.evidence import Attestation, Blob, Challenge, Component, ImaProgress
-from attestation.models.hosts import DEFAULT_GROUP, Attester, Enrolment, ExpectedHost, HostGroup
+from attestation.models.hosts import DEFAULT_GROUP, Attester, Enrolment, ExpectedHost, HostGroup, Mode
 from attestation.models.makers import AuthorityBundle, EndorsementAuthority, Vendor
 from attestation.models.policies import DryRun, DryRunRow, ModeSwitch, PolicyDraft, PolicyVersion, Proposal
 from attestation.models.references import Baseline, CodeIntegrityPolicy, RuntimePolicy
@@ -26,6 +26,7 @@ __all__ = [
     "HealthCertificate",
     "HostGroup",
     "ImaProgress",
+    "Mode",
     "ModeSwitch",
     "PolicyDraft",
     "PolicyVersion",

@@ -11,6 +11,14 @@ from attestation.core.tpm import TpmPublic, parse_public
 DEFAULT_GROUP = "default"
 
 
+class Mode(models.TextChoices):
+    """How hosts attest (HGS: OperationMode). One mode is in force; what is registered for another waits for its day."""
+
+    KERBEROS = "kerberos", "Kerberos"
+    HOST_KEY = "hostkey", "Host key"
+    TPM = "tpm", "TPM"
+
+
 class HostGroup(models.Model):
     """Hosts that one policy is for. `canary_of` names the group whose changes this one tries first."""
 
@@ -33,13 +41,14 @@ class HostGroup(models.Model):
 
 
 class Enrolment(models.Model):
-    """A host that has named its keys but not yet proved that they live in one TPM."""
+    """A host that has named its keys but not yet proved that they live in one TPM, or that it has its host key."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     name = models.CharField(max_length=64)
-    ek_public = models.BinaryField()
+    ek_public = models.BinaryField(default=bytes)
     ek_certificate = models.BinaryField(null=True)
-    ak_public = models.BinaryField()
+    ak_public = models.BinaryField(default=bytes)
+    host_key = models.BinaryField(null=True)
     secret_sha256 = models.BinaryField(max_length=32)
     created_at = models.DateTimeField()
     expires_at = models.DateTimeField(db_index=True)
@@ -72,7 +81,10 @@ class ExpectedHost(models.Model):
 
 
 class Attester(models.Model):
-    """A host's TPM and agent as attestation knows it: one EK, one AK, for good."""
+    """A host as one mode knows it, for good: by its TPM (one EK, one AK), by its host key, or by its account.
+
+    A host that is registered for several modes has a row in each, under one name. What is another mode's is empty.
+    """
 
     class State(models.TextChoices):
         PENDING = "pending", "Pending approval"
@@ -88,17 +100,20 @@ class Attester(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     name = models.CharField(max_length=64, db_index=True)
+    mode = models.CharField(max_length=10, choices=Mode, default=Mode.TPM)
+    identity = models.CharField(max_length=200, blank=True)  # fingerprint of the host key, or SID of the account
+    host_key = models.BinaryField(null=True)
     state = models.CharField(max_length=10, choices=State, default=State.PENDING, db_index=True)
     group = models.ForeignKey(HostGroup, default=DEFAULT_GROUP, on_delete=models.PROTECT, related_name="attesters")
     replaces = models.ForeignKey("self", null=True, on_delete=models.PROTECT, related_name="replaced_by")
-    ek_fingerprint = models.CharField(max_length=64, db_index=True)
-    ek_public = models.BinaryField()
+    ek_fingerprint = models.CharField(max_length=64, db_index=True, blank=True)
+    ek_public = models.BinaryField(default=bytes)
     ek_certificate = models.BinaryField(null=True)
-    ek_verdict = models.CharField(max_length=10, choices=Endorsement)
-    ek_detail = models.TextField()
+    ek_verdict = models.CharField(max_length=10, choices=Endorsement, blank=True)
+    ek_detail = models.TextField(blank=True)
     endorsement = models.JSONField(default=dict)
-    ak_name = models.CharField(max_length=68)
-    ak_public = models.BinaryField()
+    ak_name = models.CharField(max_length=68, blank=True)
+    ak_public = models.BinaryField(default=bytes)
     enrolled_at = models.DateTimeField()
     decided_at = models.DateTimeField(null=True)
     decided_by = models.CharField(max_length=200, blank=True)
@@ -114,8 +129,15 @@ class Attester(models.Model):
     class Meta:
         ordering: ClassVar = ["name", "enrolled_at"]
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["ek_fingerprint", "ak_name"], name="one_attester_per_identity"),
-            models.UniqueConstraint(fields=["name"], condition=Q(state="approved"), name="one_approved_per_name"),
+            models.UniqueConstraint(
+                fields=["ek_fingerprint", "ak_name"], condition=Q(mode="tpm"), name="one_attester_per_tpm"
+            ),
+            models.UniqueConstraint(
+                fields=["mode", "identity"], condition=~Q(mode="tpm"), name="one_attester_per_identity_of_a_mode"
+            ),
+            models.UniqueConstraint(
+                fields=["mode", "name"], condition=Q(state="approved"), name="one_approved_per_name_and_mode"
+            ),
         ]
         permissions: ClassVar = [
             ("propose", "May put hosts and baselines forward"),
