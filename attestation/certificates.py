@@ -9,7 +9,7 @@ from cryptography import x509
 from django.conf import settings
 from django.db import IntegrityError, transaction
 
-from attestation import standing
+from attestation import modes, standing
 from attestation.core.certificate import (
     HealthClaims,
     Signer,
@@ -209,8 +209,10 @@ def _require_in_force(row: HealthCertificate, now: datetime) -> None:
     deny = DenyBefore.objects.first()
     if deny is not None and row.issued_at < deny.moment:
         raise DeniedBefore(f"This fabric denies certificates issued before {deny.moment:%Y-%m-%d %H:%M:%S} UTC.")
-    if row.attestation.mode != (mode := mode_in_force()):
-        raise ModeChanged(f"The certificate was issued in {row.attestation.mode} mode; the fabric is in {mode} mode.")
+    if not modes.counts(row.attestation.mode, now=now):
+        raise ModeChanged(
+            f"The certificate was issued in {row.attestation.mode} mode; the fabric is in {mode_in_force()} mode."
+        )
     if row.attestation.mode != Mode.TPM:  # what it proved does not depend on any policy
         return
     policy = policy_in_force(str(row.attester.group_id), now=now)

@@ -195,6 +195,13 @@ class ChangeGone(Refusal):
     status = 410
 
 
+class CannotSwitch(Refusal):
+    """The attestation mode cannot be switched like this now."""
+
+    code = "cannot_switch"
+    status = 409
+
+
 class CannotApprove(Refusal):
     """The thing cannot be approved as it stands; the sentence says what is missing."""
 

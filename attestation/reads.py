@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.db.models import Case, CharField, Count, F, Q, QuerySet, Value, When
+from django.db.models import Case, CharField, Count, F, Q, QuerySet, Subquery, Value, When
 from django.db.models.functions import TruncHour
 from django.utils import timezone
 
+from attestation.certificates import mode_in_force
 from attestation.core.reference import ByValue, Rule, meets
 from attestation.errors import NotFound
 from attestation.models import (
@@ -16,6 +17,7 @@ from attestation.models import (
     Attester,
     Baseline,
     HealthCertificate,
+    ModeSwitch,
     PolicyVersion,
     Proposal,
 )
@@ -83,10 +85,12 @@ def counts() -> Counts:
 
 
 def _shown(now: datetime) -> Case:
-    """The one word for a host: what a person decided about it comes before what it last proved."""
+    """The one word for a host: what people decided about it, and about the mode, comes before what it last proved."""
+    in_force = Subquery(ModeSwitch.objects.values("mode")[:1])
     lapsed = Q(status="Passed") & (Q(certified_until=None) | Q(certified_until__lte=now))
     return Case(
         When(~Q(state=Attester.State.APPROVED), then=F("state")),
+        When(~Q(mode=in_force), then=Value("NotInForce")),
         When(status__in=("Unknown", "UnauthorizedHost"), then=Value("Unknown")),  # approved, and silent since
         When(lapsed, then=Value("Expired")),
         default=F("status"),
@@ -136,8 +140,8 @@ def attester(attester_id: UUID) -> Attester:
 def failing(*, now: datetime) -> list[Cause]:
     """Group the approved hosts that fail by what is wrong, the widest cause first."""
     causes: dict[str, Cause] = {}
-    rows = Attester.objects.filter(state=Attester.State.APPROVED, latest__isnull=False).select_related("latest")
-    for row in rows.exclude(status="Passed"):
+    approved = Attester.objects.filter(state=Attester.State.APPROVED, mode=mode_in_force(), latest__isnull=False)
+    for row in approved.exclude(status="Passed").select_related("latest"):
         for finding in row.latest.findings if row.latest else []:
             since = row.status_at or now
             cause = causes.setdefault(str(finding.get("what")), Cause(finding=finding, status=row.status, since=since))
@@ -256,7 +260,7 @@ def baseline(baseline_id: UUID) -> Baseline:
 def effect_of(proposal: Proposal) -> Effect:
     """Say what would change: which hosts have the proposed values, which baseline or host would go."""
     if proposal.baseline is None:
-        replaces = proposal.attester and _holder(proposal.attester)
+        replaces = _holder(proposal.attester) if proposal.attester else None
         return Effect(fits=(), differs=(), loses=(), retires=None, replaces=replaces)
     candidate = proposal.baseline
     fits, differs = matching(candidate)
@@ -273,7 +277,8 @@ def losing(retired: Baseline) -> tuple[Attester, ...]:
 
 def _holder(candidate: Attester) -> Attester | None:
     """Return the host that has this one's name now, which need not be the one that had it when this one enrolled."""
-    return Attester.objects.filter(name=candidate.name, state=Attester.State.APPROVED).exclude(pk=candidate.pk).first()
+    named = Attester.objects.filter(name=candidate.name, mode=candidate.mode, state=Attester.State.APPROVED)
+    return named.exclude(pk=candidate.pk).first()
 
 
 def _losing(hosts: Iterable[Attester], retired: Baseline) -> Iterator[Attester]:

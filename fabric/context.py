@@ -11,7 +11,11 @@ from attestation import service as attestation
 from fabric.models import Tenant, Viewer, VirtualMachine
 from ledger.custody import custody
 
-MODES = {"tpm": ("TPM-trusted", "shield-check", False)}
+MODES = {
+    "tpm": ("TPM-trusted", "shield-check", False),
+    "hostkey": ("Host key", "key", True),
+    "kerberos": ("Kerberos", "users", True),
+}
 THEMES = ("light", "dark", "auto")
 
 

@@ -4,7 +4,8 @@ from attestation.models.certificates import DenyBefore, HealthCertificate, Signe
 from attestation.models.evidence import Attestation, Blob, Challenge, Component, ImaProgress
 from attestation.models.hosts import DEFAULT_GROUP, Attester, Enrolment, ExpectedHost, HostGroup, Mode
 from attestation.models.makers import AuthorityBundle, EndorsementAuthority, Vendor
-from attestation.models.policies import DryRun, DryRunRow, ModeSwitch, PolicyDraft, PolicyVersion, Proposal
+from attestation.models.modes import ModePlan, ModeSwitch
+from attestation.models.policies import DryRun, DryRunRow, PolicyDraft, PolicyVersion, Proposal
 from attestation.models.references import Baseline, CodeIntegrityPolicy, RuntimePolicy
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "HostGroup",
     "ImaProgress",
     "Mode",
+    "ModePlan",
     "ModeSwitch",
     "PolicyDraft",
     "PolicyVersion",

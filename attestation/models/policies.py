@@ -1,5 +1,7 @@
-"""Appraisal policies: their versions and drafts, what drafts would do, and who decided."""
+"""Appraisal policies: their versions and drafts, what drafts would do; and what people decide of each other's."""
 
+import functools
+import operator
 import uuid
 from typing import ClassVar
 
@@ -10,6 +12,7 @@ from django.db.models import Q
 from attestation.core.document import PolicyDocument, parse_document
 from attestation.models.evidence import Attestation
 from attestation.models.hosts import DEFAULT_GROUP, Attester, HostGroup
+from attestation.models.modes import ModePlan
 from attestation.models.references import Baseline
 
 
@@ -121,6 +124,12 @@ class DryRunRow(models.Model):
         return f"{self.attester_id}: {self.would_pass}"
 
 
+def _one_of(*names: str) -> Q:
+    """Return the condition that exactly one of these columns is filled."""
+    cases = [Q(**{f"{name}__isnull": name != filled for name in names}) for filled in names]
+    return functools.reduce(operator.or_, cases)
+
+
 class Proposal(models.Model):
     """Something put forward by one person, to be decided by another."""
 
@@ -133,6 +142,7 @@ class Proposal(models.Model):
     attester = models.ForeignKey(Attester, null=True, on_delete=models.PROTECT, related_name="proposals")
     baseline = models.ForeignKey(Baseline, null=True, on_delete=models.PROTECT, related_name="proposals")
     draft = models.ForeignKey(PolicyDraft, null=True, on_delete=models.PROTECT, related_name="proposals")
+    plan = models.ForeignKey(ModePlan, null=True, on_delete=models.PROTECT, related_name="proposals")
     group = models.ForeignKey(HostGroup, null=True, on_delete=models.PROTECT, related_name="proposals")
     state = models.CharField(max_length=10, choices=State, default=State.OPEN, db_index=True)
     proposed_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
@@ -146,10 +156,7 @@ class Proposal(models.Model):
         ordering: ClassVar = ["-id"]
         constraints: ClassVar = [
             models.CheckConstraint(
-                condition=Q(attester__isnull=False, baseline__isnull=True, draft__isnull=True)
-                | Q(attester__isnull=True, baseline__isnull=False, draft__isnull=True)
-                | Q(attester__isnull=True, baseline__isnull=True, draft__isnull=False),
-                name="proposal_is_about_one_thing",
+                condition=_one_of("attester", "baseline", "draft", "plan"), name="proposal_is_about_one"
             ),
             models.UniqueConstraint(
                 fields=["attester"], condition=Q(state="open"), name="one_open_proposal_per_attester"
@@ -158,6 +165,9 @@ class Proposal(models.Model):
                 fields=["baseline"], condition=Q(state="open"), name="one_open_proposal_per_baseline"
             ),
             models.UniqueConstraint(fields=["draft"], condition=Q(state="open"), name="one_open_proposal_per_draft"),
+            models.UniqueConstraint(
+                fields=["state"], condition=Q(state="open", plan__isnull=False), name="one_open_switch_of_the_mode"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -165,28 +175,15 @@ class Proposal(models.Model):
 
     @property
     def kind(self) -> str:
+        if self.plan_id:
+            return "mode"
         if self.draft_id:
             return "policy"
         return "host" if self.attester_id else "baseline"
 
     @property
-    def about(self) -> Attester | Baseline | PolicyDraft:
-        about = self.attester or self.baseline or self.draft
+    def about(self) -> Attester | Baseline | PolicyDraft | ModePlan:
+        about = self.attester or self.baseline or self.draft or self.plan
         if about is None:
-            raise ValueError("a proposal is about a host, a baseline or a policy; the table's constraint says so")
+            raise ValueError("a proposal is about one thing; the table's constraint says so")
         return about
-
-
-class ModeSwitch(models.Model):
-    """The history of the attestation mode; the newest row is in force."""
-
-    mode = models.CharField(max_length=10)
-    since = models.DateTimeField()
-    by = models.CharField(max_length=200)
-    reason = models.TextField()
-
-    class Meta:
-        ordering: ClassVar = ["-id"]
-
-    def __str__(self) -> str:
-        return self.mode

@@ -26,6 +26,7 @@ STATES = {
     "TpmError": ("bad", "cpu-off", "TpmError"),
     "TransientError": ("warn", "refresh", "TransientError"),
     "Unknown": ("off", "help-circle", "Unknown"),
+    "NotInForce": ("off", "circle-dashed", "Mode not in force"),
     "NotConfigured": ("off", "circle-dashed", "NotConfigured"),
     "pending": ("wait", "hourglass", "Pending approval"),
     "open": ("wait", "hourglass", "Waits for a decision"),

@@ -21,7 +21,17 @@ from fabric.tenancy import usage
 
 LAPSING, FEED, HISTORY, STRIP = 6, 12, 10, 45
 PER_PAGE = 50
-STATUSES = ("Passed", "Expired", "InsecureHostConfiguration", "TpmError", "Unknown", "pending", "rejected", "revoked")
+STATUSES = (
+    "Passed",
+    "Expired",
+    "InsecureHostConfiguration",
+    "TpmError",
+    "Unknown",
+    "pending",
+    "NotInForce",
+    "rejected",
+    "revoked",
+)
 
 
 @require_GET
@@ -32,7 +42,9 @@ def fleet(request: HttpRequest) -> HttpResponse:
     causes = attestation.failing(now=now)
     context = {
         "tally": tally,
-        "enrolled": sum(count for status, count in tally.items() if status not in {"rejected", "revoked"}),
+        "enrolled": sum(
+            count for status, count in tally.items() if status not in {"rejected", "revoked", "NotInForce"}
+        ),
         "causes": causes,
         "changes": attestation.acceptable_changes() if causes else 0,
         "last_failure": None if causes else attestation.last_failure(),

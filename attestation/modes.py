@@ -1,0 +1,172 @@
+"""The attestation mode of the fabric: who is ready for another one, how it is switched, and how that is taken back."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.db.models import QuerySet
+
+from attestation.acts import open_proposal, queue, record, require
+from attestation.errors import CannotSwitch
+from attestation.models import Attester, Mode, ModePlan, ModeSwitch, Proposal
+
+# What a mode proves, more to the right: membership, possession, what was booted.
+STRENGTH: Final = (Mode.KERBEROS, Mode.HOST_KEY, Mode.TPM)
+DEFAULT_GRACE: Final = timedelta(hours=8)  # as long as a certificate lasts, so that no host has to hurry
+LONGEST_GRACE: Final = timedelta(days=7)
+TRIAL_COUNTS: Final = timedelta(days=1)  # what a host has shown of another mode longer ago says little about today
+MOST_NAMED: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether a host that gets keys today would get them in another mode; `other` is how that mode knows it."""
+
+    host: Attester
+    other: Attester | None
+    ready: bool
+    why: str
+
+    @property
+    def loses(self) -> bool:
+        """Whether it passes today and would not."""
+        return not self.ready and self.host.status == "Passed"
+
+
+def in_force() -> ModeSwitch:
+    return ModeSwitch.objects.select_related("plan")[0]
+
+
+def switches() -> QuerySet[ModeSwitch]:
+    """Return the history, newest first."""
+    return ModeSwitch.objects.select_related("plan")
+
+
+def weakens(mode: str, than: str) -> bool:
+    return STRENGTH.index(Mode(mode)) < STRENGTH.index(Mode(than))
+
+
+def rehearsal(mode: Mode, *, now: datetime) -> list[Readiness]:
+    """Say of every approved host of the mode in force whether it is ready for another, and if not, why not.
+
+    From what is stored: hosts that are registered for the other mode try it by themselves, which earns them nothing.
+    """
+    approved = Attester.objects.filter(state=Attester.State.APPROVED, mode=in_force().mode).select_related("group")
+    known: dict[str, Attester] = {}
+    alive = (Attester.State.PENDING, Attester.State.APPROVED)
+    for row in Attester.objects.filter(mode=mode, state__in=alive).select_related("latest").order_by("state"):
+        known.setdefault(row.name, row)  # "approved" comes before "pending"
+    return [_readiness(host, known.get(host.name), mode, now) for host in approved]
+
+
+def _readiness(host: Attester, other: Attester | None, mode: Mode, now: datetime) -> Readiness:
+    latest = None if other is None else other.latest
+    if other is None:
+        why = f"No host of this name is known in {mode.label} mode."
+    elif other.state != Attester.State.APPROVED:
+        why = f"It is registered for {mode.label} mode, and nobody has approved that."
+    elif latest is None or latest.at < now - TRIAL_COUNTS:
+        why = f"It has not tried {mode.label} mode within a day."
+    elif latest.status != "Passed":
+        found = latest.findings[0]["what"] if latest.findings else latest.status
+        why = f"It tried and did not pass: {found}"
+    else:
+        return Readiness(host, other, ready=True, why="")
+    return Readiness(host, other, ready=False, why=why)
+
+
+def impact_of(rows: Iterable[Readiness]) -> dict[str, object]:
+    """Return what a switch would do, to be kept with the plan for it."""
+    counted = list(rows)
+    losing = [row.host.name for row in counted if row.loses]
+    return {
+        "ready": sum(row.ready for row in counted),
+        "unready": sum(not row.ready for row in counted),
+        "losing": len(losing),
+        "names": losing[:MOST_NAMED],
+    }
+
+
+def propose_switch(mode: Mode, *, grace: timedelta, by: User, reason: str, now: datetime) -> Proposal:
+    """Put a switch forward, with what it would do. Somebody else decides it.
+
+    `grace` is how long certificates of the mode in force go on counting after the switch; none cuts them off at once.
+    """
+    require(by, "attestation.propose")
+    if not timedelta() <= grace <= LONGEST_GRACE:
+        raise CannotSwitch("Certificates of the old mode can go on counting for at most a week.")
+    with transaction.atomic():
+        queue()
+        if in_force().mode == mode:
+            raise CannotSwitch(f"{mode.label} mode is in force already.")
+        impact = impact_of(rehearsal(mode, now=now))
+        plan = ModePlan.objects.create(
+            mode=mode, grace=grace, impact=impact, created_at=now, created_by=by.get_username()
+        )
+        proposal = open_proposal(Proposal(plan=plan, proposed_by=by, proposed_at=now, reason=reason))
+        detail = {"name": plan.name, "grace_seconds": int(grace.total_seconds()), "reason": reason, **impact}
+        record(by, "mode.proposed", plan.subject, detail, now)
+    return proposal
+
+
+def settle(plan: ModePlan, by: User, *, approve: bool, reason: str, now: datetime) -> None:
+    """Switch, in the transaction of the decision: from its commit on every node asks for the new mode."""
+    if not approve:
+        return
+    current = in_force()
+    if current.mode == plan.mode:
+        raise CannotSwitch(f"{plan.get_mode_display()} mode is in force already.")
+    ModeSwitch.objects.create(
+        mode=plan.mode,
+        since=now,
+        by=by.get_username(),
+        reason=reason,
+        before=current.mode,
+        before_until=now + plan.grace if plan.grace else None,
+        plan=plan,
+    )
+
+
+def can_roll_back(current: ModeSwitch, *, now: datetime) -> bool:
+    """Say whether one person may take the last switch back.
+
+    To a mode that proves more, always; to one that proves less only while its certificates count anyway. Later it is
+    a switch like any other, which two persons decide.
+    """
+    if not current.before:
+        return False
+    still = current.before_until is not None and now < current.before_until
+    return still or not weakens(current.before, current.mode)
+
+
+def roll_back(*, by: User, reason: str, now: datetime) -> ModeSwitch:
+    """Go back to the mode before, in one act; certificates of the one that is left go on counting for as long."""
+    require(by, "attestation.decide")
+    with transaction.atomic():
+        queue()
+        current = in_force()
+        if not can_roll_back(current, now=now):
+            raise CannotSwitch("The last switch cannot be taken back by one person any more. Put a switch forward.")
+        grace = DEFAULT_GRACE if current.plan is None else current.plan.grace
+        switch = ModeSwitch.objects.create(
+            mode=current.before,
+            since=now,
+            by=by.get_username(),
+            reason=reason,
+            before=current.mode,
+            before_until=now + grace if grace else None,
+        )
+        detail = {"name": f"{switch.get_mode_display()} mode", "reason": reason}
+        record(by, "mode.rolled_back", f"mode:{switch.mode}", detail, now)
+    return switch
+
+
+def counts(mode: str, *, now: datetime) -> bool:
+    """Say whether a certificate of this mode counts: of the one in force, or of the one before until its time is up."""
+    current = in_force()
+    if mode == current.mode:
+        return True
+    return mode == current.before and current.before_until is not None and now < current.before_until
