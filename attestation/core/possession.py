@@ -102,11 +102,11 @@ def verify_possession(proof: str, key: HostKey, *, nonce: bytes) -> Possession:
 def _payload(content: bytes) -> dict[str, bytes]:
     try:
         members = json.loads(content, object_pairs_hook=list)
-        said = {str(name): from_b64u(value) for name, value in members}
+        said = {str(name): from_b64u(value) for name, value in members if isinstance(value, str)}
     except (ValueError, TypeError, RecursionError) as error:
         raise ParseError("A proof holds base64url members only.") from error
     if len(said) != len(members) or not said.keys() <= {"nonce", "transport_key"}:
-        raise ParseError("A proof has a nonce, perhaps a transport key, and nothing else.")
+        raise ParseError("A proof has a nonce, perhaps a transport key, each base64url once, and nothing else.")
     return said
 
 

@@ -200,6 +200,18 @@ def enrolments() -> list[bytes]:
     return [_text({"name": "nbg-a01", "ek_public": "AAAA", "ak_public": "AAAA", "ek_certificate": "MAAA"})]
 
 
+def host_keys() -> list[bytes]:
+    return [_text({"name": "nbg-a01", "host_key": "MAAA"})]
+
+
+def key_proofs() -> list[bytes]:
+    return [_text({"nonce": to_b64u(bytes(32)), "proof": "a.b.c"})]
+
+
+def possession_messages() -> list[bytes]:
+    return [_text({"proof": "a.b.c"})]
+
+
 def challenge_requests() -> list[bytes]:
     return [_text({"attester": str(ID), "event_log_sha256": "0" * 64})]
 

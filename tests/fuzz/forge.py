@@ -6,6 +6,8 @@ from functools import cache
 from struct import unpack_from
 
 from cryptography.hazmat.primitives.asymmetric import ec
+from joserfc import jws
+from joserfc.jwk import ECKey
 
 from attestation.core import claims
 from attestation.core.appraise import AttestationResult, appraise
@@ -28,6 +30,7 @@ from attestation.core.ima_templates import BootAggregate, boot_aggregate, decode
 from attestation.core.inspection import LogReport, inspect_log
 from attestation.core.oddities import Oddity, find_oddities
 from attestation.core.policy import AppraisalPolicy
+from attestation.core.possession import TYPE, Possession, verify_possession
 from attestation.core.quote import BOOT_PCRS, QUOTED_PCRS, Quote, verify_quote
 from attestation.core.reference import PLATFORMS, ReferenceValues, by_value
 from attestation.core.replay import VerifiedEvent, events_behind, replay, replay_values
@@ -246,3 +249,15 @@ def opened_by_tpm(token: bytes) -> bytes:
 
 def opened_protector(document: bytes) -> bytes:
     return open_protector(verify_protector(value_of(document)), FABRIC.encryption)
+
+
+def possessed(proof: bytes) -> Possession:
+    """Read a proof as it came."""
+    return verify_possession(text_of(proof), seeds.HOST_KEY.public_key(), nonce=NONCE)
+
+
+def possessed_signed(payload: bytes) -> Possession:
+    """Read a proof whose payload the host has signed, whatever it is."""
+    header = {"alg": "ES256", "typ": TYPE}
+    signed = jws.serialize_compact(header, payload, ECKey.import_key(seeds.HOST_KEY), algorithms=["ES256"])
+    return verify_possession(signed, seeds.HOST_KEY.public_key(), nonce=NONCE)

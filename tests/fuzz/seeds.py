@@ -19,11 +19,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from attestation.core.base64url import from_b64u
 from attestation.core.certificate import HealthClaims, Signer, build_health_certificate, build_signer
 from attestation.core.eventlog import UnverifiedEvent, parse_event_log
 from attestation.core.ima import ima_records
 from attestation.core.ima_templates import binary_from_text, decode_line, is_text
 from attestation.core.platform_identifier import NAMESPACE
+from attestation.core.possession import prove
 from attestation.core.quote import BOOT_PCRS, QUOTED_PCRS
 from attestation.core.sipa import BOOT_REVOCATION_LIST, OS_REVOCATION_LIST, SECURE_BOOT_POLICY, SI_POLICY, parse_sipa
 from attestation.core.transport import policy_pcr
@@ -42,6 +44,7 @@ LARGEST = 64 * 1024
 NONCE = bytes(range(32))
 EC_KEY, AK_KEY, HEALTH_KEY = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
 RSA_KEY = rsa.generate_private_key(65537, 2048)
+HOST_KEY = ec.generate_private_key(ec.SECP256R1())
 AK = SoftKey(AK_KEY)
 BLANK = dict.fromkeys(QUOTED_PCRS, bytes(32))
 TRANSPORT = SoftKey(
@@ -270,6 +273,24 @@ def health_certificates() -> list[bytes]:
 def tpm_publics() -> list[bytes]:
     real = (data for data in _collected("keylime_keylime/*.pub"))
     return _distinct([AK.public, TRANSPORT.public, SoftKey(RSA_KEY).public, *real])
+
+
+@cache
+def public_keys() -> list[bytes]:
+    """SubjectPublicKeyInfo of host keys and transport keys."""
+    form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    return [key.public_key().public_bytes(*form) for key in (RSA_KEY, HOST_KEY)]
+
+
+@cache
+def possessions() -> list[bytes]:
+    shown = (None, public_keys()[0])
+    return [prove(HOST_KEY, nonce=NONCE, transport_spki=each).encode() for each in shown]
+
+
+@cache
+def possession_payloads() -> list[bytes]:
+    return [from_b64u(each.decode().split(".")[1]) for each in possessions()]
 
 
 @cache

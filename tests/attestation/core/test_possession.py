@@ -73,28 +73,42 @@ def test_a_changed_proof_is_refused(at: int) -> None:
         verify_possession(changed, EC.public_key(), nonce=NONCE)
 
 
+GOOD = json.dumps({"nonce": to_b64u(NONCE)}).encode()
+
+
 @pytest.mark.parametrize(
-    ("proof", "refusal"),
+    ("payload", "header", "refusal"),
     [
-        (signed(json.dumps({"nonce": to_b64u(NONCE)}).encode(), typ="JWT"), BadSignature),
-        (signed(json.dumps({"nonce": to_b64u(NONCE)}).encode(), kid="another"), BadSignature),
-        (signed(b"{}"), WrongNonce),
-        (signed(b"[]"), WrongNonce),
-        (signed(b"[1]"), ParseError),
-        (signed(b"7"), ParseError),
-        (signed(b"not json"), ParseError),
-        (signed(b'{"nonce": 7}'), ParseError),
-        (signed(b'{"nonce": "", "nonce": ""}'), ParseError),
-        (signed(json.dumps({"nonce": to_b64u(NONCE), "more": ""}).encode()), ParseError),
-        (signed(json.dumps({"nonce": to_b64u(NONCE), "transport_key": "AAAA"}).encode()), ParseError),
-        (signed(json.dumps({"nonce": to_b64u(NONCE), "transport_key": to_b64u(spki(EC))}).encode()), UnacceptableKey),
-        ("x" * (PROOF_LIMIT + 1), ParseError),
-        ("é", ParseError),
+        (GOOD, {"typ": "JWT"}, BadSignature),
+        (GOOD, {"kid": "another"}, BadSignature),
+        (b"{}", {}, WrongNonce),
+        (b"[]", {}, WrongNonce),
+        (b"[1]", {}, ParseError),
+        (b"7", {}, ParseError),
+        (b"not json", {}, ParseError),
+        (b"[" * 2000, {}, ParseError),
+        (b'{"nonce": 7}', {}, ParseError),
+        (b'{"nonce": []}', {}, ParseError),
+        (b'{"nonce": "", "nonce": ""}', {}, ParseError),
+        (b'{"nonce": "", "more": ""}', {}, ParseError),
+        (b'{"nonce": "AA==", "transport_key": "AAAA"}', {}, ParseError),
     ],
 )
-def test_what_is_no_proof_is_refused(proof: str, refusal: type[Refusal]) -> None:
+def test_what_is_signed_and_no_proof_is_refused(payload: bytes, header: dict[str, str], refusal: type[Refusal]) -> None:
     with pytest.raises(refusal):
+        verify_possession(signed(payload, **header), EC.public_key(), nonce=NONCE)
+
+
+@pytest.mark.parametrize("proof", ["", ".", "..", "a.b.c", "é", "x" * (PROOF_LIMIT + 1)])
+def test_what_is_not_even_signed_is_refused(proof: str) -> None:
+    with pytest.raises(Refusal):
         verify_possession(proof, EC.public_key(), nonce=NONCE)
+
+
+def test_a_transport_key_that_will_not_do_is_refused() -> None:
+    for key, refusal in ((b"\0\0\0", ParseError), (spki(EC), UnacceptableKey)):
+        with pytest.raises(refusal):
+            verify_possession(prove(EC, nonce=NONCE, transport_spki=key), EC.public_key(), nonce=NONCE)
 
 
 def test_no_algorithm_but_the_keys_own_counts() -> None:
@@ -120,10 +134,10 @@ def test_weak_and_unknown_keys_are_refused(key: SigningKey | ed25519.Ed25519Priv
             parse(spki(key))
 
 
-@pytest.mark.parametrize("data", [b"", b"\x30", spki(EC) + b"\0", spki(EC)[:-1], bytes(5000)])
-def test_what_is_no_key_is_refused(data: bytes) -> None:
-    with pytest.raises(ParseError):
-        parse_host_key(data)
+def test_what_is_no_key_is_refused() -> None:
+    for data in (b"", b"\x30", spki(EC) + b"\0", spki(EC)[:-1], bytes(5000)):
+        with pytest.raises(ParseError):
+            parse_host_key(data)
 
 
 def test_a_key_is_known_by_its_fingerprint() -> None:
