@@ -102,6 +102,34 @@ def test_a_driver_accepted_before_the_hand_over_is_not_a_second_db() -> None:
     assert codes(db, accepted, BOOTED) == []
 
 
+def register(number: int, kind: int, data: bytes) -> bytes:
+    """A record of a TDX guest's log, whose registers are SHA-384."""
+    digest = hashlib.sha384(data).digest()
+    return pack("<IIIH48sI", number, kind, 1, 0xC, digest, len(data)) + data
+
+
+@pytest.mark.parametrize(("number", "most"), [(1, 2), (2, 5)])
+def test_a_confidential_guests_registers_have_the_separators_of_their_pcrs(number: int, most: int) -> None:
+    """RTMR 0 stands for PCRs 1 and 7, RTMR 1 for PCRs 2 to 6; of more separators all but these were put there."""
+
+    def found(separators: int) -> list[str]:
+        log = spec_id([(0xC, 48)]) + register(number, 4, bytes(4)) * separators
+        return [oddity.code for oddity in report(log).oddities]
+
+    assert found(most) == []
+    assert found(most + 2) == ["separator_duplicate"] * 2
+
+
+def test_a_confidential_guests_register_of_programs_has_no_separator() -> None:
+    log = spec_id([(0xC, 48)]) + register(1, 4, bytes(4)) + register(3, 4, bytes(4))
+    assert [oddity.code for oddity in report(log).oddities] == ["separator_duplicate"]
+
+
+@pytest.mark.parametrize("data", [b"", b"Startup", b"StartupLocality", b"SP800-155", b"Spec ID"])
+def test_a_note_shorter_than_what_it_is_compared_with_is_read(data: bytes) -> None:
+    assert set(codes(no_action(data), BOOTED)) <= {"note_unknown"}
+
+
 def test_windows_trust_point_is_a_known_note() -> None:
     assert codes(BOOTED, no_action(sipa(0x80080003, b"k"), pcr=0xFFFFFFFF)) == []
     assert codes(BOOTED, no_action(b"\1\2\3", pcr=0xFFFFFFFF)) == ["note_unknown"]

@@ -52,6 +52,17 @@ def test_a_variable_is_split_into_guid_name_and_value() -> None:
     assert (found.guid, found.name, found.value) == (GLOBAL_VARIABLE, "SecureBoot", b"\1")
 
 
+def test_half_a_letter_in_a_name_is_no_other_variable() -> None:
+    """A high surrogate alone; two bytes short of a letter; and a name that only looks like another."""
+    for half in (b"\0\xd8", b"\xff\xdf"):
+        name = "SecureBoot".encode("utf-16-le") + half
+        found = parse_variable(bytes(16) + pack("<QQ", len(name) // 2, 1) + name + b"\1")
+        assert found.name != "SecureBoot"
+        assert found.value == b"\1"
+    with pytest.raises(ParseError):
+        parse_variable(bytes(16) + pack("<QQ", 10, 1) + "SecureBoot".encode("utf-16-le")[:-1] + b"\1")
+
+
 def test_a_captured_db_names_its_certificates() -> None:
     db = parse_variable(EVENTS[6].data or b"")
     assert (db.guid, db.name) == (IMAGE_SECURITY, "db")
