@@ -306,6 +306,11 @@ def tpm_signatures() -> list[bytes]:
     return _distinct([AK.sign(NONCE), SoftKey(RSA_KEY, scheme=0x14).sign(NONCE), *real])
 
 
+@cache
+def logon_infos() -> list[bytes]:
+    return [path.read_bytes() for path in sorted((CAPTURES.parent / "pac").glob("*.bin"))]
+
+
 def pcr_values() -> list[bytes]:
     return [*_captured("pcrs.txt"), b"sha1:\n  0 : 0x" + b"AB" * 20 + b"\n  sha256:\n  10: 0x" + b"00" * 32 + b"\n"]
 

@@ -40,6 +40,7 @@ from attestation.core import (
     inspection,
     makers,
     oddities,
+    pac,
     platform_identifier,
     possession,
     quote,
@@ -240,6 +241,8 @@ TARGETS: Final = (
         limit=DOCUMENT,
         variant="signed",
     ),
+    # --- what a Kerberos ticket says
+    _target(pac.parse_logon_info, seeds.logon_infos),
     # --- key protection
     _target(base64url.from_b64u, documents.binaries, text_of, raises=ValueError),
     _target(jose.from_b64u, documents.binaries, text_of),
