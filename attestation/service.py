@@ -93,7 +93,7 @@ from attestation.makers import (
     missing_makers,
     without_issuer,
 )
-from attestation.models import AuthorityBundle, Baseline, Mode, PolicyDraft
+from attestation.models import AuthorityBundle, Baseline, Mode, ModePlan, PolicyDraft
 from attestation.modes import (
     Readiness,
     can_roll_back,
@@ -197,6 +197,7 @@ __all__ = [
     "MakerTally",
     "MissingMaker",
     "Mode",
+    "ModePlan",
     "Outcome",
     "PolicyDocument",
     "PolicyDraft",

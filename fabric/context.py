@@ -67,6 +67,7 @@ def _staff_links(user: Viewer) -> list[Link]:
         Link("Fleet", "Virtual machines", "device-desktop", reverse("machines"), machines.count()),
         Link("Trust", "Proposals", "git-compare", reverse("proposals"), waiting, waiting > 0),
         Link("Trust", "Changes", "replace", reverse("changes")),
+        Link("Trust", "Attestation mode", "shield-check", reverse("mode")),
         Link("Trust", "Policies", "shield-check", reverse("policies")),
         Link("Trust", "Baselines", "file-check", reverse("baselines"), counts.baselines),
         Link("Trust", "Runtime policies", "checklist", reverse("runtime-policies")),

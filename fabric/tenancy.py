@@ -1,5 +1,6 @@
 """What a tenant may do with its machines."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar, Protocol
@@ -50,6 +51,12 @@ class Usage:
     machine: VirtualMachine
     starts: int
     last: Release | None
+
+
+def started_on(attesters: Collection[UUID]) -> int:
+    """Return how many machines started on one of these hosts last, by the newest release of their keys."""
+    lasts = [each.last for each in usage(VirtualMachine.objects.all())] if attesters else []
+    return sum(last is not None and last.attester_id in attesters for last in lasts)
 
 
 def usage(machines: QuerySet[VirtualMachine]) -> list[Usage]:

@@ -15,6 +15,7 @@ from fabric.views import (
     entrance,
     fleet,
     makers,
+    modes,
     policies,
     runtime,
     tenants,
@@ -63,6 +64,11 @@ urlpatterns = [
     path("baselines/<uuid:baseline_id>/drop/", baselines.drop_baseline, name="drop-baseline"),
     path("baselines/<uuid:baseline_id>/amend/", baselines.amend_baseline, name="amend-baseline"),
     path("baselines/<uuid:baseline_id>/retire/", baselines.retire_baseline, name="retire-baseline"),
+    # the mode
+    path("mode/", modes.mode, name="mode"),
+    path("mode/back/", modes.roll_back_mode, name="roll-back-mode"),
+    path("mode/<slug:slug>/", modes.rehearsal, name="rehearsal"),
+    path("mode/<slug:slug>/propose/", modes.propose_mode, name="propose-mode"),
     # policies
     path("policies/", policies.policies, name="policies"),
     path("policies/add/", policies.add_group, name="add-group"),

@@ -164,6 +164,11 @@ def ago(moment: datetime | None) -> str:
     return "" if moment is None else duration(timezone.now() - moment)
 
 
+@register.filter
+def span(of: timedelta) -> str:
+    return duration(of)
+
+
 def duration(span: timedelta) -> str:
     """Say a duration in its two largest units."""
     seconds = max(int(span.total_seconds()), 0)

@@ -13,6 +13,7 @@ from attestation import service as attestation
 from fabric.access import needs, page, person
 from fabric.errors import explained
 from fabric.forms import APPROVE, APPROVE_UNENDORSED, REJECT, DangerForm, DecisionForm
+from fabric.views.modes import plan_context
 
 DECIDED = 30
 DRY_RUN_ROWS = 50
@@ -37,7 +38,7 @@ def proposal(request: HttpRequest, proposal_id: int) -> HttpResponse:
     form = DecisionForm(
         request.POST or None,
         request=request,
-        choices=_choices(found.attester.ek_verdict if found.attester else "trusted"),
+        choices=_choices(found.attester.ek_verdict or "trusted" if found.attester else "trusted"),
     )
     if request.method == "POST" and form.is_valid():
         decision = form.cleaned_data["decision"]
@@ -62,6 +63,7 @@ def proposal(request: HttpRequest, proposal_id: int) -> HttpResponse:
         .filter(is_superuser=False)
         .exclude(pk=found.proposed_by_id),
         "moves": found.attester is not None and found.attester.state == "approved" and found.state == "open",
+        **(plan_context(found.plan) if found.plan else {}),
         **(_policy_context(found.draft) if found.draft else {}),
         **(_baseline_context(found.baseline) if found.baseline else {}),
     }
