@@ -1,6 +1,7 @@
 """What people fill in. Acts that make or end trust ask for the person's own password again."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from django import forms
@@ -67,7 +68,7 @@ class DangerForm(FreshForm):
     name = forms.CharField(
         error_messages={"required": "Type the name"}, widget=forms.TextInput(attrs={"autocomplete": "off"})
     )
-    field_order = ("reason", "name", "password")
+    field_order: Sequence[str] = ("reason", "name", "password")
 
     def __init__(self, *args: Any, expected: str, of: str = "host", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
