@@ -1,13 +1,15 @@
 """Other people's logs: every one with PCRs that a TPM read replays to them, or is the one with a known anomaly."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from attestation.core.eventlog import EV_NO_ACTION, parse_event_log
 from attestation.core.inspection import LogReport, inspect_log
-from attestation.core.replay import replay, replay_values
+from attestation.core.replay import events_behind, replay, replay_values
+from attestation.core.words import describe
 from attestation.errors import ParseError, ReplayMismatch
 from tests.boot_logs import COLLECTION
 
@@ -129,6 +131,71 @@ def test_windows_answers_as_others_read_it(entry: dict[str, Any]) -> None:
     values = {name: fact.value if fact is not None else None for name, fact in found.items()}
     assert {**values, "bitlocker_unlocks": [0, 0]} == entry["expected_facts"]
     assert values["bitlocker_unlocks"] == (0, 0)
+
+
+# The index has four programs for this log, which are not in it; its PCRs are those of the log.
+OTHER_PROGRAMS = "google_go-tpm-tools/gdc-host.bin"
+PROGRAMS = [each for each in ENTRIES if each.get("expected_efi_app_digests") and each["file"] != OTHER_PROGRAMS]
+
+
+@pytest.mark.parametrize("entry", PROGRAMS, ids=_file)
+def test_the_programs_that_were_started_are_those_that_others_found(entry: dict[str, Any]) -> None:
+    log = parse_event_log((COLLECTION / entry["file"]).read_bytes())
+    for bank, expected in entry["expected_efi_app_digests"].items():
+        events = [event for event in events_behind(log, {4}, bank=bank) if event.untrusted_type == 0x80000003]
+        assert [event.digest.hex() for event in events] == expected
+        assert {describe(event).name for event in events} == {"Boot program"}
+
+
+# What others read out of Windows' records, stage by stage: the fact that it is here.
+ONE_IS_ENOUGH = {
+    "boot_debugging": "boot_debugging",
+    "test_signing": "test_signing",
+    "flight_signing": "flight_signing",
+    "hypervisor_debug": "hypervisor_debug",
+    "os_kernel_debug": "kernel_debug",
+    "safe_mode": "safe_mode",
+    "winpe": "winpe",
+}
+ALL_ARE_NEEDED = {
+    "code_integrity": "code_integrity",
+    "hv_mmio_nx": "hypervisor_mmio_nx",
+    "hv_msr_filter": "hypervisor_msr_filter",
+    "hypervisor_launch_type": "hypervisor",
+    "vsm_launch_type": "vsm",
+    "pagefile_enc": "pagefile_encryption",
+    "hibernation_disabled": "hibernation_disabled",
+    "dumps_disabled": "dumps_disabled",
+    "vbs_vsm_required": "vbs_vsm_required",
+    "vbs_sb_required": "vbs_secure_boot_required",
+}
+THE_SAME = {
+    "counter_id": "counter_id",
+    "event_counter": "event_counter",
+    "boot_count": "boot_count",
+    "hypervisor_iommu_policy": "hypervisor_iommu_policy",
+    "driver_load_policy": "driver_load_policy",
+}
+
+
+@pytest.mark.parametrize("entry", [each for each in ENTRIES if each.get("windows_facts_observed")], ids=_file)
+def test_windows_records_are_read_as_others_read_them(entry: dict[str, Any]) -> None:
+    observed = dict(entry["windows_facts_observed"])
+    facts = inspect_log((COLLECTION / entry["file"]).read_bytes(), measured=None).facts
+    found = {name: fact and fact.value for name, fact in facts.items()}
+    # Boot manager and loader say it in PCR 12, and again in PCR 13: a volume is listed once for each of them.
+    assert found["bitlocker_unlocks"] == tuple(observed.pop("bitlocker_unlock")[::2])
+    drivers = found["elam"]
+    assert isinstance(drivers, Mapping)
+    assert set(observed.pop("elam_keyname")) == set(drivers)
+    assert found["dep_policy"] == {0: "OptIn", 1: "OptOut"}[observed.pop("dep")[0]]
+    for name, values in observed.items():
+        if name in THE_SAME:
+            assert [found[THE_SAME[name]]] == sorted(set(values))
+        elif name in ONE_IS_ENOUGH:
+            assert found[ONE_IS_ENOUGH[name]] is any(values)
+        else:
+            assert found[ALL_ARE_NEEDED[name]] is all(values)
 
 
 CONFIDENTIAL: dict[str, dict[str, object]] = {
