@@ -72,7 +72,7 @@ _ALL: Final = (
         substatus="Iommu",
         title="Devices cannot reach all memory",
         why="A device that may write anywhere in memory changes a measured system after it was measured.",
-        remedy="Switch the IOMMU on in the firmware set-up and in the system (intel_iommu=on, iommu.strict=1).",
+        remedy="Switch the IOMMU on in the firmware set-up and in the system (intel_iommu=on iommu.passthrough=0).",
         windows=windows.iommu,
         linux=linux.iommu,
     ),

@@ -17,7 +17,6 @@ _CONFIGURED: Final = "The command line does not say it; the kernel's configurati
 _IMA: Final = ((10, -1),)  # what rests on PCR 10 leans on no event of the boot log
 _ACCESS: Final = {"enforcing=1": "selinux", "apparmor=1": "apparmor"}
 _LOCKED: Final = ("integrity", "confidentiality")
-_ON: Final = ("", "1", "y", "Y", "on", "true")
 _MEASURING: Final = "tcb"  # "critical_data" measures what the kernel holds, and no file
 _APPRAISING: Final = frozenset({"appraise_tcb", "secure_boot"})
 _OFF: Final = frozenset({"0", "no", "n", "off", "false", "f"})
@@ -27,8 +26,14 @@ _PARTITIONS: Final = (
 )
 _LUKS_SWITCHES: Final = ("rd.luks=", "luks=")
 _UNLOCKING: Final = ("rd.luks.uuid=", "luks.uuid=", "rd.luks.name=", "luks.name=", "cryptdevice=", "cryptopts=")
-_UNSAFE_IOMMU: Final = frozenset({"off", "pt", "soft", "noforce", "disable"})
-_SAFE_IOMMU: Final = frozenset({"on", "force", "strict", "force_enable"})
+_UNSAFE_IOMMU: Final = {
+    "iommu": ("off", "pt", "soft"),
+    "intel_iommu": ("off",),
+    "amd_iommu": ("off",),
+    "intremap": ("off", "nosid"),
+}
+_SWITCHED_OFF: Final = ("iommu.strict", "arm_smmu.disable_bypass")
+_IOMMU_DRIVERS: Final = {"intel_iommu": "on", "amd_iommu": "force_enable"}
 _WEAKENING: Final = frozenset({"off", "0", "no", "n"})
 _WEAKENING_NAMES: Final = ("nopti", "nosmap", "nosmep", "nokaslr", "nospectre_", "nospec_")
 
@@ -60,6 +65,15 @@ def _words(argument: str) -> frozenset[str]:
     return frozenset(argument.partition("=")[2].split(","))
 
 
+def _switch(value: str) -> bool | None:
+    """lib/kstrtox.c, kstrtobool(): the first letter counts, of "on" and "off" the second; None is no switch.
+
+    Kernels since 6.3 know "true" and "false" as well. Those before do as if nothing had been said: nothing is proved.
+    """
+    told = value[:2].lower() if value[:1] in ("o", "O") else value[:1].lower()
+    return {"y": True, "1": True, "on": True, "n": False, "0": False, "of": False}.get(told)
+
+
 def _left_out(proved: Proved, module: str) -> bool:
     """Documentation/admin-guide/LSM: a security module that lsm= does not name is not started, whatever else is set."""
     fact = _pinned(proved, "security_module_arguments")
@@ -82,12 +96,13 @@ def lockdown(proved: Proved) -> Answer:
 def signed_modules(proved: Proved) -> Answer:
     """Documentation/admin-guide/module-signing.rst; lockdown asks for signatures as well."""
     fact = _pinned(proved, "module_signatures_enforced")
-    if fact is not None and fact.value in _ON:
+    switch = None if fact is None else _switch(str(fact.value) or "1")  # a module's switch without a value is on
+    if switch:
         return passed("The kernel loads signed modules only.", fact)
     locked = lockdown(proved)
     if locked.verdict is Verdict.PASS:
         return Answer(Verdict.PASS, "The kernel was locked down, so it loads signed modules only.", locked.leans)
-    if fact is not None:
+    if switch is False:
         return failed("The kernel was told to load modules that nobody has signed.", fact)
     return unproven(_CONFIGURED)
 
@@ -141,12 +156,39 @@ def code_integrity_policy(proved: Proved) -> Answer:
 
 
 def _judge_iommu(fact: Fact, found: tuple[str, ...]) -> Answer:
-    off = [each for each in found if _UNSAFE_IOMMU & _words(each) or each in ("iommu.passthrough=1", "iommu.strict=0")]
+    """kernel-parameters.txt: one argument starts the driver, another has it translate what devices ask for.
+
+    `iommu.strict` says when translations end and not whether there are any.
+    """
+    off = [each for each in found if _opens_memory(each)]
     if off:
         return failed(f"Devices may reach all memory ({off[0]}).", fact)
-    if any(_SAFE_IOMMU & _words(each) or each == "iommu.strict=1" for each in found):
+    started = any(_starts_iommu(each) for each in found)
+    translated = "iommu=nopt" in found or any(_is_switched(each, "iommu.passthrough", on=False) for each in found)
+    if started and translated:
         return passed("The kernel was told to keep devices to their own memory.", fact)
+    if started:
+        return unproven("The IOMMU was started; the kernel's configuration decides whether it is passed by.", fact)
     return unproven("The command line does not say how devices reach memory.", fact)
+
+
+def _starts_iommu(argument: str) -> bool:
+    on = _IOMMU_DRIVERS.get(argument.partition("=")[0])
+    return on is not None and any(word.startswith(on) for word in _words(argument))
+
+
+def _opens_memory(argument: str) -> bool:
+    """The drivers compare how a word begins (drivers/iommu), and older ones of AMD any part of it."""
+    name = argument.partition("=")[0]
+    weak = any(word.startswith(_UNSAFE_IOMMU.get(name, ())) for word in _words(argument))
+    weak |= name == "amd_iommu" and "off" in argument
+    weak |= _is_switched(argument, "iommu.passthrough", on=True)
+    return weak or any(_is_switched(argument, each, on=False) for each in _SWITCHED_OFF)
+
+
+def _is_switched(argument: str, name: str, *, on: bool) -> bool:
+    said, _, value = argument.partition("=")
+    return said == name and _switch(value) is on
 
 
 def encrypted_root(proved: Proved) -> Answer:

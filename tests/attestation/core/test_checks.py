@@ -79,6 +79,9 @@ PASS, FAIL, UNPROVEN = Verdict.PASS, Verdict.FAIL, Verdict.UNPROVEN
         ("module_signatures", "/vmlinuz module.sig_enforce=1", PASS),
         ("module_signatures", "/vmlinuz module.sig_enforce", PASS),
         ("module_signatures", "/vmlinuz lockdown=integrity", PASS),
+        ("module_signatures", "/vmlinuz module.sig_enforce=Yes", PASS),
+        ("module_signatures", "/vmlinuz module.sig_enforce=true", UNPROVEN),
+        ("module_signatures", "/vmlinuz module.sig_enforce=off", FAIL),
         ("module_signatures", "/vmlinuz module.sig_enforce=0", FAIL),
         ("module_signatures", "/vmlinuz", UNPROVEN),
         ("kernel_code_integrity", "/vmlinuz lockdown=integrity", PASS),
@@ -101,8 +104,23 @@ PASS, FAIL, UNPROVEN = Verdict.PASS, Verdict.FAIL, Verdict.UNPROVEN
         ("code_integrity_enforced", "/vmlinuz ima_appraise=log", FAIL),
         ("code_integrity_enforced", "/vmlinuz ima_appraise=fix ima_policy=secure_boot", FAIL),
         ("code_integrity_enforced", "/vmlinuz", UNPROVEN),
-        ("iommu", "/vmlinuz intel_iommu=on", PASS),
-        ("iommu", "/vmlinuz iommu.strict=1", PASS),
+        ("iommu", "/vmlinuz intel_iommu=on iommu.passthrough=0", PASS),
+        ("iommu", "/vmlinuz intel-iommu=on,sm_on iommu.passthrough=off iommu.strict=1", PASS),
+        ("iommu", "/vmlinuz amd_iommu=force_enable iommu=nopt", PASS),
+        ("iommu", "/vmlinuz intel_iommu=on intel_iommu=sm_on iommu.passthrough=0", PASS),
+        ("iommu", "/vmlinuz intel_iommu=on", UNPROVEN),
+        ("iommu", "/vmlinuz intel_iommu=on iommu.passthrough=false", UNPROVEN),
+        ("iommu", "/vmlinuz intel_iommu=on iommu=usedac,nopt", UNPROVEN),
+        ("iommu", "/vmlinuz intel_iommu=strict iommu.passthrough=0", UNPROVEN),
+        ("iommu", "/vmlinuz iommu.passthrough=0 iommu.strict=1", UNPROVEN),
+        ("iommu", "/vmlinuz iommu=force", UNPROVEN),
+        ("iommu", "/vmlinuz intel_iommu=on iommu.passthrough=0 iommu.passthrough=y", FAIL),
+        ("iommu", "/vmlinuz intel_iommu=on iommu.passthrough=0 iommu.strict=no", FAIL),
+        ("iommu", "/vmlinuz intel_iommu=on,offered iommu.passthrough=0", FAIL),
+        ("iommu", "/vmlinuz amd_iommu=force_enable,igfx_off iommu.passthrough=0", FAIL),
+        ("iommu", "/vmlinuz intel_iommu=on iommu.passthrough=0 intremap=nosid", FAIL),
+        ("iommu", "/vmlinuz intel_iommu=on iommu.passthrough=0 efi=disable_early_pci_dma", PASS),
+        ("iommu", "/vmlinuz arm-smmu.disable_bypass=0", FAIL),
         ("iommu", "/vmlinuz intel_iommu=on iommu=pt", FAIL),
         ("iommu", "/vmlinuz intel_iommu=off", FAIL),
         ("iommu", "/vmlinuz iommu.passthrough=1", FAIL),
@@ -136,6 +154,7 @@ PASS, FAIL, UNPROVEN = Verdict.PASS, Verdict.FAIL, Verdict.UNPROVEN
         ("no_dumps", "/vmlinuz crashkernel=256M", FAIL),
         ("dump_encryption", "/vmlinuz", PASS),
         ("dump_encryption", "/vmlinuz crashkernel=256M", UNPROVEN),
+        ("dump_encryption_key", "/vmlinuz", PASS),
         ("dump_encryption_key", "/vmlinuz crashkernel=256M", UNPROVEN),
         ("normal_start", "/vmlinuz quiet", PASS),
         ("normal_start", "/vmlinuz single", FAIL),
@@ -164,7 +183,7 @@ OF_THE_LINE = sorted({
     "mandatory_access", "kernel_code_integrity",
 })  # fmt: skip
 STRICT = (
-    "/vmlinuz lockdown=integrity module.sig_enforce=1 ima_policy=tcb|appraise_tcb intel_iommu=on"
+    "/vmlinuz lockdown=integrity module.sig_enforce=1 ima_policy=tcb|appraise_tcb intel_iommu=on iommu.passthrough=0"
     " systemd.swap=0 rd.luks.uuid=1 enforcing=1"
 )
 
@@ -491,6 +510,11 @@ def test_the_table_of_checks_is_the_catalogue() -> None:
         " ".join(row.split()) for row in rows
     ]
     assert {page.stem for page in PAGES.glob("*.md")} == CHECKS.keys() | {BASELINE, "README"}
+
+
+@pytest.mark.parametrize("code", ["secure_boot", "boot_log", "counters", "dbx_age", "firmware_version"])
+def test_what_firmware_and_tpm_say_is_judged_alike_on_both_platforms(code: str) -> None:
+    assert CHECKS[code].windows is CHECKS[code].linux
 
 
 def test_the_baseline_is_no_check_that_could_be_off() -> None:
