@@ -274,14 +274,21 @@ def _judge_mitigations(fact: Fact, found: tuple[str, ...]) -> Answer:
 
 
 def _judge_access(fact: Fact, found: tuple[str, ...]) -> Answer:
-    off = [each for each in found if each in ("selinux=0", "enforcing=0", "apparmor=0", "security=none")]
+    """kernel-parameters.txt: `lsm=` names the modules that are started, `security=` which one of the large ones is."""
+    off = [each for each in found if each == "security=none" or _is_zero(each, "selinux", "enforcing", "apparmor")]
     if off:
         return failed(f"Mandatory access control was switched off ({off[0]}).", fact)
-    orders = [_words(each) for each in found if each.startswith("lsm=")]
+    orders = [_words(each) for each in found if each.startswith(("lsm=", "security="))]
     on = [each for each in found if each in _ACCESS and all(_ACCESS[each] in order for order in orders)]
     if on:
         return passed(f"Mandatory access control was switched on ({on[0]}).", fact)
     return unproven("The command line does not say it; the system's configuration decides.", fact)
+
+
+def _is_zero(argument: str, *names: str) -> bool:
+    """kstrtoul(): a number in any of C's forms."""
+    name, _, value = argument.partition("=")
+    return name in names and value != "" and not value.lower().removeprefix("0x").strip("0")
 
 
 debuggers = all_of(
