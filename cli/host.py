@@ -14,7 +14,7 @@ from cli.outcome import REFUSED, show_findings, state_dir, with_exit_codes
 from cli.vm import vm
 from guardedhost import agent, daemon
 from guardedhost.process import keep_secrets_in
-from guardedhost.store import LastAttestation, Store
+from guardedhost.store import HOST_KEY, TPM, LastAttestation, Store
 from guardedhost.wire import Verdict
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
@@ -32,6 +32,12 @@ host.add_command(vm)
 @host.command()
 @state_dir
 @click.option("--server", required=True, help="The portal's URL.")
+@click.option(
+    "--mode",
+    type=click.Choice([TPM, HOST_KEY]),
+    default=TPM,
+    help="What the portal shall know this host by: its TPM, or a key of its own. Both may be registered.",
+)
 @click.option("--name", help="The host's name; its host name if left out.")
 @click.option("--tcti", help="The TPM: device:/dev/tpmrm0, or swtpm:path=… in a lab.")
 @click.option("--event-log", help="The boot log, if not where the kernel puts it.")
@@ -41,12 +47,12 @@ host.add_command(vm)
 )
 @click.option("--accel", help="QEMU's accelerator: kvm where it is known to work, otherwise tcg.")
 @with_exit_codes
-def enrol(folder: Path, **options: str | None) -> None:
-    """Make this host known to the portal and prove that its keys live in its TPM."""
+def enrol(folder: Path, mode: str, **options: str | None) -> None:
+    """Make this host known to the portal and prove that its keys are its own. `--tcti ""` is for one without a TPM."""
     store = Store(folder)
     config = replace(store.config(), **{key: value for key, value in options.items() if value is not None})
     with agent.opened(store, config) as opened:
-        activation = agent.enrol(opened)
+        activation = agent.enrol(opened) if mode == TPM else agent.register_host_key(opened)
     click.echo(f"{activation.state}: {activation.detail}".rstrip(": "))
 
 
@@ -88,6 +94,8 @@ def status(folder: Path, as_json: bool) -> None:
         fields: dict[str, Any] = {"name": config.name, "server": config.server, "attester": config.attester}
         fields["last"] = _last_fields(last) if last else None
         fields["certificate"] = credential and credential.serial
+        fields["mode"] = credential and credential.mode
+        fields["registered"] = list(agent.modes_of(config))
         click.echo(json.dumps(fields))
         return
     click.echo(f"{config.name} ({config.attester}) at {config.server}")

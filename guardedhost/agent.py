@@ -2,21 +2,23 @@
 
 import logging
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from attestation.core.base64url import to_b64u
 from attestation.core.eventlog import EVENT_LOG_LIMIT
 from attestation.core.ima import IMA_LIMIT
+from attestation.core.possession import prove
+from guardedhost import host_key
 from guardedhost.client import Client
 from guardedhost.errors import AgentError, Unreachable
 from guardedhost.jwe import open_jwe
-from guardedhost.store import Config, Credential, LastAttestation, Store
+from guardedhost.store import HOST_KEY, TPM, Config, Credential, LastAttestation, Store
 from guardedhost.tpm import Quoted, SavedKey, Tpm
 from guardedhost.wire import Activation, Challenge, Verdict
 
@@ -33,23 +35,43 @@ class NotAttested(AgentError):
         self.verdict = verdict
 
 
+class NotInMode(AgentError):
+    """The fabric asks for a mode that this host is not registered for."""
+
+    def __init__(self, mode: str) -> None:
+        super().__init__(
+            f"The fabric is in {mode} mode, and this host is not registered for it:"
+            f" run `guardhouse host enrol --mode {mode}`."
+        )
+        self.mode = mode
+
+
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A host with its TPM open and its state folder locked."""
+    """A host with its state folder locked, and its TPM open if it has one."""
 
     store: Store
     config: Config
-    tpm: Tpm
     client: Client
+    opened_tpm: Tpm | None
+
+    @property
+    def tpm(self) -> Tpm:
+        if self.opened_tpm is None:
+            raise AgentError("This host was registered without a TPM, and what is asked of it needs one.")
+        return self.opened_tpm
 
 
 @contextmanager
 def opened(store: Store, config: Config | None = None) -> Iterator[Host]:
-    """Lock the state folder and open the TPM; without `config`, the host must be enrolled."""
+    """Lock the state folder and open the TPM; without `config`, the host must be enrolled.
+
+    A host whose configuration names no TPM attests by its host key alone.
+    """
     config = config or store.enrolled()
     client = Client(config.server, config.ca)
-    with store.locked(), Tpm(config.tcti) as tpm:
-        yield Host(store, config, tpm, client)
+    with store.locked(), Tpm(config.tcti) if config.tcti else nullcontext() as tpm:
+        yield Host(store, config, client, tpm)
 
 
 def enrol(host: Host) -> Activation:
@@ -71,8 +93,63 @@ def enrol(host: Host) -> Activation:
     return activation
 
 
+def register_host_key(host: Host) -> Activation:
+    """Make the host known to the portal by a key of its own, and prove that it has it."""
+    key = host_key.host_key(host.store.folder)
+    name = host.config.name or socket.gethostname()
+    offer = host.client.offer_host_key(name, host_key.public_spki(key))
+    activation = host.client.prove_host_key(offer, prove(key, nonce=offer.nonce))
+    host.store.save_config(replace(host.config, key_attester=activation.attester))
+    log.info("registered: attester=%s state=%s", activation.attester, activation.state)
+    return activation
+
+
 def attest(host: Host) -> Verdict:
-    """Prove the host's state once, and keep the outcome: the certificate when it passed, the findings in any case."""
+    """Attest once in the mode in force, and keep the outcome: the certificate of a pass, the findings in any case."""
+    mode = host.client.mode()
+    if mode not in modes_of(host.config):
+        raise NotInMode(mode)
+    return _IN_MODE[mode](host, keep=True)
+
+
+def rehearse(host: Host) -> dict[str, Verdict]:
+    """Try every other mode that this host is registered for; that earns nothing, and shows people who is ready."""
+    mode = host.client.mode()
+    return {each: _IN_MODE[each](host, keep=False) for each in modes_of(host.config) if each != mode}
+
+
+def mode_of(store: Store) -> str:
+    """Ask for the mode in force, without touching the TPM."""
+    config = store.enrolled()
+    return Client(config.server, config.ca).mode()
+
+
+def modes_of(config: Config) -> tuple[str, ...]:
+    """The modes that this host is registered for."""
+    known = {TPM: config.attester, HOST_KEY: config.key_attester}
+    return tuple(mode for mode, attester in known.items() if attester)
+
+
+def _attest_by_key(host: Host, *, keep: bool) -> Verdict:
+    key, transport = host_key.host_key(host.store.folder), _own_transport_key(host)
+    challenge = host.client.challenge(host.config.key_attester)
+    proof = prove(key, nonce=challenge.nonce, transport_spki=transport.public)
+    verdict = host.client.possession(challenge.id, proof)
+    if keep:
+        _keep(host, verdict, HOST_KEY, transport, boot_pcrs=(), reset_count=0)
+    return verdict
+
+
+def _own_transport_key(host: Host) -> SavedKey:
+    saved = host.store.own_transport_key()
+    if saved is None:
+        made = host_key.new_transport_key()
+        saved = SavedKey(host_key.public_spki(made), host_key.private_pem(made))
+        host.store.save_own_transport_key(saved)
+    return saved
+
+
+def _attest_by_tpm(host: Host, *, keep: bool) -> Verdict:
     event_log = _read_log(host.config.event_log, EVENT_LOG_LIMIT)
     if event_log is None:
         raise AgentError(f"There is no boot log at {host.config.event_log}; the host cannot show what it booted.")
@@ -84,14 +161,22 @@ def attest(host: Host) -> Verdict:
     if challenge.send_event_log:
         evidence["event_log"] = to_b64u(event_log)
     verdict = host.client.evidence(challenge.id, evidence)
-    _keep(host, verdict, challenge, key, reset_count)
+    if keep:
+        _keep(host, verdict, TPM, key, boot_pcrs=challenge.boot_pcrs, reset_count=reset_count)
     return verdict
+
+
+_IN_MODE: Final[Mapping[str, Callable[..., Verdict]]] = {TPM: _attest_by_tpm, HOST_KEY: _attest_by_key}
 
 
 def certificate_valid(host: Host) -> Credential | None:
     """The credential in hand, if it is still worth sending."""
     credential = host.store.credential()
-    if credential is None or not credential.valid(now=datetime.now(UTC), reset_count=host.tpm.reset_count()):
+    if credential is None or not credential.alive(now=datetime.now(UTC)):
+        return None
+    if credential.mode == HOST_KEY:
+        return credential
+    if not credential.valid(now=datetime.now(UTC), reset_count=host.tpm.reset_count()):
         return None
     return credential if host.tpm.usable_now(credential.key, credential.boot_pcrs) else None
 
@@ -109,6 +194,8 @@ def ensure_certificate(host: Host) -> Credential:
 
 def open_token(host: Host, credential: Credential, token: str) -> bytes:
     """Open what the portal wrapped to this host's transport key."""
+    if credential.mode == HOST_KEY:
+        return open_jwe(token, lambda wrapped: host_key.decrypt(credential.key.private, wrapped))
     return open_jwe(token, lambda wrapped: host.tpm.decrypt(credential.key, credential.boot_pcrs, wrapped))
 
 
@@ -140,10 +227,12 @@ def _evidence(host: Host, challenge: Challenge, quoted: Quoted, key: SavedKey) -
     return evidence
 
 
-def _keep(host: Host, verdict: Verdict, challenge: Challenge, key: SavedKey, reset_count: int) -> None:
+def _keep(
+    host: Host, verdict: Verdict, mode: str, key: SavedKey, *, boot_pcrs: tuple[int, ...], reset_count: int
+) -> None:
     credential = None
     if verdict.certificate and verdict.release_secret:
-        credential = Credential(verdict.certificate, verdict.release_secret, key, challenge.boot_pcrs, reset_count)
+        credential = Credential(verdict.certificate, verdict.release_secret, key, boot_pcrs, reset_count, mode)
         try:
             until = credential.not_after
         except ValueError as error:

@@ -18,12 +18,14 @@ from guardedhost.wire import (
     Activation,
     Challenge,
     Enrolment,
+    KeyOffer,
     Release,
     Verdict,
     malformed,
     read_activation,
     read_challenge,
     read_enrolment,
+    read_key_offer,
     read_release,
     read_verdict,
 )
@@ -56,7 +58,21 @@ class Client:
             f"attestation/v1/enrolments/{enrolment}/activation", {"secret": to_b64u(secret)}, read_activation
         )
 
-    def challenge(self, attester: str, event_log_sha256: str, *, boot: int) -> Challenge:
+    def mode(self) -> str:
+        """How hosts attest to this fabric now."""
+        return self._call("GET", "attestation/v1/info", None, lambda body: str(body["mode"]))
+
+    def offer_host_key(self, name: str, host_key: bytes) -> KeyOffer:
+        return self._post("attestation/v1/host-keys", {"name": name, "host_key": to_b64u(host_key)}, read_key_offer)
+
+    def prove_host_key(self, offer: KeyOffer, proof: str) -> Activation:
+        body = {"nonce": to_b64u(offer.nonce), "proof": proof}
+        return self._post(f"attestation/v1/host-keys/{offer.id}/proof", body, read_activation)
+
+    def possession(self, challenge: str, proof: str) -> Verdict:
+        return self._post(f"attestation/v1/challenges/{challenge}/possession", {"proof": proof}, read_verdict)
+
+    def challenge(self, attester: str, event_log_sha256: str = "", *, boot: int | None = None) -> Challenge:
         body = {"attester": attester, "event_log_sha256": event_log_sha256, "boot": boot}
         return self._post("attestation/v1/challenges", body, read_challenge)
 

@@ -23,6 +23,7 @@ from guardedhost import files
 from guardedhost.errors import StoreDamaged
 from guardedhost.tpm import SavedKey
 
+TPM, HOST_KEY = "tpm", "hostkey"
 DEFAULT_FOLDER = Path("/var/lib/guardhouse")
 EVENT_LOG = "/sys/kernel/security/tpm0/binary_bios_measurements"
 IMA_LOG = "/sys/kernel/security/ima/binary_runtime_measurements"
@@ -39,7 +40,8 @@ class Config:
     """What the operator chose; `attester` is empty until the host is enrolled."""
 
     server: str = ""
-    attester: str = ""
+    attester: str = ""  # as TPM mode knows this host
+    key_attester: str = ""  # as host-key mode knows it
     name: str = ""
     tcti: str = "device:/dev/tpmrm0"
     event_log: str = EVENT_LOG
@@ -51,13 +53,17 @@ class Config:
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A health certificate with all that is needed to use it. `release_secret` stays encrypted to the TPM."""
+    """A health certificate with all that is needed to use it. `release_secret` stays encrypted to the transport key.
+
+    In host-key mode the key is this host's own (SubjectPublicKeyInfo and PEM), and bound to no boot.
+    """
 
     certificate: bytes
     release_secret: str = field(repr=False)  # JWE, compact
     key: SavedKey = field(repr=False)
     boot_pcrs: tuple[int, ...]
     reset_count: int
+    mode: str = TPM
 
     @property
     def serial(self) -> str:
@@ -73,7 +79,10 @@ class Credential:
 
     def valid(self, *, now: datetime, reset_count: int) -> bool:
         """Whether it is worth sending: not lapsed, and given in this boot. The portal decides for itself."""
-        return now + _SPARE < self.not_after and reset_count == self.reset_count
+        return self.alive(now=now) and reset_count == self.reset_count
+
+    def alive(self, *, now: datetime) -> bool:
+        return now + _SPARE < self.not_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +124,7 @@ class Store:
     def enrolled(self) -> Config:
         """The configuration of an enrolled host; a host that is not yet one is told what to do."""
         config = self.config()
-        if not config.attester:
+        if not config.attester and not config.key_attester:
             raise StoreDamaged(
                 f"This host is not enrolled (no attester in {self.folder}): run `guardhouse host enrol`."
             )
@@ -131,6 +140,13 @@ class Store:
     def save_transport_key(self, key: SavedKey, reset_count: int) -> None:
         self._save("transport.json", {**_key_fields(key), "reset_count": reset_count})
 
+    def own_transport_key(self) -> SavedKey | None:
+        """The transport key of host-key mode."""
+        return self._load("own-transport.json", _key)
+
+    def save_own_transport_key(self, key: SavedKey) -> None:
+        self._save("own-transport.json", _key_fields(key))
+
     def credential(self) -> Credential | None:
         return self._load("credential.json", _credential)
 
@@ -140,6 +156,7 @@ class Store:
             "release_secret": credential.release_secret,
             "boot_pcrs": list(credential.boot_pcrs),
             "reset_count": credential.reset_count,
+            "mode": credential.mode,
         }
         self._save("credential.json", {**_key_fields(credential.key), **fields})
 
@@ -198,6 +215,7 @@ def _credential(fields: dict[str, Any]) -> Credential:
         key=_key(fields),
         boot_pcrs=tuple(int(pcr) for pcr in fields["boot_pcrs"]),
         reset_count=int(fields["reset_count"]),
+        mode=str(fields.get("mode", TPM)),
     )
     _ = credential.not_after  # raises ValueError when the certificate cannot be read
     return credential

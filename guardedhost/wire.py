@@ -29,6 +29,12 @@ class Activation:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyOffer:
+    id: str
+    nonce: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Challenge:
     id: str
     nonce: bytes
@@ -61,6 +67,14 @@ class Release:
 
 def read_enrolment(body: Mapping[str, Any]) -> Enrolment:
     return Enrolment(str(body["id"]), from_b64u(body["credential_blob"]), from_b64u(body["secret"]))
+
+
+def read_key_offer(body: Mapping[str, Any]) -> KeyOffer:
+    """An offer that this agent is willing to sign: a nonce of sane size."""
+    offer = KeyOffer(str(body["id"]), from_b64u(body["nonce"]))
+    if len(offer.nonce) not in _NONCE_SIZES:
+        raise ValueError("a nonce that this agent does not sign")
+    return offer
 
 
 def read_activation(body: Mapping[str, Any]) -> Activation:

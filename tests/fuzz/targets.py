@@ -284,7 +284,10 @@ TARGETS: Final = (
     _message(attestation.ChallengeRequestSerializer, documents.challenge_requests),
     _message(attestation.EvidenceSerializer, documents.evidence),
     _message(kps.ReleaseRequestSerializer, documents.release_requests),
-    *map(_answer, (wire.read_enrolment, wire.read_activation, wire.read_challenge, wire.read_verdict)),
+    *map(
+        _answer,
+        (wire.read_enrolment, wire.read_activation, wire.read_key_offer, wire.read_challenge, wire.read_verdict),
+    ),
     _answer(wire.read_release),
     _target(jwe.open_jwe, documents.transport_tokens, run=forge.opened_by_tpm, raises=jwe.NotOpened),
     # --- `guardhouse inspect`

@@ -54,6 +54,7 @@ class Portal:
     """Answers each request by the function a test gives, and remembers what came."""
 
     url: str = ""
+    mode: str = "tpm"
     answer: Callable[[str, Any], Answer] = lambda path, body: (404, {})
     seen: list[tuple[str, Any]] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
@@ -73,6 +74,13 @@ def portal() -> Iterator[Portal]:
             self.send_response(status)
             for name, value in {"Content-Length": str(len(content)), **state.headers}.items():
                 self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
+
+        def do_GET(self) -> None:
+            content = json.dumps({"mode": state.mode}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
 

@@ -63,6 +63,10 @@ class Verifier:
         verify_quote(*signed, ak=ak, nonce=self.nonce, selection=("sha256", QUOTED_PCRS), pcr_values=values)
         parts = [from_b64u(body[f"transport_{part}"]) for part in ("public", "certify", "signature")]
         spki = verify_transport_key(*parts, ak=ak, nonce=self.nonce, pcrs=values).spki
+        return self.passed(spki)
+
+    def passed(self, spki: bytes) -> dict[str, Any]:
+        """Answer a host whose evidence is authentic."""
         now = datetime.now(UTC)
         answer: dict[str, Any] = {"substatus": [], "findings": [], "next_attestation_at": now.isoformat()}
         if not self.passing:
