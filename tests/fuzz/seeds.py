@@ -283,6 +283,12 @@ def public_keys() -> list[bytes]:
 
 
 @cache
+def private_keys() -> list[bytes]:
+    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    return [key.private_bytes(*form) for key in (RSA_KEY, HOST_KEY)]
+
+
+@cache
 def possessions() -> list[bytes]:
     shown = (None, public_keys()[0])
     return [prove(HOST_KEY, nonce=NONCE, transport_spki=each).encode() for each in shown]

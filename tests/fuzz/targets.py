@@ -58,7 +58,8 @@ from attestation.core import (
 from attestation.core import bundle as authorities
 from attestation.errors import NotFromTpm, ParseError, Refusal
 from cli import guardians, inspect_ima, inspect_tables, inspect_tpm, owner_file
-from guardedhost import jwe, machine, wire
+from guardedhost import host_key, jwe, machine, wire
+from guardedhost.errors import StoreDamaged
 from kps import serializers as kps
 from kps.core import bundle, guardian, jose, protector, request, secrets, wrap, wrapped
 from kps.errors import GuardianRefused
@@ -284,11 +285,9 @@ TARGETS: Final = (
     _message(attestation.ChallengeRequestSerializer, documents.challenge_requests),
     _message(attestation.EvidenceSerializer, documents.evidence),
     _message(kps.ReleaseRequestSerializer, documents.release_requests),
-    *map(
-        _answer,
-        (wire.read_enrolment, wire.read_activation, wire.read_key_offer, wire.read_challenge, wire.read_verdict),
-    ),
-    _answer(wire.read_release),
+    *map(_answer, (wire.read_enrolment, wire.read_activation, wire.read_challenge, wire.read_verdict)),
+    *map(_answer, (wire.read_release, wire.read_key_offer)),
+    _target(partial(host_key.read_private, what="a file"), seeds.private_keys, raises=StoreDamaged),
     _target(jwe.open_jwe, documents.transport_tokens, run=forge.opened_by_tpm, raises=jwe.NotOpened),
     # --- `guardhouse inspect`
     _target(partial(inspect_ima.read_ima, measured=None), seeds.ima_lists, limit=LARGE),
