@@ -23,17 +23,25 @@ MOST_NAMED: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Whether a host that gets keys today would get them in another mode; `other` is how that mode knows it."""
+    """Whether a host would get keys in another mode: as the mode in force knows it, and as the `other` does."""
 
-    host: Attester
+    host: Attester | None
     other: Attester | None
     ready: bool
     why: str
 
     @property
+    def known(self) -> Attester:
+        """The host as it is known today, or as it would be."""
+        known = self.host or self.other
+        if known is None:
+            raise ValueError("a host is known in one of the two modes")
+        return known
+
+    @property
     def loses(self) -> bool:
         """Whether it passes today and would not."""
-        return not self.ready and self.host.status == "Passed"
+        return not self.ready and self.host is not None and self.host.status == "Passed"
 
 
 def in_force() -> ModeSwitch:
@@ -50,19 +58,22 @@ def weakens(mode: str, than: str) -> bool:
 
 
 def rehearsal(mode: Mode, *, now: datetime) -> list[Readiness]:
-    """Say of every approved host of the mode in force whether it is ready for another, and if not, why not.
+    """Say of every host whether it is ready for another mode, and if not, why not.
 
-    From what is stored: hosts that are registered for the other mode try it by themselves, which earns them nothing.
+    Of all that the mode in force has approved, and of those that the other one knows besides. From what is stored:
+    hosts that are registered for the other mode try it by themselves, which earns them nothing.
     """
     approved = Attester.objects.filter(state=Attester.State.APPROVED, mode=in_force().mode).select_related("group")
-    known: dict[str, Attester] = {}
+    today = {host.name: host for host in approved}
+    then: dict[str, Attester] = {}
     alive = (Attester.State.PENDING, Attester.State.APPROVED)
-    for row in Attester.objects.filter(mode=mode, state__in=alive).select_related("latest").order_by("state"):
-        known.setdefault(row.name, row)  # "approved" comes before "pending"
-    return [_readiness(host, known.get(host.name), mode, now) for host in approved]
+    rows = Attester.objects.filter(mode=mode, state__in=alive).select_related("latest", "group")
+    for row in rows.order_by("state"):  # "approved" comes before "pending"
+        then.setdefault(row.name, row)
+    return [_readiness(today.get(name), then.get(name), mode, now) for name in sorted({*today, *then})]
 
 
-def _readiness(host: Attester, other: Attester | None, mode: Mode, now: datetime) -> Readiness:
+def _readiness(host: Attester | None, other: Attester | None, mode: Mode, now: datetime) -> Readiness:
     latest = None if other is None else other.latest
     if other is None:
         why = f"No host of this name is known in {mode.label} mode."
@@ -81,7 +92,7 @@ def _readiness(host: Attester, other: Attester | None, mode: Mode, now: datetime
 def impact_of(rows: Iterable[Readiness]) -> dict[str, object]:
     """Return what a switch would do, to be kept with the plan for it."""
     counted = list(rows)
-    losing = [row.host.name for row in counted if row.loses]
+    losing = [row.known.name for row in counted if row.loses]
     return {
         "ready": sum(row.ready for row in counted),
         "unready": sum(not row.ready for row in counted),

@@ -33,11 +33,12 @@ class Link:
 
 def portal(request: HttpRequest) -> dict[str, object]:
     user: Viewer = request.user
-    word, icon, weak = MODES.get(attestation.mode_in_force(), (attestation.mode_in_force(), "alert-triangle", True))
+    mode = attestation.mode_in_force()
+    word, icon, weak = MODES[mode]
     theme = request.COOKIES.get("theme", "auto")
     return {
         "fabric_name": settings.FABRIC_NAME,
-        "mode": {"word": word, "icon": icon, "weak": weak},
+        "mode": {"word": word, "icon": icon, "weak": weak, "name": attestation.Mode(mode).label},
         "navigation": navigation(user),
         "insecure_custody": not custody().secure,
         "four_eyes": settings.FOUR_EYES,

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from django.conf import settings
 
-from attestation.service import PolicyDocument
+from attestation.service import Mode, PolicyDocument, mode_in_force
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,14 @@ def weak_settings(policy: PolicyDocument | None, *, now: datetime) -> tuple[Weak
     found = []
     if not settings.FOUR_EYES:
         found.append(Weakness("One person alone can change the policy.", "Set GUARDHOUSE_FOUR_EYES to 1."))
+    mode = mode_in_force()
+    if mode != Mode.TPM:
+        found.append(
+            Weakness(
+                f"The fabric is in {Mode(mode).label} mode, so hosts do not have to meet this policy.",
+                "Switch to TPM mode when its rehearsal shows that hosts are ready.",
+            )
+        )
     if policy is None:
         return tuple(found)
     wide = [each for each in policy.exceptions if not each.hosts and each.until > now]

@@ -118,12 +118,12 @@ def _wanted(slug: str) -> attestation.Mode:
 def _rows(slug: str) -> list[attestation.Readiness]:
     """Return who is ready; those that would lose come first."""
     rows = attestation.rehearsal(attestation.Mode(slug), now=timezone.now())
-    return sorted(rows, key=lambda row: (not row.loses, row.ready, row.host.name))
+    return sorted(rows, key=lambda row: (not row.loses, row.ready, row.known.name))
 
 
 def impact_of(rows: Collection[attestation.Readiness]) -> dict[str, object]:
     """Return what a page says a switch would do: to hosts, and to the machines that they run."""
-    losing = {row.host.pk for row in rows if row.loses}
+    losing = {row.known.pk for row in rows if row.loses}
     return {"impact": attestation.impact_of(rows), "machines": started_on(losing)}
 
 

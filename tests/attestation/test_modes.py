@@ -71,9 +71,17 @@ def test_a_rehearsal_repeats_what_a_trial_had_found(
     switch(Mode.HOST_KEY)
     host.attest()
     fabric.attest(drifted)
-    (row,) = service.rehearsal(Mode.TPM, now=datetime.now(UTC))
+    rows = {row.known.name: row for row in service.rehearsal(Mode.TPM, now=datetime.now(UTC))}
+    row = rows[drifted.name]
     assert (row.ready, row.loses) == (False, True)
     assert "It tried and did not pass: The kernel command line differs" in row.why
+
+
+def test_a_host_that_only_the_other_mode_knows_would_come_in(fabric: Portal, healthy: Machine, switch: Switch) -> None:
+    fabric.attest(healthy)
+    switch(Mode.HOST_KEY)
+    (row,) = service.rehearsal(Mode.TPM, now=datetime.now(UTC))
+    assert (row.host, row.ready, row.loses) == (None, True, False)
 
 
 def test_hosts_of_the_mode_in_force_are_rehearsed_for_the_other(

@@ -103,7 +103,7 @@ def test_a_switch_goes_from_a_rehearsal_to_both_ends(
     decide(ben, answer)
     page = text(ben.get("/mode/"))
     assert "Certificates of TPM mode go on counting until" in page
-    assert "This mode proves less than TPM mode" in page
+    assert "This fabric is in Host key mode. No host has to show what it booted." in page
     assert "Take the last switch back" in page
     assert "Host key mode" in text(ben.get("/proposals/"))
     back = {"name": "TPM", "reason": REASON, "password": PASSWORD}
@@ -156,5 +156,9 @@ def test_what_cannot_be_taken_back_says_so(fleet: Portal, ada: Client, ben: Clie
 def test_hosts_of_another_mode_are_listed_as_such(fleet: Portal, ada: Client, ben: Client, healthy: Machine) -> None:
     switched(ada, ben, "hostkey", name="Host key")
     assert "Mode not in force" in text(ada.get(f"/hosts/?q={healthy.name}"))
+    assert "2 more are known in a mode that is not in force" in text(ada.get("/fleet/"))
+    assert "hosts do not have to meet this policy" in text(ada.get("/policies/default/"))
+    for address in ("/hosts/", "/releases/", "/audit/"):
+        assert "No host has to show what it booted" in text(ada.get(address))
     certificate = service.live_certificate(UUID(healthy.attester), now=timezone.now())
     assert certificate is not None
