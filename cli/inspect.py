@@ -76,9 +76,14 @@ def quote(files: tuple[Path, ...], pcrs: Path | None, as_json: bool) -> None:
 
 @inspect.command()
 @_files
+@_pcrs
 @_as_json
-def ek(files: tuple[Path, ...], as_json: bool) -> None:
-    """Show what endorsement key certificates say (DER or PEM). Whether their maker is to be trusted is not checked."""
+def ek(files: tuple[Path, ...], pcrs: Path | None, as_json: bool) -> None:
+    """Show what endorsement key certificates say (DER or PEM). Whether their maker is to be trusted is not checked.
+
+    --pcrs is read as it is by the other commands, and changes nothing: a certificate says nothing of PCRs.
+    """
+    _measured(pcrs)
     _each(files, read_certificate, as_json=as_json)
 
 

@@ -1,12 +1,15 @@
 """Switching the attestation mode: rehearsed, decided by two, staged, taken back."""
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 from uuid import UUID
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from django.contrib.auth.models import User
+from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection, transaction
 
 from attestation import service
@@ -234,3 +237,50 @@ def test_approving_a_key_leaves_the_tpm_of_that_name_alone(
     approve(key_host, admin, approver)
     approve_host(fabric, drifted, admin, approver)
     assert fabric.attest(healthy).json()["status"] == "Passed"
+
+
+def console(*words: str) -> str:
+    out = StringIO()
+    call_command("mode", *words, stdout=out)
+    return out.getvalue()
+
+
+def test_the_console_does_what_the_pages_do(fabric: Portal, healthy: Machine, admin: User, approver: User) -> None:
+    fabric.attest(healthy)
+    assert console("show").startswith("tpm  since")
+    assert f"{healthy.name}  would lose  No host of this name" in console("rehearse", "hostkey")
+    assert json.loads(console("rehearse", "hostkey", "--json"))["losing"] == 1
+    said = console("propose", "hostkey", "--by", "ada", "--reason", "a drill", "--grace-hours", "1")
+    number = said.split()[1].rstrip(":")
+    with pytest.raises(CommandError, match="four_eyes"):
+        console("decide", number, "--by", "ada", "--reason", "mine")
+    assert console("decide", number, "--by", "ben", "--reason", "rehearsed") == "the fabric is in hostkey mode\n"
+    assert "tpm until" in console("show").splitlines()[0]
+    assert console("back", "--by", "ben", "--reason", "hosts fail") == "the fabric is in tpm mode\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("propose", "hostkey", "--by", "nobody", "--reason", "x"), "There is no person nobody"),
+        (("propose", "hostkey", "--by", "cleo", "--reason", "x"), "not_allowed"),
+        (("propose", "tpm", "--by", "ada", "--reason", "x"), "cannot_switch"),
+        (("propose", "hostkey", "--by", "ada", "--reason", "x", "--grace-hours", "999"), "cannot_switch"),
+        (("decide", "99999", "--by", "ben", "--reason", "x"), "not_found"),
+        (("back", "--by", "ben", "--reason", "x"), "cannot_switch"),
+        (("back", "--by", "cleo", "--reason", "x"), "not_allowed"),
+    ],
+)
+def test_the_console_gives_nobody_more_than_their_role(
+    fabric: Portal, admin: User, approver: User, words: tuple[str, ...], said: str
+) -> None:
+    person("cleo")
+    with pytest.raises(CommandError, match=said):
+        console(*words)
+    assert service.mode_in_force() == "tpm"
+
+
+def test_the_console_decides_switches_only(fabric: Portal, healthy: Machine, admin: User, approver: User) -> None:
+    other = service.proposals().filter(plan=None)[0]
+    with pytest.raises(CommandError, match="about no switch"):
+        console("decide", str(other.pk), "--by", "ben", "--reason", "x")
