@@ -251,3 +251,39 @@ class PolicyChanged(CertificateRefused):
 
 class ModeChanged(CertificateRefused):
     code = "mode_changed"
+
+
+class TicketRefused(Refusal):
+    """No Kerberos ticket came, or none that can be accepted: spent, expired, for another service, from another time."""
+
+    code = "ticket_refused"
+    status = 401
+
+
+class TicketNotBound(TicketRefused):
+    """The ticket is good, but nothing says that it was sent with this request."""
+
+    code = "ticket_not_bound"
+
+
+class ForeignRealm(Refusal):
+    code = "foreign_realm"
+
+
+class GroupsNotProven(Refusal):
+    """The ticket has no PAC, or none whose checksum holds, so no group of its account is known."""
+
+    code = "groups_not_proven"
+
+
+class NotAMachine(Refusal):
+    """The ticket is good and its groups are proved, but it is a person's, or a service's."""
+
+    code = "not_a_machine"
+
+
+class KerberosNotSetUp(Refusal):
+    """This node has no keytab, or none with a key for its service."""
+
+    code = "kerberos_not_set_up"
+    status = 503

@@ -1,6 +1,7 @@
 """Strict readers of the environment: a wrong value stops the start with a sentence, never with a default."""
 
 import os
+import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -52,6 +53,21 @@ def choice(name: str, default: str, choices: set[str]) -> str:
     if value not in choices:
         raise ImproperlyConfigured(f"{PREFIX}{name} is {value!r}; it must be one of {', '.join(sorted(choices))}.")
     return value
+
+
+def shaped(name: str, form: str, *, like: str) -> str:
+    """Read a text of a given form, or nothing."""
+    value = text(name, "")
+    if value and not re.fullmatch(form, value):
+        raise ImproperlyConfigured(f"{PREFIX}{name} is {value!r}; it must look like {like}.")
+    return value
+
+
+def all_or_none(*names: str) -> None:
+    """Refuse settings that mean nothing without each other."""
+    missing = [PREFIX + name for name in names if not text(name, "")]
+    if 0 < len(missing) < len(names):
+        raise ImproperlyConfigured(f"{', '.join(missing)} must be set too: {', '.join(names)} belong together.")
 
 
 def secret(name: str, default: str) -> str:

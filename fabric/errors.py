@@ -36,6 +36,7 @@ TITLES = {
     422: "Evidence refused",
     429: "Too many requests",
     500: "Internal error",
+    503: "Not available",
 }
 CODES = {
     exceptions.NotAuthenticated: "not_authenticated",

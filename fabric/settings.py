@@ -31,6 +31,11 @@ RETRY_AFTER = timedelta(seconds=environment.whole_number("RETRY_SECONDS", 60, le
 FOUR_EYES = environment.flag("FOUR_EYES", default=True)
 CUSTODY = environment.choice("CUSTODY", "insecure-file", {"insecure-file"})
 CUSTODY_FILE = Path(environment.text("CUSTODY_FILE", str(STATE_DIR / "custody.key")))
+environment.all_or_none("KERBEROS_KEYTAB", "KERBEROS_SERVICE", "KERBEROS_REALM")
+KERBEROS_KEYTAB = environment.shaped("KERBEROS_KEYTAB", "/.+", like="/etc/guardhouse/http.keytab")
+KERBEROS_SERVICE = environment.shaped("KERBEROS_SERVICE", "[A-Za-z]+@[A-Za-z0-9.-]+", like="HTTP@host.example.net")
+KERBEROS_REALM = environment.shaped("KERBEROS_REALM", "[A-Z0-9.-]+", like="EXAMPLE.NET")
+KERBEROS_REPLAY_CACHE = STATE_DIR / "kerberos.replays"  # one for all processes of a node
 
 # --- Django ------------------------------------------------------------------------------------------------------
 INSTALLED_APPS = [

@@ -9,6 +9,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
+KERBEROS = {"KERBEROS_KEYTAB": "/a.keytab", "KERBEROS_SERVICE": "HTTP@a.example", "KERBEROS_REALM": "A.EXAMPLE"}
+
 
 def start(**settings: str) -> "subprocess.CompletedProcess[str]":
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GUARDHOUSE_")}
@@ -37,6 +39,10 @@ def test_the_service_starts_with_a_secret_key_alone(tmp_path: Path) -> None:
         pytest.param(
             {"DATABASE_URL": "postgresql://u@h/d", "DATABASE_KEEP_SECONDS": "-1"}, "from 0 to 3600", id="kept for ever"
         ),
+        pytest.param({"KERBEROS_REALM": "A.EXAMPLE"}, "belong together", id="a realm without a keytab"),
+        pytest.param({**KERBEROS, "KERBEROS_KEYTAB": "a.keytab"}, "must look like /", id="a keytab somewhere"),
+        pytest.param({**KERBEROS, "KERBEROS_SERVICE": "HTTP/a"}, "must look like HTTP@", id="a service of no host"),
+        pytest.param({**KERBEROS, "KERBEROS_REALM": "a.example"}, "must look like EX", id="a realm in small letters"),
         pytest.param({"CUSTODY": "none"}, "GUARDHOUSE_CUSTODY is 'none'", id="an unknown custody"),
         pytest.param({"DATABASE_URL": "mysql://x/y"}, "must look like postgresql://", id="another database"),
         pytest.param({"SECRET_KEY_FILE": "/nonexistent"}, "cannot be read", id="a secret file that is not there"),

@@ -110,6 +110,12 @@ def test_resource_groups_are_those_of_their_own_domain() -> None:
     }
 
 
+def test_a_machine_in_a_samba_domain_is_read() -> None:
+    info = parse_logon_info(captured("samba-machine"))
+    assert (info.account, info.logon_domain, info.is_machine) == ("member$", "FABRIC", True)
+    assert info.enabled_sids == {f"{info.domain_sid}-515", f"{info.domain_sid}-1102", "S-1-18-1"}
+
+
 @pytest.mark.parametrize(
     ("control", "machine"),
     [
@@ -206,7 +212,7 @@ def test_a_structure_above_its_bound_is_not_looked_at() -> None:
         parse_logon_info(bytes(PAC_LIMIT + 1))
 
 
-@pytest.mark.parametrize("name", ["ms-pac-sample", "windows-user", "windows-trust"])
+@pytest.mark.parametrize("name", ["ms-pac-sample", "windows-user", "windows-trust", "samba-machine"])
 def test_every_truncation_is_refused(name: str) -> None:
     data = captured(name)
     for end in range(len(data)):
@@ -216,7 +222,7 @@ def test_every_truncation_is_refused(name: str) -> None:
             parse_logon_info(data[:8] + pack("<I", max(0, end - 16)) + data[12:end])
 
 
-@pytest.mark.parametrize("name", ["ms-pac-sample", "windows-user", "windows-trust"])
+@pytest.mark.parametrize("name", ["ms-pac-sample", "windows-user", "windows-trust", "samba-machine"])
 def test_a_changed_byte_gives_a_value_or_a_refusal(name: str) -> None:
     data = captured(name)
     read = 0
