@@ -75,6 +75,29 @@ def attest(folder: Path, as_json: bool) -> None:
 
 @host.command()
 @state_dir
+@_as_json
+@with_exit_codes
+def rehearse(folder: Path, as_json: bool) -> None:
+    """Try every mode that this host is registered for and the fabric is not in. That earns no certificate.
+
+    Exit code 1 when one of them would not accept this host.
+    """
+    with agent.opened(Store(folder)) as opened:
+        verdicts = agent.rehearse(opened)
+    if as_json:
+        click.echo(json.dumps({mode: _verdict_fields(verdict) for mode, verdict in verdicts.items()}))
+    for mode, verdict in verdicts.items():
+        if not as_json:
+            click.echo(" ".join((f"{mode}:", verdict.status, *verdict.substatus)))
+            show_findings(verdict.findings)
+    if not verdicts and not as_json:
+        click.echo("This host is registered for no other mode.")
+    if any(verdict.status != "Passed" for verdict in verdicts.values()):
+        sys.exit(REFUSED)
+
+
+@host.command()
+@state_dir
 def run(folder: Path) -> None:
     """Keep this host attested, until SIGTERM."""
     logging.basicConfig(force=True, format="%(levelname)s %(message)s")

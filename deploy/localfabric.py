@@ -194,8 +194,12 @@ class LabHost:
         self.stop_agent()
         attempt([*GUARDHOUSE, "lab", "stop", "--dir", str(self.folder)])
 
-    def enrol(self, server: str) -> str:
-        return run([*GUARDHOUSE, "host", "enrol", "--server", server, "--state-dir", str(self.folder)])
+    def enrol(self, server: str, mode: str = "tpm") -> str:
+        words = ["--server", server, "--mode", mode, "--state-dir", str(self.folder)]
+        return run([*GUARDHOUSE, "host", "enrol", *words])
+
+    def rehearse(self) -> "subprocess.CompletedProcess[str]":
+        return attempt([*GUARDHOUSE, "host", "rehearse", "--state-dir", str(self.folder)])
 
     def attest(self) -> "subprocess.CompletedProcess[str]":
         return attempt([*GUARDHOUSE, "host", "attest", "--state-dir", str(self.folder)])

@@ -1,5 +1,6 @@
 """The agent in host-key mode: a key of its own, a proof for each nonce, and following the fabric's mode."""
 
+import json
 import os
 import stat
 import threading
@@ -18,6 +19,7 @@ from guardedhost.errors import AgentError, StoreDamaged
 from guardedhost.store import Store
 from tests.guardedhost.conftest import Portal
 from tests.guardedhost.test_agent import SECRET, Verifier
+from tests.guardedhost.test_commands import run
 
 
 class KeyVerifier(Verifier):
@@ -187,3 +189,27 @@ def test_a_nonce_that_is_none_is_not_signed(tmp_path: Path, portal: Portal) -> N
     with agent.opened(store, config) as host, pytest.raises(AgentError):
         agent.register_host_key(host)
     assert len(portal.seen) == 1
+
+
+def test_an_operator_registers_a_key_and_rehearses(both: Store, portal: Portal, verifier: KeyVerifier) -> None:
+    done = run("host", "attest", "--state-dir", both.folder)
+    assert (done.returncode, done.stdout) == (0, "Passed\n")
+    status = json.loads(run("host", "status", "--json", "--state-dir", both.folder).stdout)
+    assert (status["mode"], status["registered"]) == ("hostkey", ["tpm", "hostkey"])
+    done = run("host", "rehearse", "--state-dir", both.folder)
+    assert (done.returncode, done.stdout) == (0, "tpm: Passed\n")
+    verifier.passing = False
+    done = run("host", "rehearse", "--json", "--state-dir", both.folder)
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["tpm"]["findings"][0]["pcrs"] == [8]
+
+
+def test_a_host_that_is_registered_once_has_nothing_to_rehearse(bare: Store) -> None:
+    done = run("host", "rehearse", "--state-dir", bare.folder)
+    assert (done.returncode, done.stdout) == (0, "This host is registered for no other mode.\n")
+
+
+def test_a_host_that_is_registered_by_its_key_on_the_command_line(tmp_path: Path, verifier: KeyVerifier) -> None:
+    words = ("--server", verifier.portal.url, "--mode", "hostkey", "--tcti", "", "--name", "nbg-k01")
+    done = run("host", "enrol", *words, "--state-dir", tmp_path / "bare")
+    assert (done.returncode, done.stdout) == (0, "pending: Wait.\n")
