@@ -10,14 +10,23 @@ from typing import Any
 
 import click
 
-from cli.outcome import REFUSED, show_findings, state_dir, with_exit_codes
+from attestation.errors import ParseError
+from cli import diagnosis
+from cli.outcome import MALFORMED, REFUSED, show_findings, state_dir, with_exit_codes
 from cli.vm import vm
 from guardedhost import agent, daemon
+from guardedhost.diagnosis.bundle import DOCUMENT_LIMIT, read_bundle, write_bundle
+from guardedhost.diagnosis.checks import diagnose as diagnose_trace
+from guardedhost.diagnosis.collect import collect
+from guardedhost.diagnosis.trace import Trace
+from guardedhost.files import write_new
 from guardedhost.process import keep_secrets_in
 from guardedhost.store import HOST_KEY, TPM, LastAttestation, Store
 from guardedhost.wire import Verdict
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_NEW_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.group()
@@ -130,6 +139,48 @@ def status(folder: Path, as_json: bool) -> None:
         word = "valid until" if credential.not_after > datetime.now(UTC) else "lapsed at"
         click.echo(f"Certificate {credential.serial} {word} {credential.not_after:%Y-%m-%d %H:%M:%S} UTC")
     show_findings(last.findings)
+
+
+@host.command()
+@state_dir
+@_as_json
+@click.option("--bundle", type=_FILE, help="Judge what --save wrote, here, without the host.")
+@click.option("--save", type=_NEW_FILE, help="Write what was found to a new file, for --bundle.")
+@with_exit_codes
+def diagnose(folder: Path, as_json: bool, bundle: Path | None, save: Path | None) -> None:
+    """Check all that attesting needs, from the portal's name to its verdict, and say what to do about what fails.
+
+    An enrolled host attests once. Exit code 0 when nothing fails, 1 when something does, 2 for a damaged bundle.
+    """
+    if bundle is not None and save is not None:
+        raise click.UsageError("--bundle judges what --save once wrote; use one of them.")
+    trace = _saved(bundle) if bundle is not None else collect(Store(folder))
+    found = diagnose_trace(trace)
+    click.echo(json.dumps(diagnosis.fields(trace, found)) if as_json else diagnosis.table(trace, found))
+    if save is not None:
+        _save(save, trace)
+    if found.failures:
+        sys.exit(REFUSED)
+
+
+def _saved(bundle: Path) -> Trace:
+    try:
+        with bundle.open("rb") as file:
+            return read_bundle(file.read(DOCUMENT_LIMIT + 1))
+    except ParseError as error:
+        reason = str(error)
+    except OSError as error:
+        reason = f"{error.strerror}."
+    click.echo(f"{bundle}: {reason}", err=True)
+    sys.exit(MALFORMED)
+
+
+def _save(path: Path, trace: Trace) -> None:
+    try:
+        write_new(path, write_bundle(trace))
+    except OSError as error:
+        click.echo(f"{path} cannot be written: {error.strerror}.", err=True)
+        sys.exit(MALFORMED)
 
 
 def _verdict_fields(verdict: Verdict) -> dict[str, Any]:

@@ -17,8 +17,7 @@ from attestation.errors import Refusal
 from cli import inspect_tables
 from cli.inspect_ima import read_ima
 from cli.inspect_tpm import read_certificate, read_quote
-
-MALFORMED = 2
+from cli.outcome import MALFORMED
 
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 _files = click.argument("files", type=_file, nargs=-1, required=True)

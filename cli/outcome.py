@@ -13,7 +13,7 @@ from guardedhost.agent import NotAttested
 from guardedhost.errors import AgentError, Unreachable
 from guardedhost.store import DEFAULT_FOLDER
 
-REFUSED, UNREACHABLE = 1, 3
+REFUSED, MALFORMED, UNREACHABLE = 1, 2, 3
 
 state_dir = click.option(
     "--state-dir",

@@ -14,6 +14,7 @@ from attestation.core.base64url import to_b64u
 from attestation.core.eventlog import EVENT_LOG_LIMIT
 from attestation.core.ima import IMA_LIMIT
 from attestation.core.possession import prove
+from attestation.core.tpm import parse_public
 from guardedhost import host_key
 from guardedhost.client import Client
 from guardedhost.errors import AgentError, Unreachable
@@ -79,16 +80,17 @@ def enrol(host: Host) -> Activation:
 
     The identity is in the TPM, so enrolling again is harmless: the portal recognises the same keys.
     """
-    endorsement = host.tpm.endorsement()
+    endorsement, ak_public = host.tpm.endorsement(), host.tpm.ak_public()
     enrolment = host.client.enrol(
         host.config.name or socket.gethostname(),
         ek_public=endorsement.public,
         ek_certificate=endorsement.certificate,
-        ak_public=host.tpm.ak_public(),
+        ak_public=ak_public,
     )
     secret = host.tpm.activate(enrolment.credential_blob, enrolment.secret)
     activation = host.client.activate(enrolment.id, secret)
-    host.store.save_config(replace(host.config, attester=activation.attester))
+    name = parse_public(ak_public).name.hex()
+    host.store.save_config(replace(host.config, attester=activation.attester, ak=name))
     log.info("enrolled: attester=%s state=%s", activation.attester, activation.state)
     return activation
 
@@ -150,7 +152,7 @@ def _own_transport_key(host: Host) -> SavedKey:
 
 
 def _attest_by_tpm(host: Host, *, keep: bool) -> Verdict:
-    event_log = _read_log(host.config.event_log, EVENT_LOG_LIMIT)
+    event_log = log_content(host.config.event_log, EVENT_LOG_LIMIT)
     if event_log is None:
         raise AgentError(f"There is no boot log at {host.config.event_log}; the host cannot show what it booted.")
     log_digest, boot = sha256(event_log).hexdigest(), host.tpm.reset_count()
@@ -222,7 +224,7 @@ def _evidence(host: Host, challenge: Challenge, quoted: Quoted, key: SavedKey) -
     }
     # After the quote: the list may have grown past the quoted PCR 10, and a longer list still has the quoted prefix.
     path = host.config.ima_log if challenge.send_ima_log else ""
-    if (ima_log := _read_log(path, IMA_LIMIT, start=challenge.ima_from)) is not None:
+    if (ima_log := log_content(path, IMA_LIMIT, start=challenge.ima_from)) is not None:
         evidence["ima_log"] = to_b64u(ima_log)
     return evidence
 
@@ -256,7 +258,7 @@ def _keep(
     log.info("attested: status=%s certificate=%s findings=%s", verdict.status, serial, codes or "-")
 
 
-def _read_log(path: str, limit: int, *, start: int = 0) -> bytes | None:
+def log_content(path: str, limit: int, *, start: int = 0) -> bytes | None:
     """A log of the kernel from a place on, or None when this host keeps none there.
 
     The kernel's lists cannot be sought in, they are made while they are read: what lies before is read and let go.

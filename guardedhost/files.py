@@ -2,9 +2,12 @@
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_LOOK_AGAIN = 0.1
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -30,14 +33,29 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """One process at a time, as long as it lives; the others wait."""
+def locked(path: Path, *, patience: float | None = None) -> Iterator[None]:
+    """One process at a time, as long as it lives; the others wait, or get TimeoutError after `patience` seconds."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _lock(descriptor, patience)
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, patience: float | None) -> None:
+    if patience is None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        return
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise TimeoutError("another process holds the lock") from None
+            time.sleep(_LOOK_AGAIN)
 
 
 def _write(path: Path, content: bytes, how: int) -> None:

@@ -41,6 +41,7 @@ class Config:
 
     server: str = ""
     attester: str = ""  # as TPM mode knows this host
+    ak: str = ""  # the name of the AK that was enrolled (TPM 2.0 part 1, 16), in hexadecimal
     key_attester: str = ""  # as host-key mode knows it
     name: str = ""
     tcti: str = "device:/dev/tpmrm0"
@@ -104,10 +105,10 @@ class Store:
         self.folder = folder
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, *, patience: float | None = None) -> Iterator[None]:
         """One process at a time talks to the TPM and replaces files; the daemon and a VM start wait for each other."""
         self._make_folder()
-        with files.locked(self.folder / "lock"):
+        with files.locked(self.folder / "lock", patience=patience):
             yield
 
     def config(self) -> Config:

@@ -15,6 +15,11 @@ from guardedhost.esys import Esys
 
 _QUOTE_ATTEMPTS = 8
 _PCR_COUNT = 24
+# TPM_PT and TPMA_PERMANENT.inLockout (Part 2, 6.13 and 8.6).
+_PT_FIXED, _PT_VARIABLE, _PROPERTIES = 0x100, 0x200, 64
+_PT_MANUFACTURER, _PT_FIRMWARE_1, _PT_FIRMWARE_2 = 0x105, 0x10B, 0x10C
+_PT_PERMANENT, _PT_LOCKOUT_COUNTER, _PT_MAX_AUTH_FAIL, _PT_LOCKOUT_INTERVAL = 0x200, 0x20E, 0x20F, 0x210
+_IN_LOCKOUT = 1 << 9
 _TRANSPORT = "decrypt|fixedtpm|fixedparent|sensitivedataorigin|noda"
 
 
@@ -24,6 +29,18 @@ class Endorsement:
 
     public: bytes  # TPM2B_PUBLIC
     certificate: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Who made a TPM, and whether wrong guesses at its keys' passwords have locked it (Part 1, 19.8)."""
+
+    manufacturer: str
+    firmware: str
+    locked: bool
+    failures: int
+    most_failures: int
+    seconds_per_failure: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +98,25 @@ class Tpm(Esys):
                     auth,
                 )
             )
+
+    def condition(self) -> Condition:
+        """What the TPM says of itself (TPM_PT, Part 2, 6.13)."""
+        fixed, variable = self._properties(_PT_FIXED), self._properties(_PT_VARIABLE)
+        maker = fixed.get(_PT_MANUFACTURER, 0).to_bytes(4, "big")
+        return Condition(
+            manufacturer=maker.rstrip(b"\0 ").decode("ascii", "replace"),
+            firmware=f"{fixed.get(_PT_FIRMWARE_1, 0):08x}{fixed.get(_PT_FIRMWARE_2, 0):08x}",
+            locked=bool(variable.get(_PT_PERMANENT, 0) & _IN_LOCKOUT),
+            failures=variable.get(_PT_LOCKOUT_COUNTER, 0),
+            most_failures=variable.get(_PT_MAX_AUTH_FAIL, 0),
+            seconds_per_failure=variable.get(_PT_LOCKOUT_INTERVAL, 0),
+        )
+
+    def _properties(self, first: int) -> dict[int, int]:
+        t = self._t
+        args = (t.TPM2_CAP.TPM_PROPERTIES, first, _PROPERTIES)
+        _, found = self._do("read the TPM's properties", self._esys.get_capability, *args)
+        return {int(each.property): int(each.value) for each in found.data.tpmProperties}
 
     # Measurements
 

@@ -59,11 +59,12 @@ from attestation.core import bundle as authorities
 from attestation.errors import NotFromTpm, ParseError, Refusal
 from cli import guardians, inspect_ima, inspect_tables, inspect_tpm, owner_file
 from guardedhost import host_key, jwe, machine, wire
+from guardedhost.diagnosis import bundle as bundle_of_trace
 from guardedhost.errors import StoreDamaged
 from kps import serializers as kps
 from kps.core import bundle, guardian, jose, protector, request, secrets, wrap, wrapped
 from kps.errors import GuardianRefused
-from tests.fuzz import documents, forge, seeds
+from tests.fuzz import documents, forge, seeds, traces
 from tests.fuzz.documents import text_of, value_of
 from tests.fuzz.forge import AK, BANK, events_of, log_of
 from tests.fuzz.mutations import mutate
@@ -289,6 +290,9 @@ TARGETS: Final = (
     *map(_answer, (wire.read_release, wire.read_key_offer)),
     _target(partial(host_key.read_private, what="a file"), seeds.private_keys, raises=StoreDamaged),
     _target(jwe.open_jwe, documents.transport_tokens, run=forge.opened_by_tpm, raises=jwe.NotOpened),
+    # --- `guardhouse host diagnose`
+    _target(bundle_of_trace.read_bundle, traces.documents, traces.packed, limit=LARGE),
+    _target(bundle_of_trace.read_bundle, traces.documents, run=traces.judged, limit=LARGE, variant="judged"),
     # --- `guardhouse inspect`
     _target(partial(inspect_ima.read_ima, measured=None), seeds.ima_lists, limit=LARGE),
     _target(partial(inspect_ima.read_ima, measured=None), seeds.ima_texts, limit=LARGE, variant="text"),

@@ -2,20 +2,27 @@
 
 import json
 import shutil
+import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from guardedhost import lab
+from attestation.core.base64url import to_b64u
+from guardedhost import agent, lab
+from guardedhost.diagnosis.collect import collect
+from guardedhost.diagnosis.trace import Trace
 from guardedhost.errors import AgentError
 from guardedhost.store import Store
 from tests.guardedhost.bundles import Fabric, make_bundle
+from tests.guardedhost.verifier import Verifier, signer
 
 CAPTURES = Path(__file__).parents[1] / "vectors" / "qemu-ovmf"
 ON, DRIFT = CAPTURES / "secureboot-on" / "eventlog.bin", CAPTURES / "cmdline-drift" / "eventlog.bin"
@@ -51,25 +58,48 @@ Answer = tuple[int, Any]
 
 @dataclass
 class Portal:
-    """Answers each request by the function a test gives, and remembers what came."""
+    """Answers each POST by the function a test gives and remembers what came; what it is, it says to every GET."""
 
     url: str = ""
     mode: str = "tpm"
     answer: Callable[[str, Any], Answer] = lambda path, body: (404, {})
     seen: list[tuple[str, Any]] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    about: Callable[[str], Answer] | None = None
+    asked: list[str] = field(default_factory=list)
+
+    def get(self, path: str) -> Answer:
+        self.asked.append(path)
+        if self.about is not None:
+            return self.about(path)
+        if path.endswith("/signing-certificates"):
+            return 200, {"certificates": [{"der": to_b64u(signer(datetime.now(UTC)))}]}
+        return 200, {"fabric": "Nuremberg", "mode": self.mode, "version": "0.1.0"}
 
 
 @pytest.fixture
 def portal() -> Iterator[Portal]:
     """An HTTP server on a loopback address."""
     state = Portal()
+    with serving(state):
+        yield state
+
+
+@contextmanager
+def serving(state: Portal, context: ssl.SSLContext | None = None) -> Iterator[None]:
+    """Answer for `state` on a loopback address, by HTTPS where there is a context."""
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._send(*state.get(self.path))
+
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             state.seen.append((self.path, body))
-            status, answer = state.answer(self.path, body)
+            self._send(*state.answer(self.path, body))
+
+        def _send(self, status: int, answer: Any) -> None:
             content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
             self.send_response(status)
             for name, value in {"Content-Length": str(len(content)), **state.headers}.items():
@@ -77,23 +107,27 @@ def portal() -> Iterator[Portal]:
             self.end_headers()
             self.wfile.write(content)
 
-        def do_GET(self) -> None:
-            content = json.dumps({"mode": state.mode}).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            return format_datetime(state.clock(), usegmt=True)
 
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        state.url = f"http://127.0.0.1:{server.server_address[1]}"
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """A client that hangs up during the handshake is what some tests are about."""
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        if context is not None:
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        state.url = f"http{'s' if context else ''}://127.0.0.1:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
-        yield state
-        server.shutdown()
-        thread.join()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.fixture(scope="session")
@@ -110,3 +144,20 @@ def shielded_bundle(fabric: Fabric, tmp_path_factory: pytest.TempPathFactory) ->
 def bundle(shielded_bundle: Path, tmp_path: Path) -> Path:
     """A fresh copy of a shielded machine's bundle."""
     return Path(shutil.copytree(shielded_bundle, tmp_path / "web-1"))
+
+
+@pytest.fixture
+def enrolled(portal: Portal, store: Store) -> Verifier:
+    """A portal at which the lab host is enrolled."""
+    verifier = Verifier()
+    portal.answer = verifier.answer
+    with agent.opened(store, replace(store.config(), server=portal.url)) as host:
+        agent.enrol(host)
+    return verifier
+
+
+@pytest.fixture
+def healthy(enrolled: Verifier, store: Store) -> Trace:
+    """The second look at a host that passes: it has a certificate by then."""
+    collect(store)
+    return collect(store)

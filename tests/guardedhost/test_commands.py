@@ -11,7 +11,7 @@ import pytest
 
 from guardedhost.store import Store
 from tests.guardedhost.conftest import ON, Portal
-from tests.guardedhost.test_agent import Verifier
+from tests.guardedhost.verifier import Verifier
 
 RUN = "from cli.main import main; main()"
 

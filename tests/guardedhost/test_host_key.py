@@ -18,8 +18,8 @@ from guardedhost import agent, daemon, host_key
 from guardedhost.errors import AgentError, StoreDamaged
 from guardedhost.store import Store
 from tests.guardedhost.conftest import Portal
-from tests.guardedhost.test_agent import SECRET, Verifier
 from tests.guardedhost.test_commands import run
+from tests.guardedhost.verifier import SECRET, Verifier
 
 
 class KeyVerifier(Verifier):
