@@ -197,7 +197,7 @@ def boot_replay(trace: Trace) -> Outcome:
     except ReplayMismatch as error:
         return failed(
             str(error),
-            _reasons(trace.boot_log.content, pcrs) or "The log is of another boot, was altered, or is incomplete.",
+            f"{_reasons(trace.boot_log.content, pcrs)} The log is of another boot, altered, or incomplete.".lstrip(),
             "Reboot once. If it stays so, the firmware or the boot loader leaves measurements out: update it.",
         )
     except ParseError:

@@ -17,6 +17,7 @@ from guardedhost.diagnosis.trace import HERE, UNREACHABLE, HeldCertificate, Trac
 from guardedhost.store import HOST_KEY
 
 NOT_ENROLLED: Final = "This host is not enrolled."
+RUN_AS_ROOT: Final = "Run this as root."
 
 _OTHERS: Final = 0o077
 _MOST_NAMES: Final = 5
@@ -29,7 +30,7 @@ def enrolment(trace: Trace) -> Outcome:
     remedy = "Enrol it: `guardhouse host enrol --server https://…`."
     if folder.config is None:
         why = "Which portal this host belongs to, and as whom, is kept there."
-        return failed(f"{folder.path}: {folder.error.rstrip('.')}.", why, f"Run this as root. {remedy}")
+        return failed(f"{folder.path}: {folder.error.rstrip('.')}.", why, remedy if folder.user == 0 else RUN_AS_ROOT)
     if not trace.enrolled:
         return failed(NOT_ENROLLED, "The portal challenges only hosts that are.", remedy)
     modes = " and ".join(trace.registered)

@@ -1,5 +1,6 @@
 """`diagnose` on lab hosts: what it says of healthy ones, and of each thing that can be wrong with one."""
 
+import os
 import socket
 import ssl
 import subprocess
@@ -398,6 +399,19 @@ def test_a_folder_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     assert {"enrolment", "tpm", "boot_log"} <= failures(trace)
     assert diagnose(trace).status == "NotConfigured"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_somebody_who_may_not_read_the_state_is_told_to_be_root(store: Store) -> None:
+    os.seteuid(65534)
+    try:
+        trace = collect(store)
+    finally:
+        os.seteuid(0)
+    assert {"enrolment", "tpm"} <= failures(trace)
+    assert sentence(trace, "enrolment").endswith("Run this as root.")
+    assert "Permission denied" in sentence(trace, "tpm")
+    assert diagnose(trace).status == "NotConfigured"
 
 
 def test_a_damaged_configuration_is_told(store: Store) -> None:
