@@ -8,8 +8,8 @@ help: ## List the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 setup: ## Install what is missing: Debian packages, .venv, browser assets
 	@deploy/setup.sh
-demo: setup ## Run the portal, three lab hosts and a shielded VM on this machine (APPROVED=1: host and baseline approved already)
-	@$(PYTHON) deploy/demo.py $(if $(APPROVED),--approved)
+demo: setup ## Run the portal, three lab hosts and a shielded VM here (APPROVED=1: host and baseline approved already; MODE=hostkey)
+	@$(PYTHON) deploy/demo.py $(if $(APPROVED),--approved) $(if $(MODE),--mode $(MODE))
 demo-check: setup ## Walk through the demo without a person; one line per step
 	@$(PYTHON) deploy/demo.py --check
 test: setup ## Run every test on SQLite, then services and APIs on PostgreSQL and Redis

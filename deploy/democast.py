@@ -29,6 +29,7 @@ class Demo:
     desk: TenantDesk
     persons: dict[str, tuple[str, str]] = field(default_factory=dict)
     bundle: Path = FOLDER
+    mode: str = "tpm"
 
     @property
     def hosts(self) -> tuple[LabHost, LabHost, LabHost]:
@@ -59,6 +60,8 @@ class Demo:
         """Make the hosts known to the portal and let their agents run: they wait for a person."""
         for host in self.hosts:
             host.enrol(self.portal.url)
+            if self.mode != "tpm":
+                host.enrol(self.portal.url, mode=self.mode)
             host.run_agent()
 
     def hand_over_vm(self) -> None:
@@ -76,6 +79,14 @@ class Demo:
         ada, ben = self.person("ada"), self.person("ben")
         ada.submit(f"/hosts/{attester}/propose/", reason="It stands in our rack.", password=ada.password)
         ben.decide(self.newest_proposal(ben), "approve", "I have seen it in the rack.")
+
+    def switch(self, mode: str, name: str) -> None:
+        """Have the fabric switched to a mode that proves less than TPMs: one person proposes, another decides."""
+        self.mode = mode
+        ada, ben = self.person("ada"), self.person("ben")
+        fields = {"name": name, "grace": "0", "reason": "To show what this mode proves, and what not."}
+        ada.submit(f"/mode/{mode}/propose/", None, **fields, password=ada.password)
+        ben.decide(self.newest_proposal(ben), "approve", "It is a demonstration.")
 
     def admit_baseline(self, host: LabHost) -> None:
         """Have what a host booted captured by one person and approved by another."""

@@ -38,7 +38,7 @@ def portal(request: HttpRequest) -> dict[str, object]:
     theme = request.COOKIES.get("theme", "auto")
     return {
         "fabric_name": settings.FABRIC_NAME,
-        "mode": {"word": word, "icon": icon, "weak": weak, "name": attestation.Mode(mode).label},
+        "mode": {"word": word, "icon": icon, "weak": weak, "code": mode, "name": attestation.Mode(mode).label},
         "navigation": navigation(user),
         "insecure_custody": not custody().secure,
         "four_eyes": settings.FOUR_EYES,
