@@ -6,7 +6,7 @@ A check of another attestation mode is one function and one line here; it is ask
 from dataclasses import dataclass
 from typing import Final
 
-from guardedhost.diagnosis import evidence, portal, standing
+from guardedhost.diagnosis import evidence, identity, portal, standing
 from guardedhost.diagnosis.outcome import Check, Outcome, Result, skipped
 from guardedhost.diagnosis.trace import HERE, UNREACHABLE, Trace
 from guardedhost.store import HOST_KEY, TPM
@@ -23,12 +23,12 @@ CHECKS: Final = (
     Check("tls", portal.tls),
     Check("clock", portal.clock),
     Check("portal", portal.portal),
-    Check("tpm", evidence.tpm, _TPM),
-    Check("tpm_lockout", evidence.tpm_lockout, _TPM),
-    Check("ak", evidence.ak, _TPM),
-    Check("ek", evidence.ek, _TPM),
-    Check("ek_certificate", evidence.ek_certificate, _TPM),
-    Check("ek_chain", evidence.ek_chain, _TPM),
+    Check("tpm", identity.tpm, _TPM),
+    Check("tpm_lockout", identity.tpm_lockout, _TPM),
+    Check("ak", identity.ak, _TPM),
+    Check("ek", identity.ek, _TPM),
+    Check("ek_certificate", identity.ek_certificate, _TPM),
+    Check("ek_chain", identity.ek_chain, _TPM),
     Check("boot_log", evidence.boot_log, _TPM),
     Check("boot_replay", evidence.boot_replay, _TPM),
     Check("secure_boot", evidence.secure_boot, _TPM),
@@ -41,7 +41,7 @@ CHECKS: Final = (
     Check("verdict", standing.verdict),
 )
 
-# HGS's words for the state of a host ([MS-HGSA]; see docs/glossary.md).
+# HGS's words for the state of a host ([MS-HGSA]; see docs/diagnose.md).
 STATUSES: Final = (
     "NotConfigured",
     "Unknown",
