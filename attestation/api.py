@@ -17,6 +17,7 @@ from rest_framework.views import APIView
 from attestation import service
 from attestation.core.claims import BANK
 from attestation.core.quote import BOOT_PCRS, QUOTED_PCRS
+from attestation.kerberos import written_negotiate
 from attestation.serializers import (
     ActivationSerializer,
     ChallengeRequestSerializer,
@@ -29,6 +30,7 @@ from attestation.serializers import (
     InfoSerializer,
     KeyOfferSerializer,
     KeyProofSerializer,
+    MembershipSerializer,
     OutcomeSerializer,
     PossessionSerializer,
     SigningCertificatesSerializer,
@@ -40,6 +42,7 @@ ACTIVATION, ENROLLED = ActivationSerializer(), EnrolledSerializer()
 HOST_KEY, KEY_OFFER = HostKeySerializer(), KeyOfferSerializer()
 KEY_PROOF, POSSESSION = KeyProofSerializer(), PossessionSerializer()
 CHALLENGE_REQUEST, CHALLENGE = ChallengeRequestSerializer(), ChallengeSerializer()
+MEMBERSHIP = MembershipSerializer()
 EVIDENCE, OUTCOME = EvidenceSerializer(), OutcomeSerializer()
 INFO, SIGNING_CERTIFICATES = InfoSerializer(), SigningCertificatesSerializer()
 
@@ -155,6 +158,20 @@ class PossessionView(MachineView):
         """Answer a challenge with the host key's signature; in host-key mode an approved host gets its certificate."""
         proof = POSSESSION.read(request.data)["proof"]
         return Response(OUTCOME.written(service.appraise_possession(challenge_id, proof, now=timezone.now())))
+
+
+class KerberosView(MachineView):
+    @extend_schema(request=MembershipSerializer, responses={(200, "application/json"): OutcomeSerializer})
+    def post(self, request: Request) -> Response:
+        """Attest by a machine account's ticket (RFC 4559), bound to this body; a member of an approved group passes.
+
+        The ticket's channel bindings are the SHA-256 of the body. One leg: the answer proves this service in turn.
+        """
+        now = timezone.now()
+        caller = service.accept_ticket(request.headers.get("Authorization", ""), request.body, now=now)
+        body = MEMBERSHIP.read(request.data)
+        outcome = service.appraise_membership(caller, body["transport_key"], now=now)
+        return Response(OUTCOME.written(outcome), headers={"WWW-Authenticate": written_negotiate(caller.reply)})
 
 
 class InfoView(MachineView):

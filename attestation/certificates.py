@@ -23,11 +23,13 @@ from attestation.errors import (
     CertificateRevoked,
     CertificateUnknown,
     DeniedBefore,
+    GroupWithdrawn,
     HostFailing,
     HostNotApproved,
     ModeChanged,
     PolicyChanged,
 )
+from attestation.kerberos_groups import approved
 from attestation.memory import Recent
 from attestation.models import Attestation, Attester, DenyBefore, HealthCertificate, Mode, ModeSwitch, SignerKey
 from attestation.policy import policy_in_force
@@ -213,6 +215,8 @@ def _require_in_force(row: HealthCertificate, now: datetime) -> None:
         raise ModeChanged(
             f"The certificate was issued in {row.attestation.mode} mode; the fabric is in {mode_in_force()} mode."
         )
+    if row.attestation.mode == Mode.KERBEROS:
+        _require_group(row)
     if row.attestation.mode != Mode.TPM:  # what it proved does not depend on any policy
         return
     policy = policy_in_force(str(row.attester.group_id), now=now)
@@ -224,6 +228,12 @@ def _require_in_force(row: HealthCertificate, now: datetime) -> None:
             f"Policy v{policy.version} no longer accepts what {row.attester.name} had proved under"
             f" v{row.attestation.policy_version}. The host has to attest again."
         )
+
+
+def _require_group(row: HealthCertificate) -> None:
+    """A certificate of Kerberos mode rests on the groups that the host's ticket had, as long as people accept one."""
+    if not approved(row.attestation.evidence["groups"]).exists():
+        raise GroupWithdrawn(f"The groups of the directory that {row.attester.name} was in count here no more.")
 
 
 def revocation_list(*, now: datetime) -> bytes:

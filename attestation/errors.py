@@ -11,6 +11,7 @@ class Refusal(Exception):
 
     code: ClassVar[str] = "refused"
     status: ClassVar[int] = 403
+    scheme: ClassVar[str] = ""  # of a 401: how to authenticate (RFC 9110, section 11.6.1)
 
 
 class ParseError(Refusal):
@@ -253,11 +254,18 @@ class ModeChanged(CertificateRefused):
     code = "mode_changed"
 
 
+class GroupWithdrawn(CertificateRefused):
+    """The group of the directory that the host had passed by is not accepted any more."""
+
+    code = "group_withdrawn"
+
+
 class TicketRefused(Refusal):
     """No Kerberos ticket came, or none that can be accepted: spent, expired, for another service, from another time."""
 
     code = "ticket_refused"
     status = 401
+    scheme = "Negotiate"
 
 
 class TicketNotBound(TicketRefused):

@@ -229,7 +229,8 @@ def per_hour(*, now: datetime) -> list[Hour]:
 
 def proposals(*, state: str = "") -> QuerySet[Proposal]:
     found = Proposal.objects.select_related(
-        "attester__group", "baseline__captured_from__attester", "draft", "group", "proposed_by", "decided_by"
+        *("attester__group", "baseline__captured_from__attester", "draft", "kerberos_group", "group"),
+        *("proposed_by", "decided_by"),
     )
     return found.filter(state=state) if state else found
 

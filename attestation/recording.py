@@ -87,10 +87,14 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What a host has shown without a TPM: the key that it vouches for, and by what, to be kept as it came."""
+    """What a host has shown without a TPM: the key that it vouches for, by what, and what is missing in that.
+
+    The evidence is kept as it came.
+    """
 
     transport_spki: bytes
-    evidence: Mapping[str, str]
+    evidence: Mapping[str, object]
+    findings: tuple[Finding, ...] = ()
 
 
 def record(judged: Judged, began: Moment) -> Outcome | None:
@@ -116,14 +120,14 @@ def record(judged: Judged, began: Moment) -> Outcome | None:
 
 def record_shown(opening: Opening, shown: Shown, began: Moment) -> Outcome | None:
     """Keep what a host has shown without a TPM, and certify the key that it vouched for; None as `record`."""
-    findings = _standing(opening.host)
+    findings = (*_standing(opening.host), *shown.findings)
     attestation = Attestation(
         id=opening.number,
         attester_id=opening.host.pk,
         challenge_id=opening.challenge.pk,
         at=began.now,
         mode=opening.host.mode,
-        status=_status(opening.host, findings),
+        status="UnauthorizedHost" if findings else "Passed",
         substatus=substatus_of(findings),
         findings=[asdict(finding) for finding in findings],
         policy_version=0,

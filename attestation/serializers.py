@@ -131,6 +131,10 @@ class PossessionSerializer(Message):
     proof = Proof()
 
 
+class MembershipSerializer(Message):
+    transport_key = Base64Bytes(limit=KEY_LIMIT)
+
+
 class ChallengeRequestSerializer(Message):
     attester = serializers.UUIDField()
     event_log_sha256 = serializers.RegexField(r"^[0-9a-f]{64}\Z", required=False, allow_blank=True, default="")

@@ -63,6 +63,7 @@ from attestation.dry_runs import tally as tally_dry_run
 from attestation.enrolment import Credential, EnrolmentRequest, activate, enrol
 from attestation.expected_hosts import announce_host, expected_hosts
 from attestation.host_keys import KeyOffer, appraise_possession, offer_host_key, prove_host_key
+from attestation.kerberos_groups import kerberos_groups, propose_kerberos_group, retire_kerberos_group
 from attestation.makers import (
     AuthorityChain,
     MakerException,
@@ -171,6 +172,7 @@ from attestation.runtime_reads import difference as runtime_difference
 from attestation.runtime_reads import lines_of as runtime_lines
 from attestation.runtime_reads import signers_of as runtime_signers
 from attestation.runtime_reads import text_of as runtime_policy_text
+from attestation.tickets import accept_ticket, appraise_membership
 
 __all__ = [
     "CHECKS",
@@ -211,6 +213,7 @@ __all__ = [
     "accept_change",
     "accept_files",
     "accept_finding",
+    "accept_ticket",
     "acceptable",
     "acceptable_changes",
     "activate",
@@ -222,6 +225,7 @@ __all__ = [
     "announce_change",
     "announce_host",
     "appraise_evidence",
+    "appraise_membership",
     "appraise_possession",
     "attestation",
     "attestations",
@@ -290,6 +294,7 @@ __all__ = [
     "impact_of",
     "import_bundle",
     "issued_by",
+    "kerberos_groups",
     "known",
     "known_in",
     "lapsing",
@@ -323,12 +328,14 @@ __all__ = [
     "propose_baseline",
     "propose_draft",
     "propose_host",
+    "propose_kerberos_group",
     "propose_switch",
     "prove_host_key",
     "rehearsal",
     "release_secret",
     "require_open",
     "retire_baseline",
+    "retire_kerberos_group",
     "revocation_list",
     "revoke_certificate",
     "revoke_host",

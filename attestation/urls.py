@@ -14,6 +14,7 @@ urlpatterns = [
     path("challenges", api.ChallengesView.as_view(), name="challenges"),
     path("challenges/<uuid:challenge_id>/evidence", api.EvidenceView.as_view(), name="evidence"),
     path("challenges/<uuid:challenge_id>/possession", api.PossessionView.as_view(), name="possession"),
+    path("kerberos", api.KerberosView.as_view(), name="kerberos"),
     path("signing-certificates", api.SigningCertificatesView.as_view(), name="signing-certificates"),
     path("crl", api.RevocationListView.as_view(), name="crl"),
 ]

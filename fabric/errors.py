@@ -62,7 +62,10 @@ def problem(exc: Exception, context: Mapping[str, Any]) -> Response:
 
 def _answer(exc: Exception, context: Mapping[str, Any]) -> Response:
     if isinstance(exc, Refusal):
-        return _problem(exc.status, exc.code, str(exc))
+        response = _problem(exc.status, exc.code, str(exc))
+        if exc.scheme:
+            response["WWW-Authenticate"] = exc.scheme
+        return response
     if isinstance(exc, Http404):
         return _problem(404, "not_found", "There is no such resource.")
     if isinstance(exc, PermissionDenied):

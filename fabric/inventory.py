@@ -5,7 +5,7 @@ from uuid import UUID
 from fabric.models import Host
 from ledger.core.leaf import Act
 
-ENROLLED = {"host.enrolled", "host.identity_changed", "host.key_registered"}
+ENROLLED = {"host.enrolled", "host.identity_changed", "host.key_registered", "host.joined"}
 
 
 def keep(sender: object, act: Act, **kwargs: object) -> None:

@@ -3,6 +3,7 @@
 from attestation.models.certificates import DenyBefore, HealthCertificate, SignerKey
 from attestation.models.evidence import Attestation, Blob, Challenge, Component, ImaProgress
 from attestation.models.hosts import DEFAULT_GROUP, Attester, Enrolment, ExpectedHost, HostGroup, Mode
+from attestation.models.kerberos import KerberosGroup
 from attestation.models.makers import AuthorityBundle, EndorsementAuthority, Vendor
 from attestation.models.modes import ModePlan, ModeSwitch
 from attestation.models.policies import DryRun, DryRunRow, PolicyDraft, PolicyVersion, Proposal
@@ -27,6 +28,7 @@ __all__ = [
     "HealthCertificate",
     "HostGroup",
     "ImaProgress",
+    "KerberosGroup",
     "Mode",
     "ModePlan",
     "ModeSwitch",

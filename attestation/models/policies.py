@@ -12,6 +12,7 @@ from django.db.models import Q
 from attestation.core.document import PolicyDocument, parse_document
 from attestation.models.evidence import Attestation
 from attestation.models.hosts import DEFAULT_GROUP, Attester, HostGroup
+from attestation.models.kerberos import KerberosGroup
 from attestation.models.modes import ModePlan
 from attestation.models.references import Baseline
 
@@ -143,6 +144,7 @@ class Proposal(models.Model):
     baseline = models.ForeignKey(Baseline, null=True, on_delete=models.PROTECT, related_name="proposals")
     draft = models.ForeignKey(PolicyDraft, null=True, on_delete=models.PROTECT, related_name="proposals")
     plan = models.ForeignKey(ModePlan, null=True, on_delete=models.PROTECT, related_name="proposals")
+    kerberos_group = models.ForeignKey(KerberosGroup, null=True, on_delete=models.PROTECT, related_name="proposals")
     group = models.ForeignKey(HostGroup, null=True, on_delete=models.PROTECT, related_name="proposals")
     state = models.CharField(max_length=10, choices=State, default=State.OPEN, db_index=True)
     proposed_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
@@ -156,7 +158,8 @@ class Proposal(models.Model):
         ordering: ClassVar = ["-id"]
         constraints: ClassVar = [
             models.CheckConstraint(
-                condition=_one_of("attester", "baseline", "draft", "plan"), name="proposal_is_about_one"
+                condition=_one_of("attester", "baseline", "draft", "plan", "kerberos_group"),
+                name="proposal_has_one_subject",
             ),
             models.UniqueConstraint(
                 fields=["attester"], condition=Q(state="open"), name="one_open_proposal_per_attester"
@@ -175,6 +178,8 @@ class Proposal(models.Model):
 
     @property
     def kind(self) -> str:
+        if self.kerberos_group_id:
+            return "kerberos"
         if self.plan_id:
             return "mode"
         if self.draft_id:
@@ -182,8 +187,8 @@ class Proposal(models.Model):
         return "host" if self.attester_id else "baseline"
 
     @property
-    def about(self) -> Attester | Baseline | PolicyDraft | ModePlan:
-        about = self.attester or self.baseline or self.draft or self.plan
+    def about(self) -> Attester | Baseline | PolicyDraft | ModePlan | KerberosGroup:
+        about = self.attester or self.baseline or self.draft or self.plan or self.kerberos_group
         if about is None:
             raise ValueError("a proposal is about one thing; the table's constraint says so")
         return about

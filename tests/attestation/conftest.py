@@ -13,6 +13,7 @@ from rest_framework.test import APIClient
 
 from attestation import service
 from attestation.core.base64url import to_b64u
+from tests.ad import Domain, started, using
 from tests.ima_lists import ng
 from tests.machines import Machine, booted, booted_from, decoded
 from tests.measuring import FILES, Running
@@ -139,6 +140,19 @@ def approve_baseline(portal: Portal, machine: Machine, admin: User, approver: Us
     assert newest is not None
     proposal = service.capture_baseline(newest.id, name=name, by=admin, reason="first boot", now=now)
     service.decide(proposal.id, by=approver, approve=True, reason="compared the log", now=now)
+
+
+@pytest.fixture(scope="session")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Domain]:
+    """An Active Directory that runs; tests take `domain`."""
+    with started(tmp_path_factory.mktemp("ad")) as domain:
+        yield domain
+
+
+@pytest.fixture
+def domain(directory: Domain) -> Iterator[Domain]:
+    with using(directory):
+        yield directory
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import base64
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from struct import pack
 
@@ -22,7 +21,7 @@ from attestation.errors import (
     TicketRefused,
 )
 from attestation.kerberos import LOGON_INFO, TOKEN_LIMIT, Acceptor, Caller, acceptor, bindings, parse_negotiate
-from tests.ad import BODY, KERBEROS, REALM, SPNEGO, Domain, started, using
+from tests.ad import BODY, KERBEROS, REALM, SPNEGO, Domain
 from tests.ad_forge import forged
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,18 +41,6 @@ try:
 except Refusal as refusal:
     print(refusal.code)
 """
-
-
-@pytest.fixture(scope="session")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Domain]:
-    with started(tmp_path_factory.mktemp("ad")) as domain:
-        yield domain
-
-
-@pytest.fixture
-def domain(running: Domain) -> Iterator[Domain]:
-    with using(running):
-        yield running
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ class Command(BaseCommand):
         proposal = service.propose_switch(
             Mode(options["mode"]),
             grace=timedelta(hours=options["grace_hours"]),
-            by=_person(options["by"]),
+            by=person(options["by"]),
             reason=options["reason"],
             now=timezone.now(),
         )
@@ -78,7 +78,7 @@ class Command(BaseCommand):
             raise CommandError(f"Proposal {proposal.pk} is about no switch of the mode.")
         service.decide(
             proposal.pk,
-            by=_person(options["by"]),
+            by=person(options["by"]),
             approve=not options["reject"],
             reason=options["reason"],
             now=timezone.now(),
@@ -86,11 +86,11 @@ class Command(BaseCommand):
         self.stdout.write(f"the fabric is in {service.mode_in_force()} mode")
 
     def _back(self, options: dict[str, Any]) -> None:
-        service.roll_back(by=_person(options["by"]), reason=options["reason"], now=timezone.now())
+        service.roll_back(by=person(options["by"]), reason=options["reason"], now=timezone.now())
         self.stdout.write(f"the fabric is in {service.mode_in_force()} mode")
 
 
-def _person(name: str) -> User:
+def person(name: str) -> User:
     found = User.objects.filter(username=name, is_active=True).first()
     if found is None:
         raise CommandError(f"There is no person {name} in the portal.")

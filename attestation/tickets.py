@@ -1,0 +1,144 @@
+"""Kerberos mode: a machine account in an approved group of the directory is a host (HGS: admin-trusted attestation).
+
+It says that the domain's administrators have put the machine there, and nothing of what runs on it. Nobody registers:
+the first ticket of a member makes its row.
+"""
+
+import secrets
+from collections.abc import Sequence
+from datetime import datetime
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+
+from attestation import strangers
+from attestation.challenges import NONCE_SIZE, spend
+from attestation.core.finding import Finding
+from attestation.core.possession import parse_transport_key
+from attestation.enrolment import approved_as
+from attestation.errors import ParseError, Refusal, UnknownAttester
+from attestation.kerberos import Caller, acceptor, parse_negotiate
+from attestation.kerberos_groups import approved
+from attestation.models import Attester, Challenge, KerberosGroup, Mode
+from attestation.opening import Opening, anew
+from attestation.recording import Moment, Outcome, Shown, record_shown
+from ledger import service as ledger
+
+LONGEST_NAME = 64
+NOT_A_MEMBER = Finding(
+    code="host_in_no_group",
+    substatus="",
+    what="The host’s account is in none of the groups of the directory whose hosts may attest.",
+    why="Somebody took it out, or the group was retired here; what it had proved before is not so any more.",
+    remedy="Put the account into an approved group; it counts from the host’s next logon (klist purge, or a restart).",
+)
+
+
+def accept_ticket(header: str, body: bytes, *, now: datetime) -> Caller:
+    """Spend the ticket of an Authorization header that was sent with this body, and return whose it is."""
+    token = parse_negotiate(header)
+    try:
+        return acceptor().accept(token, body=body)
+    except Refusal as refusal:
+        strangers.refused("ticket.refused", "kerberos", refusal, now=now)
+        raise
+
+
+def appraise_membership(caller: Caller, transport_key: bytes, *, now: datetime) -> Outcome:
+    """Certify the transport key of a machine that is in an approved group; record it of one that was and is no more.
+
+    Raises `UnknownAttester` for a machine that never was in one, and for one that people have rejected or revoked.
+    """
+    began = Moment.begun(now)
+    try:
+        parse_transport_key(transport_key)
+        groups = tuple(approved(caller.group_sids).select_related("group"))
+        host = _host(caller, groups, now=now)
+    except Refusal as refusal:
+        strangers.refused("ticket.refused", f"account:{caller.sid}", refusal, now=now)
+        raise
+    shown = _shown(caller, transport_key, groups)
+    opening = _opened(host, now=now)
+    return record_shown(opening, shown, began) or _anew(opening, shown, began)
+
+
+def _shown(caller: Caller, transport_key: bytes, groups: Sequence[KerberosGroup]) -> Shown:
+    evidence = {
+        "account": f"{caller.account}@{caller.realm}",
+        "sid": caller.sid,
+        "groups": sorted(group.sid for group in groups),
+    }
+    return Shown(transport_key, evidence, () if groups else (NOT_A_MEMBER,))
+
+
+def _opened(host: Attester, *, now: datetime) -> Opening:
+    """A ticket is its own challenge: it is good once. So the row that every attestation answers is made and spent."""
+    challenge = Challenge.objects.create(
+        attester=host,
+        nonce=secrets.token_bytes(NONCE_SIZE),
+        send_event_log=False,
+        send_ima_log=False,
+        created_at=now,
+        expires_at=now + settings.CHALLENGE_LIFETIME,
+    )
+    return spend(challenge.pk, now=now)
+
+
+def _anew(opening: Opening, shown: Shown, began: Moment) -> Outcome:
+    """Decide once more: somebody has decided about the host meanwhile, or it has attested another time."""
+    with transaction.atomic():
+        outcome = record_shown(anew(opening, now=began.now), shown, began)
+    if outcome is None:
+        raise AssertionError("a host changed while its row was held")
+    return outcome
+
+
+def _host(caller: Caller, groups: Sequence[KerberosGroup], *, now: datetime) -> Attester:
+    try:
+        with transaction.atomic():
+            return _attester(caller, groups, now=now)
+    except IntegrityError:  # the account's first ticket, or the name's, in two requests: one has made the row by now
+        with transaction.atomic():
+            return _attester(caller, groups, now=now)
+
+
+def _attester(caller: Caller, groups: Sequence[KerberosGroup], *, now: datetime) -> Attester:
+    known = Attester.objects.filter(mode=Mode.KERBEROS, identity=caller.sid).first()
+    if known is not None and known.state not in (Attester.State.PENDING, Attester.State.APPROVED):
+        raise UnknownAttester(f"{known.name} was rejected or revoked; it may not attest.")
+    if known is None and not groups:
+        raise UnknownAttester(
+            f"{caller.account} is in none of the groups of the directory whose hosts may attest here. Its ticket names"
+            " those it was in at its last logon."
+        )
+    return known or _joined(caller, groups[0], now=now)
+
+
+def _joined(caller: Caller, group: KerberosGroup, *, now: datetime) -> Attester:
+    """Make the row of a new host. Approving its group has approved it, unless another account holds its name."""
+    name = _name(caller.account)
+    other = approved_as(name, Mode.KERBEROS)
+    host = Attester.objects.create(
+        name=name,
+        mode=Mode.KERBEROS,
+        identity=caller.sid,
+        group=group.group,
+        replaces=other,
+        state=Attester.State.APPROVED if other is None else Attester.State.PENDING,
+        enrolled_at=now,
+        decided_at=now if other is None else None,
+        decided_by=f"membership of {group.name}" if other is None else "",
+        status="UnauthorizedHost",
+        status_at=now,
+    )
+    detail = {"name": name, "sid": caller.sid, "group": group.name, "replaces": "" if other is None else str(other.pk)}
+    ledger.record(actor=host.subject, act="host.joined", subject=host.subject, detail=detail, now=now)
+    return host
+
+
+def _name(account: str) -> str:
+    """Return the machine's name: its account's, which ends in a dollar sign, as DNS writes it."""
+    name = account.removesuffix("$").lower()
+    if not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
+        raise ParseError("The account in the ticket has a name that no machine has.")
+    return name

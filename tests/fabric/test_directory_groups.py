@@ -1,0 +1,45 @@
+"""A group of the directory on the pages: what is decided about it, in words, and a host that joined by it."""
+
+from collections.abc import Callable
+
+from django.contrib.auth.models import User
+from django.test import Client
+from django.utils import timezone
+
+from attestation import service
+from attestation.kerberos import Caller
+from attestation.models import Attester, KerberosGroup, ModeSwitch
+from tests.attestation.conftest import Portal
+from tests.attestation.test_host_keys import TRANSPORT, spki
+from tests.fabric.conftest import PASSWORD, REASON
+from tests.fabric.test_modes import text
+
+Browse = Callable[[User | None], Client]
+SID = "S-1-5-21-1-2-3-1104"
+MEMBER = Caller("NBG-D01$", "FABRIC.TEST", "S-1-5-21-1-2-3-1201", frozenset({SID}), b"")
+
+
+def test_a_group_is_decided_on_its_page(fleet: Portal, browse: Browse, admin: User, approver: User) -> None:
+    proposal = service.propose_kerberos_group(SID, "Guarded Hosts", by=admin, reason=REASON, now=timezone.now())
+    address = f"/proposals/{proposal.pk}/"
+    page = text(browse(approver).get(address))
+    assert "Let hosts of Guarded Hosts attest" in page
+    assert SID in page
+    assert "Guarded Hosts" in text(browse(approver).get("/proposals/"))
+    sent = {"decision": "approve", "reason": REASON, "password": PASSWORD}
+    assert browse(approver).post(address, sent).status_code == 302
+    assert KerberosGroup.objects.get().state == "approved"
+    assert "approved the directory's group Guarded Hosts" in text(browse(admin).get("/audit/")).replace("&#x27;", "'")
+
+
+def test_a_host_that_joined_by_its_group_has_a_page(fleet: Portal, browse: Browse, admin: User, approver: User) -> None:
+    now = timezone.now()
+    ModeSwitch.objects.create(mode="kerberos", since=now, by="system", reason="a test")
+    proposal = service.propose_kerberos_group(SID, "Guarded Hosts", by=admin, reason=REASON, now=now)
+    service.decide(proposal.id, by=approver, approve=True, reason=REASON, now=now)
+    assert service.appraise_membership(MEMBER, spki(TRANSPORT), now=now).status == "Passed"
+    host = Attester.objects.get(identity=MEMBER.sid)
+    page = text(browse(admin).get(f"/hosts/{host.pk}/"))
+    assert MEMBER.sid in page
+    assert "membership of Guarded Hosts" in page
+    assert "nbg-d01" in text(browse(admin).get("/hosts/"))
