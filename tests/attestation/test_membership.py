@@ -13,6 +13,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError, transaction
+from hypothesis import HealthCheck, given
+from hypothesis import settings as few
+from hypothesis import strategies as st
 from joserfc import jwe
 from joserfc.jwk import RSAKey
 from pytest_django import Settings
@@ -204,6 +207,19 @@ def test_a_body_without_a_transport_key_is_refused(attest: Any, approve: Approve
     assert attest(body=body).status_code == status
     assert not HealthCertificate.objects.exists()
     assert not Attester.objects.exists()
+
+
+@few(max_examples=60, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(body=st.binary(max_size=200))
+def test_any_body_under_a_good_ticket_gets_an_answer_with_a_code(attest: Any, body: bytes) -> None:
+    answer = attest(body=body)
+    assert 400 <= answer.status_code < 500
+    assert answer.json()["code"]
+
+
+def test_a_body_larger_than_any_message_is_refused(attest: Any) -> None:
+    for size in (256 * 1024 + 1, 3 * 1024 * 1024):
+        assert refused(attest(body=b" " * size)) == (413, "too_large")
 
 
 def test_a_node_without_a_keytab_says_so(settings: Settings) -> None:

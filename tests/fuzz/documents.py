@@ -227,6 +227,10 @@ def activations() -> list[bytes]:
     return [_text({"secret": to_b64u(bytes(32))})]
 
 
+def memberships() -> list[bytes]:
+    return [_text({"transport_key": to_b64u(bytes(32))})]
+
+
 def release_requests() -> list[bytes]:
     return [_text({"request": "a.b.c"})]
 

@@ -283,6 +283,7 @@ TARGETS: Final = (
     _message(attestation.HostKeySerializer, documents.host_keys),
     _message(attestation.KeyProofSerializer, documents.key_proofs),
     _message(attestation.PossessionSerializer, documents.possession_messages),
+    _message(attestation.MembershipSerializer, documents.memberships),
     _message(attestation.ChallengeRequestSerializer, documents.challenge_requests),
     _message(attestation.EvidenceSerializer, documents.evidence),
     _message(kps.ReleaseRequestSerializer, documents.release_requests),
