@@ -21,7 +21,7 @@ from guardedhost.diagnosis.collect import collect
 from guardedhost.diagnosis.trace import Trace
 from guardedhost.files import write_new
 from guardedhost.process import keep_secrets_in
-from guardedhost.store import HOST_KEY, TPM, LastAttestation, Store
+from guardedhost.store import HOST_KEY, KERBEROS, TPM, LastAttestation, Store
 from guardedhost.wire import Verdict
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
@@ -43,10 +43,12 @@ host.add_command(vm)
 @click.option("--server", required=True, help="The portal's URL.")
 @click.option(
     "--mode",
-    type=click.Choice([TPM, HOST_KEY]),
+    type=click.Choice([TPM, HOST_KEY, KERBEROS]),
     default=TPM,
-    help="What the portal shall know this host by: its TPM, or a key of its own. Both may be registered.",
+    help="What the fabric shall know this host by: its TPM, a key of its own, or its machine account; or several.",
 )
+@click.option("--keytab", help="The machine account's keytab, for Kerberos mode.")
+@click.option("--principal", help="The machine account; the keytab's first if left out.")
 @click.option("--name", help="The host's name; its host name if left out.")
 @click.option("--tcti", help="The TPM: device:/dev/tpmrm0, or swtpm:path=… in a lab.")
 @click.option("--event-log", help="The boot log, if not where the kernel puts it.")
@@ -61,6 +63,10 @@ def enrol(folder: Path, mode: str, **options: str | None) -> None:
     store = Store(folder)
     config = replace(store.config(), **{key: value for key, value in options.items() if value is not None})
     with agent.opened(store, config) as opened:
+        if mode == KERBEROS:
+            agent.use_account(opened)
+            click.echo("This host attests by its machine account when the fabric is in Kerberos mode.")
+            return
         activation = agent.enrol(opened) if mode == TPM else agent.register_host_key(opened)
     click.echo(f"{activation.state}: {activation.detail}".rstrip(": "))
 

@@ -1,5 +1,6 @@
 """What the agent does: enrol the host, prove its state, and use the certificate that the proof earns."""
 
+import json
 import logging
 import socket
 from collections.abc import Callable, Iterator, Mapping
@@ -9,6 +10,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from attestation.core.base64url import to_b64u
 from attestation.core.eventlog import EVENT_LOG_LIMIT
@@ -19,7 +21,7 @@ from guardedhost import host_key
 from guardedhost.client import Client
 from guardedhost.errors import AgentError, Unreachable
 from guardedhost.jwe import open_jwe
-from guardedhost.store import HOST_KEY, TPM, Config, Credential, LastAttestation, Store
+from guardedhost.store import HOST_KEY, KERBEROS, TPM, Config, Credential, LastAttestation, Store
 from guardedhost.tpm import Quoted, SavedKey, Tpm
 from guardedhost.wire import Activation, Challenge, Verdict
 
@@ -128,8 +130,8 @@ def mode_of(store: Store) -> str:
 
 def modes_of(config: Config) -> tuple[str, ...]:
     """The modes that this host is registered for."""
-    known = {TPM: config.attester, HOST_KEY: config.key_attester}
-    return tuple(mode for mode, attester in known.items() if attester)
+    known = {TPM: config.attester, HOST_KEY: config.key_attester, KERBEROS: config.keytab}
+    return tuple(mode for mode, identity in known.items() if identity)
 
 
 def _attest_by_key(host: Host, *, keep: bool) -> Verdict:
@@ -140,6 +142,32 @@ def _attest_by_key(host: Host, *, keep: bool) -> Verdict:
     if keep:
         _keep(host, verdict, HOST_KEY, transport, boot_pcrs=(), reset_count=0)
     return verdict
+
+
+def use_account(host: Host) -> None:
+    """Let this host attest by its machine account from now on; the directory knows it, so nobody is told."""
+    if not Path(host.config.keytab).is_file():
+        raise AgentError(f"There is no keytab at {host.config.keytab or 'the path that --keytab names'}.")
+    host.store.save_config(host.config)
+
+
+def _attest_by_account(host: Host, *, keep: bool) -> Verdict:
+    from guardedhost import kerberos  # needs libkrb5, which hosts of other modes may lack
+
+    transport = _own_transport_key(host)
+    body = json.dumps({"transport_key": to_b64u(transport.public)}).encode()
+    account = kerberos.Account(host.config.keytab, host.config.principal)
+    conversation = kerberos.Conversation(account, service_host(host.config.server), body)
+    verdict, proof = host.client.membership(body, conversation.header)
+    conversation.require_proof(proof)
+    if keep:
+        _keep(host, verdict, KERBEROS, transport, boot_pcrs=(), reset_count=0)
+    return verdict
+
+
+def service_host(server: str) -> str:
+    """The host whose service a ticket is for: the portal's, by the name that the operator configured."""
+    return urlsplit(server).hostname or ""
 
 
 def _own_transport_key(host: Host) -> SavedKey:
@@ -168,7 +196,11 @@ def _attest_by_tpm(host: Host, *, keep: bool) -> Verdict:
     return verdict
 
 
-_IN_MODE: Final[Mapping[str, Callable[..., Verdict]]] = {TPM: _attest_by_tpm, HOST_KEY: _attest_by_key}
+_IN_MODE: Final[Mapping[str, Callable[..., Verdict]]] = {
+    TPM: _attest_by_tpm,
+    HOST_KEY: _attest_by_key,
+    KERBEROS: _attest_by_account,
+}
 
 
 def certificate_valid(host: Host) -> Credential | None:
@@ -176,7 +208,7 @@ def certificate_valid(host: Host) -> Credential | None:
     credential = host.store.credential()
     if credential is None or not credential.alive(now=datetime.now(UTC)):
         return None
-    if credential.mode == HOST_KEY:
+    if credential.mode != TPM:
         return credential
     if not credential.valid(now=datetime.now(UTC), reset_count=host.tpm.reset_count()):
         return None
@@ -196,7 +228,7 @@ def ensure_certificate(host: Host) -> Credential:
 
 def open_token(host: Host, credential: Credential, token: str) -> bytes:
     """Open what the portal wrapped to this host's transport key."""
-    if credential.mode == HOST_KEY:
+    if credential.mode != TPM:
         return open_jwe(token, lambda wrapped: host_key.decrypt(credential.key.private, wrapped))
     return open_jwe(token, lambda wrapped: host.tpm.decrypt(credential.key, credential.boot_pcrs, wrapped))
 

@@ -72,6 +72,15 @@ class Client:
     def possession(self, challenge: str, proof: str) -> Verdict:
         return self._post(f"attestation/v1/challenges/{challenge}/possession", {"proof": proof}, read_verdict)
 
+    def membership(self, body: bytes, authorization: str) -> tuple[Verdict, str]:
+        """Attest by a Kerberos ticket that is bound to `body`; the second answer is what proves the portal."""
+        headers = {"Authorization": authorization, "Content-Type": "application/json"}
+        path = "attestation/v1/kerberos"
+        status, answer, answered = self._exchange("POST", path, data=body, headers=headers)
+        if status >= 400:
+            raise _refusal(status, answer)
+        return _read(read_verdict, answer, path), answered.get("WWW-Authenticate", "")
+
     def challenge(self, attester: str, event_log_sha256: str = "", *, boot: int | None = None) -> Challenge:
         body = {"attester": attester, "event_log_sha256": event_log_sha256, "boot": boot}
         return self._post("attestation/v1/challenges", body, read_challenge)
@@ -97,26 +106,30 @@ class Client:
     def _call(
         self, method: str, path: str, body: Mapping[str, Any] | None, read: Callable[[Mapping[str, Any]], T]
     ) -> T:
-        status, answer = self._exchange(method, path, body)
+        status, answer, _ = self._exchange(method, path, json=body)
         if status >= 400:
             raise _refusal(status, answer)
-        try:
-            return read(answer)
-        except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
-            raise malformed(f"to {path}") from error
+        return _read(read, answer, path)
 
-    def _exchange(self, method: str, path: str, body: Mapping[str, Any] | None) -> tuple[int, dict[str, Any]]:
+    def _exchange(self, method: str, path: str, **sent: Any) -> tuple[int, dict[str, Any], Mapping[str, str]]:
         try:
             with self._session.request(
-                method, f"{self._base}/{path}", json=body, timeout=_TIMEOUT, allow_redirects=False, stream=True
+                method, f"{self._base}/{path}", timeout=_TIMEOUT, allow_redirects=False, stream=True, **sent
             ) as response:
                 if 300 <= response.status_code < 400:
                     raise malformed(f"{response.status_code} to {path}")
-                return response.status_code, _object(response.status_code, _bounded(response))
+                return response.status_code, _object(response.status_code, _bounded(response)), response.headers
         except requests.RequestException as error:
             raise Unreachable(f"The portal at {self._base} cannot be reached: {_reason(error)}.") from error
         except OSError as error:
             raise AgentError(f"The file of trusted authorities cannot be read: {error}.") from error
+
+
+def _read(read: Callable[[Mapping[str, Any]], T], answer: Mapping[str, Any], path: str) -> T:
+    try:
+        return read(answer)
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
+        raise malformed(f"to {path}") from error
 
 
 def portal_url(server: str) -> str:

@@ -23,7 +23,7 @@ from guardedhost import files
 from guardedhost.errors import StoreDamaged
 from guardedhost.tpm import SavedKey
 
-TPM, HOST_KEY = "tpm", "hostkey"
+TPM, HOST_KEY, KERBEROS = "tpm", "hostkey", "kerberos"
 DEFAULT_FOLDER = Path("/var/lib/guardhouse")
 EVENT_LOG = "/sys/kernel/security/tpm0/binary_bios_measurements"
 IMA_LOG = "/sys/kernel/security/ima/binary_runtime_measurements"
@@ -43,6 +43,8 @@ class Config:
     attester: str = ""  # as TPM mode knows this host
     ak: str = ""  # the name of the AK that was enrolled (TPM 2.0 part 1, 16), in hexadecimal
     key_attester: str = ""  # as host-key mode knows it
+    keytab: str = ""  # of the machine account that Kerberos mode knows it by
+    principal: str = ""  # of that account; the keytab's first when it is empty
     name: str = ""
     tcti: str = "device:/dev/tpmrm0"
     event_log: str = EVENT_LOG
@@ -56,7 +58,7 @@ class Config:
 class Credential:
     """A health certificate with all that is needed to use it. `release_secret` stays encrypted to the transport key.
 
-    In host-key mode the key is this host's own (SubjectPublicKeyInfo and PEM), and bound to no boot.
+    In the modes without a TPM the key is this host's own (SubjectPublicKeyInfo and PEM), and bound to no boot.
     """
 
     certificate: bytes
@@ -125,7 +127,7 @@ class Store:
     def enrolled(self) -> Config:
         """The configuration of an enrolled host; a host that is not yet one is told what to do."""
         config = self.config()
-        if not config.attester and not config.key_attester:
+        if not (config.attester or config.key_attester or config.keytab):
             raise StoreDamaged(
                 f"This host is not enrolled (no attester in {self.folder}): run `guardhouse host enrol`."
             )

@@ -1,0 +1,172 @@
+"""The agent in Kerberos mode, with tickets of a real directory, before a portal that accepts them as ours does."""
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from attestation.core.base64url import from_b64u
+from attestation.errors import Refusal
+from attestation.kerberos import Acceptor, Caller, parse_negotiate, written_negotiate
+from guardedhost import agent
+from guardedhost.errors import AgentError, Refused
+from guardedhost.store import Store
+from tests.ad import REALM, Domain, started, using
+from tests.guardedhost.conftest import Portal
+from tests.guardedhost.test_commands import run
+from tests.guardedhost.verifier import SECRET, Verifier
+
+
+@dataclass
+class Service:
+    """A portal in Kerberos mode: the acceptor is the portal's own, the verdict is that a member passes."""
+
+    acceptor: Acceptor
+    url: str = ""
+    reply: str | None = None  # instead of the proof
+    callers: list[Caller] = field(default_factory=list)
+
+
+@pytest.fixture(scope="session")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Domain]:
+    with started(tmp_path_factory.mktemp("ad")) as domain:
+        yield domain
+
+
+@pytest.fixture
+def domain(running: Domain) -> Iterator[Domain]:
+    with using(running):
+        yield running
+
+
+@pytest.fixture
+def service(domain: Domain, tmp_path: Path) -> Iterator[Service]:
+    state = Service(Acceptor(domain.keytab("hgs"), "HTTP@hgs.fabric.test", REALM, tmp_path / "replays"))
+    verdicts = Verifier()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.answer(200, {"mode": "kerberos"})
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            try:
+                caller = state.acceptor.accept(parse_negotiate(self.headers.get("Authorization", "")), body=body)
+            except Refusal as refusal:
+                self.answer(refusal.status, {"code": refusal.code, "detail": str(refusal)})
+                return
+            state.callers.append(caller)
+            spki = from_b64u(json.loads(body)["transport_key"])
+            proof = written_negotiate(caller.reply) if state.reply is None else state.reply
+            self.answer(200, verdicts.passed(spki), proof)
+
+        def answer(self, status: int, answer: object, proof: str = "") -> None:
+            content = json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            if proof:
+                self.send_header("WWW-Authenticate", proof)
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        state.url = f"http://127.0.0.1:{server.server_address[1]}"
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield state
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def member(service: Service, domain: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A host without a TPM that has its machine account's keytab."""
+    monkeypatch.setattr(agent, "service_host", lambda server: "hgs.fabric.test")  # no DNS leads to the test's portal
+    store = Store(tmp_path / "host")
+    keytab = str(domain.keytab("member"))
+    config = replace(store.config(), server=service.url, tcti="", keytab=keytab, name="nbg-d01")
+    with agent.opened(store, config) as host:
+        agent.use_account(host)
+    return store
+
+
+def test_a_member_gets_a_certificate_and_opens_its_secret(member: Store, service: Service) -> None:
+    with agent.opened(member) as host:
+        assert agent.attest(host).status == "Passed"
+        credential = agent.certificate_valid(host)
+        assert credential is not None
+        assert credential.mode == "kerberos"
+        assert agent.open_token(host, credential, credential.release_secret) == SECRET
+    (caller,) = service.callers
+    assert caller.account == "member$"
+
+
+def test_each_attestation_has_a_ticket_of_its_own(member: Store, service: Service) -> None:
+    with agent.opened(member) as host:
+        for _ in range(3):
+            assert agent.attest(host).status == "Passed"
+    assert len(service.callers) == 3
+
+
+@pytest.mark.parametrize("reply", ["", "Negotiate", "Negotiate AAAA", "Basic AAAA", "Negotiate !!"])
+def test_a_portal_that_does_not_prove_itself_is_not_believed(member: Store, service: Service, reply: str) -> None:
+    service.reply = reply
+    with agent.opened(member) as host, pytest.raises(AgentError, match="has not proved"):
+        agent.attest(host)
+    assert member.credential() is None
+
+
+def test_the_proof_of_another_conversation_is_none(member: Store, service: Service) -> None:
+    with agent.opened(member) as host:
+        agent.attest(host)
+        service.reply = written_negotiate(service.callers[0].reply)
+        with pytest.raises(AgentError, match="has not proved"):
+            agent.attest(host)
+
+
+def test_a_keytab_that_is_not_there_or_not_the_domains_is_named(
+    member: Store, service: Service, domain: Domain, tmp_path: Path
+) -> None:
+    with agent.opened(member, replace(member.config(), keytab=str(tmp_path / "none"))) as host:
+        with pytest.raises(AgentError, match="There is no keytab"):
+            agent.use_account(host)
+        with pytest.raises(AgentError, match="gave no ticket"):
+            agent.attest(host)
+    nobody = replace(member.config(), principal=f"nobody$@{REALM}")
+    with agent.opened(member, nobody) as host, pytest.raises(AgentError, match="gave no ticket"):
+        agent.attest(host)
+    assert not service.callers
+
+
+def test_a_service_that_the_domain_does_not_know_gets_no_ticket(
+    member: Store, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent, "service_host", lambda server: "impostor.fabric.test")
+    with agent.opened(member) as host, pytest.raises(AgentError, match="gave no ticket"):
+        agent.attest(host)
+    assert not service.callers
+
+
+def test_a_portal_that_refuses_is_heard(member: Store, service: Service, domain: Domain) -> None:
+    person = replace(member.config(), keytab=str(domain.keytab("alice")))
+    with agent.opened(member, person) as host, pytest.raises(Refused, match="no machine account"):
+        agent.attest(host)
+    assert member.credential() is None
+
+
+def test_the_command_line_takes_the_keytab(domain: Domain, portal: Portal, tmp_path: Path) -> None:
+    words = ("--server", portal.url, "--mode", "kerberos", "--tcti", "", "--state-dir", tmp_path / "h")
+    done = run("host", "enrol", *words, "--keytab", tmp_path / "none")
+    assert done.returncode != 0
+    assert "There is no keytab" in done.stderr
+    done = run("host", "enrol", *words, "--keytab", domain.keytab("member"))
+    assert done.returncode == 0
+    status = json.loads(run("host", "status", "--json", "--state-dir", tmp_path / "h").stdout)
+    assert status["registered"] == ["kerberos"]
