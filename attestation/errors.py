@@ -290,6 +290,12 @@ class NotAMachine(Refusal):
     code = "not_a_machine"
 
 
+class TicketDelegated(Refusal):
+    """The ticket names a host, but a service sent it that the domain lets act for others."""
+
+    code = "ticket_delegated"
+
+
 class KerberosNotSetUp(Refusal):
     """This node has no keytab, or none with a key for its service."""
 

@@ -16,7 +16,7 @@ import gssapi
 from django.conf import settings
 from gssapi.exceptions import BadChannelBindingsError
 from gssapi.raw import ChannelBindings
-from gssapi.raw.ext_rfc6680 import get_name_attribute
+from gssapi.raw.ext_rfc6680 import get_name_attribute, inquire_name
 from gssapi.raw.misc import GSSError
 
 from attestation.core.pac import LogonInfo, parse_logon_info
@@ -26,12 +26,14 @@ from attestation.errors import (
     GroupsNotProven,
     KerberosNotSetUp,
     NotAMachine,
+    TicketDelegated,
     TicketNotBound,
     TicketRefused,
 )
 
 TOKEN_LIMIT: Final = 65_535  # the most that Windows makes of a ticket (MaxTokenSize)
 LOGON_INFO: Final = b"urn:mspac:logon-info"
+DELEGATION_INFO: Final = b"urn:mspac:delegation-info"
 SCHEME: Final = "Negotiate"
 
 _PRINCIPAL: Final = gssapi.NameType.kerberos_principal
@@ -73,6 +75,7 @@ class Acceptor:
             context, reply = _step(credentials, token, body)
             name = context.initiator_name
             self._require_realm(str(name))
+            _require_in_person(name)
             info = _logon_info(name)
         except BadChannelBindingsError as error:
             raise TicketNotBound("The Kerberos ticket was sent for another request than this one.") from error
@@ -165,6 +168,15 @@ def _step(credentials: gssapi.Credentials, token: bytes, body: bytes) -> tuple[g
     if _BOUND not in context.actual_flags:
         raise TicketNotBound("The Kerberos ticket is not bound to its request; channel bindings are needed.")
     return context, reply
+
+
+def _require_in_person(name: gssapi.Name) -> None:
+    """Refuse a service that the domain lets act for others (S4U2Proxy): it names the host, and is not the host.
+
+    The KDC writes down who acts (MS-PAC 2.9). That it has is enough; whether the checksum holds is no matter here.
+    """
+    if DELEGATION_INFO in (inquire_name(name).attrs or ()):
+        raise TicketDelegated(f"Another service sent this ticket for {printable(str(name))}; a host attests itself.")
 
 
 def _logon_info(name: gssapi.Name) -> LogonInfo:

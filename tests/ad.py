@@ -37,6 +37,7 @@ KRB5_CONF = """[libdefaults]
  dns_lookup_kdc = false
  dns_canonicalize_hostname = false
  rdns = false
+ forwardable = true
 [realms]
  {realm} = {{
   kdc = {address}:{port}
@@ -69,9 +70,19 @@ class Domain:
             store={"client_keytab": str(self.keytab(account.rstrip("$"))), "ccache": cache},
         )
 
+    def acting_for(self, account: str) -> gssapi.Credentials:
+        """Return what the service `svc-other` gets to act for an account (S4U2Self), which the domain lets it."""
+        keytab = str(self.keytab("svc-other"))
+        own = gssapi.Credentials(
+            name=gssapi.Name(f"svc-other@{REALM}", gssapi.NameType.kerberos_principal),
+            usage="both",
+            store={"client_keytab": keytab, "keytab": keytab, "ccache": f"MEMORY:{os.urandom(8).hex()}"},
+        )
+        return own.impersonate(gssapi.Name(f"{account}@{REALM}", gssapi.NameType.kerberos_principal))
+
     def begin(
         self,
-        account: str,
+        account: str | gssapi.Credentials,
         *,
         service: str = "hgs",
         body: bytes | None = BODY,
@@ -83,7 +94,7 @@ class Domain:
         bound = None if body is None else ChannelBindings(application_data=hashlib.sha256(body).digest())
         context = gssapi.SecurityContext(
             name=gssapi.Name(f"HTTP@{service}.fabric.test", gssapi.NameType.hostbased_service),
-            creds=self.credentials(account, cache),
+            creds=self.credentials(account, cache) if isinstance(account, str) else account,
             mech=mech,
             usage="initiate",
             flags=flags,
@@ -151,7 +162,7 @@ def _wait(server: "subprocess.Popen[bytes]", domain: Domain) -> None:
             return
         except GSSError as error:
             if server.poll() is not None or time.monotonic() > deadline:
-                log = (domain.folder / "log.samba").read_text(errors="replace")
+                log = "".join(path.read_text(errors="replace") for path in sorted(domain.folder.glob("log.*")))
                 raise RuntimeError(f"the KDC did not start: {error}\n{log[-2000:]}") from error
             time.sleep(0.02)
 

@@ -28,6 +28,7 @@ from samba.samdb import SamDB
 
 AES_ONLY = "24"  # msDS-SupportedEncryptionTypes; without it a service's tickets are RC4
 NO_AUTH_DATA_REQUIRED = 0x2000000
+TRUSTED_TO_AUTHENTICATE_FOR_DELEGATION = 0x1000000
 NORMAL_ACCOUNT = 0x200
 ACCOUNT_DISABLED = 0x2
 WORKSTATION = 0x1000
@@ -73,7 +74,9 @@ def configure(settings: Path, folder: Path, kdc_port: str, password_port: str) -
         f"[global]\n\tserver services = kdc\n\tkrb5 port = {kdc_port}\n\tkpasswd port = {password_port}\n"
         f"\tpid directory = {folder}/run\n\tncalrpc dir = {folder}/run/ncalrpc\n\tlog file = {folder}/log.samba\n"
     )
-    lines = [line for line in settings.read_text().splitlines() if "dns forwarder" not in line]
+    # Provisioning names all services but DNS; the last line counts, and most have ports that only one domain can have.
+    theirs = ("dns forwarder", "server services")
+    lines = [line for line in settings.read_text().splitlines() if line.strip().partition(" =")[0] not in theirs]
     settings.write_text("\n".join(lines).replace("[global]\n", ours, 1))
     (folder / "run" / "ncalrpc").mkdir(parents=True, exist_ok=True)
     (folder / "keytabs").mkdir()
@@ -102,6 +105,12 @@ def fill(database: Any) -> None:
         database.newuser(service, "Svc.Passw0rd.1")
         spn = name + SERVICE_DOMAIN
         change(database, service, servicePrincipalName=spn, msDS_SupportedEncryptionTypes=AES_ONLY)
+    change(
+        database,
+        "svc-other",
+        userAccountControl=str(NORMAL_ACCOUNT | TRUSTED_TO_AUTHENTICATE_FOR_DELEGATION),
+        msDS_AllowedToDelegateTo="HTTP/hgs" + SERVICE_DOMAIN,
+    )
     change(database, "svc-plain", userAccountControl=str(NORMAL_ACCOUNT | NO_AUTH_DATA_REQUIRED))
 
 
@@ -130,7 +139,7 @@ def make(folder: Path, address: str, kdc_port: str, password_port: str) -> None:
     configure(make_domain(folder, address), folder, kdc_port, password_port)
     parameters, database = opened(folder)
     fill(database)
-    principals = {name: f"{name}$" for name in MACHINES} | {"alice": "alice"}
+    principals = {name: f"{name}$" for name in MACHINES} | {name: name for name in ("alice", "svc-other")}
     principals |= {name.partition("/")[2]: name + SERVICE_DOMAIN for name in SERVICES.values()}
     export(parameters, {folder / "keytabs" / f"{name}.keytab": whose for name, whose in principals.items()})
     # Its keys had to be there first: an account that is disabled when they are exported gives none, and no error.

@@ -17,6 +17,7 @@ from attestation.errors import (
     GroupsNotProven,
     KerberosNotSetUp,
     NotAMachine,
+    TicketDelegated,
     TicketNotBound,
     TicketRefused,
 )
@@ -76,6 +77,12 @@ def insecure_name(ours: Acceptor, token: bytes, body: bytes = BODY) -> gssapi.Na
     return name
 
 
+def test_the_domain_of_the_tests_is_a_kdc_and_nothing_else(domain: Domain) -> None:
+    """Other services have ports of their own, so two runs of the tests on one machine would be in each other's way."""
+    lines = (domain.folder / "etc" / "smb.conf").read_text().splitlines()
+    assert [line.strip() for line in lines if "server services" in line] == ["server services = kdc"]
+
+
 # --- whose groups count
 
 
@@ -104,6 +111,14 @@ def test_groups_are_whole_sids(ours: Acceptor, domain: Domain) -> None:
 def test_a_user_in_the_group_is_no_host(ours: Acceptor, domain: Domain) -> None:
     _, token = domain.begin("alice")
     with pytest.raises(NotAMachine, match="alice is no machine account"):
+        ours.accept(token, body=BODY)
+
+
+def test_a_service_that_acts_for_a_host_is_not_the_host(ours: Acceptor, domain: Domain) -> None:
+    """The library lets it in as the host, with the host's groups: only the KDC's note says who it is."""
+    _, token = domain.begin(domain.acting_for("member$"), mech=KERBEROS)
+    assert str(insecure_name(ours, token)) == f"member$@{REALM}"
+    with pytest.raises(TicketDelegated, match="a host attests itself"):
         ours.accept(token, body=BODY)
 
 
