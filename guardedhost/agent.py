@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from attestation.core.base64url import to_b64u
@@ -24,6 +24,9 @@ from guardedhost.jwe import open_jwe
 from guardedhost.store import HOST_KEY, KERBEROS, TPM, Config, Credential, LastAttestation, Store
 from guardedhost.tpm import Quoted, SavedKey, Tpm
 from guardedhost.wire import Activation, Challenge, Verdict
+
+if TYPE_CHECKING:
+    from guardedhost.kerberos import Conversation
 
 log = logging.getLogger(__name__)
 
@@ -152,17 +155,23 @@ def use_account(host: Host) -> None:
 
 
 def _attest_by_account(host: Host, *, keep: bool) -> Verdict:
-    from guardedhost import kerberos  # needs libkrb5, which hosts of other modes may lack
-
     transport = _own_transport_key(host)
     body = json.dumps({"transport_key": to_b64u(transport.public)}).encode()
-    account = kerberos.Account(host.config.keytab, host.config.principal)
-    conversation = kerberos.Conversation(account, service_host(host.config.server), body)
-    verdict, proof = host.client.membership(body, conversation.header)
-    conversation.require_proof(proof)
+    spoken = conversation(host.config, body)
+    verdict, proof = host.client.membership(body, spoken.header)
+    spoken.require_proof(proof)
     if keep:
         _keep(host, verdict, KERBEROS, transport, boot_pcrs=(), reset_count=0)
     return verdict
+
+
+def conversation(config: Config, body: bytes) -> "Conversation":
+    """Get a ticket to the portal's service for this body. Hosts of other modes need no libkrb5, so it is loaded here."""
+    try:
+        from guardedhost.kerberos import Account, Conversation
+    except ImportError as error:
+        raise AgentError("Kerberos mode needs the Python module gssapi (`pip install gssapi`) and libkrb5.") from error
+    return Conversation(Account(config.keytab, config.principal), service_host(config.server), body)
 
 
 def service_host(server: str) -> str:

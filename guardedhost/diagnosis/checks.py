@@ -9,10 +9,10 @@ from typing import Final
 from guardedhost.diagnosis import evidence, identity, portal, standing
 from guardedhost.diagnosis.outcome import Check, Outcome, Result, skipped
 from guardedhost.diagnosis.trace import HERE, UNREACHABLE, Trace
-from guardedhost.store import HOST_KEY, TPM
+from guardedhost.store import HOST_KEY, KERBEROS, TPM
 
 _TPM: Final = frozenset({TPM})
-_KERBEROS: Final = frozenset({"kerberos"})
+_KERBEROS: Final = frozenset({KERBEROS})
 _HOST_KEY: Final = frozenset({HOST_KEY})
 
 CHECKS: Final = (
@@ -33,8 +33,8 @@ CHECKS: Final = (
     Check("boot_replay", evidence.boot_replay, _TPM),
     Check("secure_boot", evidence.secure_boot, _TPM),
     Check("ima", evidence.ima, _TPM),
-    Check("keytab", standing.kerberos, _KERBEROS),
-    Check("ticket", standing.kerberos, _KERBEROS),
+    Check("keytab", standing.keytab, _KERBEROS),
+    Check("ticket", standing.ticket, _KERBEROS),
     Check("host_key", standing.host_key, _HOST_KEY),
     Check("certificate", standing.certificate),
     Check("last_attestation", standing.last_attestation),

@@ -21,6 +21,7 @@ from guardedhost.diagnosis import probe
 from guardedhost.diagnosis.trace import (
     HERE,
     UNREACHABLE,
+    AccountSeen,
     Answer,
     FolderSeen,
     HeldCertificate,
@@ -57,6 +58,7 @@ def collect(store: Store) -> Trace:
         boot_log=LogSeen(config.event_log),
         ima_log=LogSeen(config.ima_log),
         host_key=_host_key(store),
+        account=_account(config),
         last=_last(store, folder),
     )
     try:
@@ -116,6 +118,27 @@ def _host_key(store: Store) -> KeySeen:
         return KeySeen(error=str(error))
     except OSError as error:
         return KeySeen(error=f"{store.folder / 'host-key.pem'} cannot be read: {error.strerror}.")
+
+
+def _account(config: Config) -> AccountSeen:
+    """The keytab as a file, and a ticket to the portal's service, which is asked for and thrown away."""
+    if not config.keytab:
+        return AccountSeen()
+    service = f"HTTP@{agent.service_host(config.server)}"
+    seen = AccountSeen(config.keytab, service=service)
+    try:
+        mode = Path(config.keytab).stat().st_mode
+        with Path(config.keytab).open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        return replace(seen, keytab_error=f"{config.keytab} cannot be read: {error.strerror}.")
+    if mode & 0o077:
+        seen = replace(seen, keytab_error=f"{config.keytab} can be read by others than its owner.")
+    try:
+        agent.conversation(config, b"")
+    except AgentError as error:
+        return replace(seen, ticket_error=str(error))
+    return seen
 
 
 def _without_tpm(trace: Trace, error: str) -> Trace:

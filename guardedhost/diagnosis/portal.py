@@ -9,11 +9,11 @@ from attestation.core.certificate_reader import certificate_names, find_extensio
 from attestation.errors import ParseError
 from guardedhost.diagnosis.outcome import Outcome, failed, passed, skipped
 from guardedhost.diagnosis.trace import PortalSeen, Trace
-from guardedhost.store import HOST_KEY, TPM
+from guardedhost.store import HOST_KEY, KERBEROS, TPM
 from kps.core.request import CLOCK_SKEW
 
 NO_PORTAL: Final = "No portal is configured."
-SPOKEN: Final = frozenset({TPM, HOST_KEY})
+SPOKEN: Final = frozenset({TPM, HOST_KEY, KERBEROS})
 """The modes that this agent attests by."""
 
 # X509_V_ERR_* of OpenSSL, x509_vfy.h.

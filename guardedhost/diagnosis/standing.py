@@ -150,12 +150,31 @@ def verdict(trace: Trace) -> Outcome:
     return failed(answer.sentence if answer.code in _OWN else f"{answer.sentence} ({answer.code})", why, remedy)
 
 
-def kerberos(trace: Trace) -> Outcome:
-    return failed(
-        f"This agent ({trace.agent}) does not attest by Kerberos.",
-        "The portal asks for it.",
-        "Install the agent of the portal’s version.",
-    )
+def keytab(trace: Trace) -> Outcome:
+    seen = trace.account
+    why = "In Kerberos mode, this host is known by the machine account whose keys are in it."
+    if not seen.keytab:
+        remedy = "`guardhouse host enrol --mode kerberos --keytab FILE --server …` names it."
+        return failed("This host is told of no keytab.", why, remedy)
+    if seen.keytab_error:
+        remedy = "Export it from the domain anew, for this machine's account, and let only root read it."
+        return failed(seen.keytab_error, why, remedy)
+    return passed(f"{seen.keytab} is there, and only its owner reads it.")
+
+
+def ticket(trace: Trace) -> Outcome:
+    """Whether the domain gives a ticket; whether the portal takes it shows in the verdict."""
+    seen = trace.account
+    if not seen.keytab:
+        return skipped("There is no keytab to ask for a ticket with.")
+    if seen.ticket_error:
+        return failed(
+            seen.ticket_error,
+            "Without a ticket to the portal's service this host cannot show which machine it is.",
+            "Look at the domain's address in krb5.conf, at the clock, and whether the portal's name is that of its"
+            " service (SPN). After the machine's password was changed, export its keytab anew.",
+        )
+    return passed(f"The domain gives a ticket for {seen.service}.")
 
 
 def host_key(trace: Trace) -> Outcome:

@@ -94,6 +94,19 @@ class KeySeen:
 
 
 @dataclass(frozen=True, slots=True)
+class AccountSeen:
+    """The machine account of Kerberos mode: where its keytab is, and what is wrong with that or with its ticket.
+
+    `service` is what a ticket was asked for; a ticket itself is never kept.
+    """
+
+    keytab: str = ""
+    keytab_error: str = ""
+    service: str = ""
+    ticket_error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class LogSeen:
     """A log of the kernel: `content` is None where there is none at `path`, and where `error` says why."""
 
@@ -142,6 +155,7 @@ class Trace:
     boot_log: LogSeen
     ima_log: LogSeen
     host_key: KeySeen = KeySeen()
+    account: AccountSeen = AccountSeen()
     held: HeldCertificate | None = None
     last: LastAttestation | None = None
     answer: Answer | None = None

@@ -1,6 +1,7 @@
 """The agent in Kerberos mode, with tickets of a real directory, before a portal that accepts them as ours does."""
 
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,10 @@ from attestation.core.base64url import from_b64u
 from attestation.errors import Refusal
 from attestation.kerberos import Acceptor, Caller, parse_negotiate, written_negotiate
 from guardedhost import agent
+from guardedhost.diagnosis.bundle import read_bundle, write_bundle
+from guardedhost.diagnosis.checks import diagnose
+from guardedhost.diagnosis.collect import collect
+from guardedhost.diagnosis.outcome import Result
 from guardedhost.errors import AgentError, Refused
 from guardedhost.store import Store
 from tests.ad import REALM, Domain, started, using
@@ -170,3 +175,40 @@ def test_the_command_line_takes_the_keytab(domain: Domain, portal: Portal, tmp_p
     assert done.returncode == 0
     status = json.loads(run("host", "status", "--json", "--state-dir", tmp_path / "h").stdout)
     assert status["registered"] == ["kerberos"]
+
+
+def test_the_diagnosis_of_a_member_finds_keytab_and_ticket_in_order(member: Store) -> None:
+    trace = collect(member)
+    lines = {line.check: line.outcome for line in diagnose(trace).lines}
+    assert lines["keytab"].result is lines["ticket"].result is Result.PASS
+    assert lines["tpm"].result is Result.SKIPPED
+    assert lines["verdict"].result is Result.PASS
+    assert read_bundle(write_bundle(trace)) == trace
+    assert b"BEGIN" not in write_bundle(trace)
+
+
+@pytest.mark.parametrize("trouble", ["none", "missing", "open", "stranger"])
+def test_the_diagnosis_says_what_is_wrong_with_the_account(
+    member: Store, domain: Domain, tmp_path: Path, trouble: str
+) -> None:
+    keytab = tmp_path / "moved"
+    if trouble != "missing":
+        shutil.copy(domain.keytab("member"), keytab)
+        keytab.chmod(0o644 if trouble == "open" else 0o600)
+    member.save_config(
+        replace(
+            member.config(),
+            keytab="" if trouble == "none" else str(keytab),
+            principal=f"nobody$@{REALM}" if trouble == "stranger" else "",
+        )
+    )
+    lines = {line.check: line.outcome for line in diagnose(collect(member)).lines}
+    wrong, said = {
+        "none": ("keytab", "told of no keytab"),
+        "missing": ("keytab", "cannot be read"),
+        "open": ("keytab", "by others than its owner"),
+        "stranger": ("ticket", "gave no ticket"),
+    }[trouble]
+    assert lines[wrong].result is Result.FAIL
+    assert said in lines[wrong].what
+    assert lines[wrong].remedy
