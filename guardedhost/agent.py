@@ -166,7 +166,7 @@ def _attest_by_account(host: Host, *, keep: bool) -> Verdict:
 
 
 def conversation(config: Config, body: bytes) -> "Conversation":
-    """Get a ticket to the portal's service for this body. Hosts of other modes need no libkrb5, so it is loaded here."""
+    """Get a ticket to the portal's service for this body. Only hosts that are asked for one need libkrb5."""
     try:
         from guardedhost.kerberos import Account, Conversation
     except ImportError as error:

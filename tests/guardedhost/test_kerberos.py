@@ -198,6 +198,7 @@ def test_the_diagnosis_says_what_is_wrong_with_the_account(
     member.save_config(
         replace(
             member.config(),
+            attester="by-its-tpm" if trouble == "none" else "",
             keytab="" if trouble == "none" else str(keytab),
             principal=f"nobody$@{REALM}" if trouble == "stranger" else "",
         )
