@@ -55,7 +55,7 @@ def service(domain: Domain, tmp_path: Path) -> Iterator[Service]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.answer(200, {"mode": "kerberos"})
+            self.answer(200, {"fabric": "f", "mode": "kerberos", "version": "0.1.0"})
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
