@@ -38,3 +38,29 @@ class WeakeningForm(SwitchForm, DangerForm):
 
 def switch_form(*args: Any, weakens: bool, mode: str, **kwargs: Any) -> SwitchForm:
     return WeakeningForm(*args, expected=mode, of="mode", **kwargs) if weakens else SwitchForm(*args, **kwargs)
+
+
+class DirectoryGroupForm(FreshForm):
+    """A group of the directory, by its SID; the name is for people."""
+
+    name = forms.CharField(
+        max_length=100,
+        help_text="As people call it; nothing looks it up.",
+        error_messages={"required": "Give the group a name"},
+    )
+    sid = forms.CharField(
+        label="SID",
+        max_length=190,
+        help_text="The whole one, such as S-1-5-21-1-2-3-1104: `Get-ADGroup NAME` or `samba-tool group show NAME`.",
+        error_messages={"required": "Type the group’s SID"},
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+    )
+    group = forms.ChoiceField(label="Its hosts belong to", help_text="The group of hosts whose members they become.")
+    field_order: Sequence[str] = ("name", "sid", "group", "reason", "password")
+
+    def __init__(self, *args: Any, groups: list[tuple[str, str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        group = self.fields["group"]
+        assert isinstance(group, forms.ChoiceField)  # noqa: S101  (declared above)
+        group.choices = groups
+        group.widget.attrs["class"] = "form-select"

@@ -66,6 +66,13 @@ urlpatterns = [
     path("baselines/<uuid:baseline_id>/retire/", baselines.retire_baseline, name="retire-baseline"),
     # the mode
     path("mode/", modes.mode, name="mode"),
+    path("directory-groups/", modes.directory_groups, name="directory-groups"),
+    path("directory-groups/propose/", modes.propose_directory_group, name="propose-directory-group"),
+    path(
+        "directory-groups/<uuid:group_id>/retire/",
+        modes.retire_directory_group,
+        name="retire-directory-group",
+    ),
     path("mode/back/", modes.roll_back_mode, name="roll-back-mode"),
     path("mode/<slug:slug>/", modes.rehearsal, name="rehearsal"),
     path("mode/<slug:slug>/propose/", modes.propose_mode, name="propose-mode"),

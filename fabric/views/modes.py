@@ -1,6 +1,7 @@
 """The attestation mode: what is in force, who is ready for another, and the switch."""
 
 from collections.abc import Collection
+from uuid import UUID
 
 from django.contrib import messages
 from django.core.paginator import Paginator
@@ -13,7 +14,7 @@ from attestation import service as attestation
 from fabric.access import needs, page, person
 from fabric.errors import explained
 from fabric.forms import DangerForm
-from fabric.mode_forms import switch_form
+from fabric.mode_forms import DirectoryGroupForm, switch_form
 from fabric.mode_words import MODES, words_of
 from fabric.tenancy import started_on
 
@@ -106,6 +107,50 @@ def roll_back_mode(request: HttpRequest) -> HttpResponse:
         **impact_of(attestation.rehearsal(words.mode, now=now)),
     }
     return page(request, "fabric/roll_back_mode.html", context)
+
+
+@require_GET
+@needs("fabric.view_fleet")
+def directory_groups(request: HttpRequest) -> HttpResponse:
+    context = {"groups": attestation.kerberos_groups(), "in_force": attestation.mode_in_force() == "kerberos"}
+    return page(request, "fabric/directory_groups.html", context)
+
+
+@require_http_methods(["GET", "POST"])
+@needs("attestation.propose")
+@explained
+def propose_directory_group(request: HttpRequest) -> HttpResponse:
+    groups = [(group.pk, group.name) for group in attestation.groups()]
+    form = DirectoryGroupForm(request.POST or None, request=request, groups=groups)
+    if request.method == "POST" and form.is_valid():
+        data = form.cleaned_data
+        proposal = attestation.propose_kerberos_group(
+            data["sid"],
+            data["name"],
+            group=data["group"],
+            by=person(request),
+            reason=data["reason"],
+            now=timezone.now(),
+        )
+        messages.success(request, f"{data['name']} is put forward. Somebody else decides it.")
+        return redirect("proposal", proposal.pk)
+    return page(request, "fabric/propose_directory_group.html", {"form": form})
+
+
+@require_http_methods(["GET", "POST"])
+@needs("attestation.revoke")
+@explained
+def retire_directory_group(request: HttpRequest, group_id: UUID) -> HttpResponse:
+    found = attestation.kerberos_groups().filter(pk=group_id).first()
+    if found is None:
+        raise Http404
+    form = DangerForm(request.POST or None, request=request, expected=found.name, of="group")
+    if request.method == "POST" and form.is_valid():
+        reason = form.cleaned_data["reason"]
+        attestation.retire_kerberos_group(group_id, by=person(request), reason=reason, now=timezone.now())
+        messages.success(request, f"{found.name} is retired. Certificates that rest on it alone count no more.")
+        return redirect("directory-groups")
+    return page(request, "fabric/retire_directory_group.html", {"form": form, "directory_group": found})
 
 
 def _wanted(slug: str) -> attestation.Mode:

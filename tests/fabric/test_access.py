@@ -49,6 +49,9 @@ MAY_OPEN = {
     "rehearsal": STAFF,
     "propose-mode": {"admin"},
     "roll-back-mode": {"approver"},
+    "directory-groups": STAFF,
+    "propose-directory-group": {"admin"},
+    "retire-directory-group": {"admin", "approver"},
     "policies": STAFF,
     "group": STAFF,
     "draft": STAFF,
@@ -95,7 +98,7 @@ ACTS = (
     *("retire-baseline", "deny-certificates", "announce-host"),
     *("add-group", "add-exception", "propose-draft"),
     *("accept-change", "vouch"),
-    *("propose-mode", "roll-back-mode"),
+    *("propose-mode", "roll-back-mode", "propose-directory-group", "retire-directory-group"),
     *("upload-baseline", "propose-baseline", "amend-baseline"),
     *MAKER_ACTS,
     *("add-runtime-policy", "runtime-from-host", "accept-finding", "add-code-policy"),
@@ -133,7 +136,11 @@ def addresses(fleet: Portal, healthy: Machine, admin: User, approver: User, mach
     code = service.add_code_policy(STRICT.binary, name="Hosts", file_name="SiPolicy.p7b", by=admin, now=now)
     root = service.endorsers(service.attester(UUID(healthy.attester)))[-1]
     bundle = service.upload_bundle(MIDDLE.read.der, file_name="middle.crt", by=approver, now=now)
+    directory = service.propose_kerberos_group(
+        "S-1-5-21-1-2-3-1104", "Guarded Hosts", by=admin, reason=REASON, now=datetime.now(UTC)
+    )
     arguments: dict[str, list[object]] = {
+        "retire-directory-group": [directory.kerberos_group_id],
         **{name: [root.vendor_id] for name in ("maker", "maker-on", "maker-off")},
         **{name: [root.vendor_id, "padding"] for name in ("allow-exception", "end-exception")},
         **{name: [root.pk] for name in ("authority", "authority-on", "authority-off")},

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
@@ -43,3 +44,49 @@ def test_a_host_that_joined_by_its_group_has_a_page(fleet: Portal, browse: Brows
     assert MEMBER.sid in page
     assert "membership of Guarded Hosts" in page
     assert "nbg-d01" in text(browse(admin).get("/hosts/"))
+
+
+def test_a_group_goes_its_whole_way_in_the_portal(fleet: Portal, browse: Browse, admin: User, approver: User) -> None:
+    ada, ben = browse(admin), browse(approver)
+    assert "No group of the directory has been put forward" in text(ada.get("/directory-groups/"))
+    sent = {"name": "Guarded Hosts", "sid": SID, "group": "default", "reason": REASON, "password": PASSWORD}
+    answer = ada.post("/directory-groups/propose/", sent)
+    assert answer.status_code == 302
+    decision = {"decision": "approve", "reason": REASON, "password": PASSWORD}
+    assert ben.post(answer["Location"], decision).status_code == 302
+    page = text(ada.get("/directory-groups/"))
+    assert SID in page
+    assert "Approved" in page
+    row = KerberosGroup.objects.get()
+    address = f"/directory-groups/{row.pk}/retire/"
+    assert "those that they hold count no more" in text(ben.get(address))
+    assert ben.post(address, {"name": "another", "reason": REASON, "password": PASSWORD}).status_code == 200
+    assert ben.post(address, {"name": row.name, "reason": REASON, "password": PASSWORD}).status_code == 302
+    row.refresh_from_db()
+    assert row.state == "retired"
+    assert ben.post(address, {"name": row.name, "reason": REASON, "password": PASSWORD}).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"sid": "S-1-5-21-1-2-3-515"}, "no group that a domain’s administrators have made"),
+        ({"sid": "Guarded Hosts"}, "no group that a domain’s administrators have made"),
+        ({"sid": ""}, "Type the group’s SID"),
+        ({"group": "nonsense"}, "Select a valid choice"),
+        ({"reason": "short"}, "Write a reason of at least a sentence"),
+        ({"password": "wrong"}, "This is not your password"),
+    ],
+)
+def test_a_group_that_cannot_be_is_refused(
+    fleet: Portal, browse: Browse, admin: User, changes: dict[str, str], said: str
+) -> None:
+    sent = {"name": "Guarded Hosts", "sid": SID, "group": "default", "reason": REASON, "password": PASSWORD}
+    answer = browse(admin).post("/directory-groups/propose/", sent | changes)
+    assert answer.status_code in {200, 409, 422, 403}
+    assert said in text(answer)
+    assert not KerberosGroup.objects.exists()
+
+
+def test_there_is_nothing_to_retire_where_there_is_no_group(fleet: Portal, browse: Browse, approver: User) -> None:
+    assert browse(approver).get("/directory-groups/00000000-0000-4000-8000-000000000000/retire/").status_code == 404
