@@ -51,7 +51,7 @@ RELEASING = 3  # threads; the two machines attest in a thread each
 AT_ONCE = 20
 RUSH = 40
 RELEASES = "/kps/v1/releases"
-CRASH_DATABASE = "guardhouse_crash"
+CRASH_DATABASE = f"guardhouse_crash_{os.getpid()}"  # tests that run side by side share a cluster
 UNSPENT_BUT_ANSWERED = """
 SELECT count(*) FROM attestation_attestation a JOIN attestation_challenge c ON c.id = a.challenge_id
 WHERE c.spent_at IS NULL
