@@ -86,9 +86,7 @@ class AcceptForm(StyledForm):
 
     def __init__(self, *args: Any, others: Sequence[int], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        also = self.fields["also"]
-        assert isinstance(also, forms.TypedMultipleChoiceField)  # noqa: S101  (declared above)
-        also.choices = [(str(number), str(number)) for number in others]
+        self.offer("also", [(str(number), str(number)) for number in others])
 
     @property
     def chosen(self) -> frozenset[int]:

@@ -1,7 +1,7 @@
 """What people fill in. Acts that make or end trust ask for the person's own password again."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django import forms
@@ -24,6 +24,15 @@ class StyledForm(forms.Form):
         for field in self.fields.values():
             if not isinstance(field.widget, (forms.RadioSelect, forms.CheckboxInput)):
                 field.widget.attrs.setdefault("class", "form-control")
+
+    def offer(self, name: str, choices: Iterable[tuple[str, str]], *, listed: bool = False) -> None:
+        """Say what can be chosen in a field of this form; `listed` is for those that are drawn as a list."""
+        field = self.fields[name]
+        if not isinstance(field, forms.ChoiceField):
+            raise TypeError(f"{name} is no field to choose in")
+        field.choices = list(choices)
+        if listed:
+            field.widget.attrs["class"] = "form-select"
 
 
 class ReasonForm(StyledForm):
@@ -109,10 +118,7 @@ class HostForm(ReasonForm):
 
     def __init__(self, *args: Any, groups: list[tuple[str, str]], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        group = self.fields["group"]
-        assert isinstance(group, forms.ChoiceField)  # noqa: S101  (declared above)
-        group.choices = groups
-        group.widget.attrs["class"] = "form-select"
+        self.offer("group", groups, listed=True)
 
 
 APPROVE, APPROVE_UNENDORSED, REJECT = "approve", "approve-without-certificate", "reject"
@@ -126,9 +132,7 @@ class DecisionForm(FreshForm):
 
     def __init__(self, *args: Any, choices: list[tuple[str, str]], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        decision = self.fields["decision"]
-        assert isinstance(decision, forms.ChoiceField)  # noqa: S101  (declared above)
-        decision.choices = choices
+        self.offer("decision", choices)
 
 
 class MachineForm(StyledForm):

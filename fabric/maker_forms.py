@@ -45,9 +45,7 @@ class ImportForm(FreshForm):
 
     def __init__(self, *args: Any, request: HttpRequest, makers: Sequence[tuple[str, str]], **kwargs: Any) -> None:
         super().__init__(*args, request=request, **kwargs)
-        offered = self.fields["makers"]
-        assert isinstance(offered, forms.MultipleChoiceField)  # noqa: S101  (declared above)
-        offered.choices = makers
+        self.offer("makers", makers)
         reason = self.fields["reason"]
         reason.label = "Where it was got, and how you know"
         reason.help_text = "Kept as the provenance of every certificate, and in the audit log, for good."

@@ -60,7 +60,4 @@ class DirectoryGroupForm(FreshForm):
 
     def __init__(self, *args: Any, groups: list[tuple[str, str]], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        group = self.fields["group"]
-        assert isinstance(group, forms.ChoiceField)  # noqa: S101  (declared above)
-        group.choices = groups
-        group.widget.attrs["class"] = "form-select"
+        self.offer("group", groups, listed=True)

@@ -34,10 +34,7 @@ class GroupForm(StyledForm):
 
     def __init__(self, *args: Any, groups: Sequence[tuple[str, str]], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        choice = self.fields["canary_of"]
-        assert isinstance(choice, forms.ChoiceField)  # noqa: S101  (declared above)
-        choice.choices = [("", "no other group"), *groups]
-        choice.widget.attrs["class"] = "form-select"
+        self.offer("canary_of", [("", "no other group"), *groups], listed=True)
 
 
 def moment_field(label: str, **more: Any) -> forms.DateTimeField:
@@ -71,10 +68,8 @@ class DraftForm(StyledForm):
         self.draft, self.candidates, self.content = draft, candidates, draft.content()
         kwargs.setdefault("initial", self._initial())
         super().__init__(*args, **kwargs)
-        runtime = self.fields["runtime"]
-        assert isinstance(runtime, forms.ChoiceField)  # noqa: S101  (declared above)
-        runtime.choices = [("", "none: files are not compared"), *((str(p.pk), str(p)) for p in candidates.runtime)]
-        runtime.widget.attrs["class"] = "form-select"
+        runtime = ((str(policy.pk), str(policy)) for policy in candidates.runtime)
+        self.offer("runtime", [("", "none: files are not compared"), *runtime], listed=True)
         entries = {each.id: each for each in self.content.baselines}
         for row in candidates.baselines:
             entry = entries.get(str(row.pk))
@@ -191,10 +186,8 @@ class ExceptionForm(StyledForm):
         kwargs.setdefault("initial", {"revision": draft.revision})
         super().__init__(*args, **kwargs)
         checks = [(check.code, check.title) for check in attestation.CHECKS.values()]
-        for name, choices in (("check", [("baseline", "The baseline matches"), *checks]), ("hosts", [*hosts])):
-            field = self.fields[name]
-            assert isinstance(field, forms.ChoiceField)  # noqa: S101  (declared above)
-            field.choices = choices
+        self.offer("check", [("baseline", "The baseline matches"), *checks])
+        self.offer("hosts", hosts)
         for name in ("check", "accepts_fail", "hosts"):
             self.fields[name].widget.attrs["class"] = "form-select"
         self.fields["until"].required = True
