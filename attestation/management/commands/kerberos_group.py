@@ -3,15 +3,14 @@
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.utils import timezone
 
 from attestation import service
-from attestation.errors import Refusal
-from attestation.management.commands.mode import person
+from attestation.management.acts import ActsCommand, ask_for_decision, ask_for_person, decide, person
 
 
-class Command(BaseCommand):
+class Command(ActsCommand):
     help = (
         "List the groups of the directory whose hosts attest in Kerberos mode, put one forward, decide, or retire one."
         " Each act is that of a person of the portal, with that person's rights and no more."
@@ -24,20 +23,11 @@ class Command(BaseCommand):
         propose.add_argument("sid", help="the whole SID, as in S-1-5-21-1-2-3-1104")
         propose.add_argument("name", help="what people call it")
         propose.add_argument("--group", default="default", help="the group of hosts that its members belong to here")
-        decide = acts.add_parser("decide", help="decide about a group that somebody else has put forward")
-        decide.add_argument("proposal", type=int)
-        decide.add_argument("--reject", action="store_true")
+        deciding = acts.add_parser("decide", help="decide about a group that somebody else has put forward")
+        ask_for_decision(deciding)
         retire = acts.add_parser("retire", help="end a group's approval, at once")
         retire.add_argument("sid")
-        for parser_of_act in (propose, decide, retire):
-            parser_of_act.add_argument("--by", required=True, help="the person whose act it is")
-            parser_of_act.add_argument("--reason", required=True, help="goes to the audit log for good")
-
-    def handle(self, *args: object, **options: Any) -> None:
-        try:
-            getattr(self, f"_{options['act']}")(options)
-        except Refusal as refusal:
-            raise CommandError(f"{refusal} ({refusal.code})") from refusal
+        ask_for_person(propose, deciding, retire)
 
     def _list(self, options: dict[str, Any]) -> None:
         for each in service.kerberos_groups():
@@ -52,19 +42,13 @@ class Command(BaseCommand):
             now=timezone.now(),
             group=options["group"],
         )
-        self.stdout.write(f"proposal {proposal.pk}: somebody else decides it")
+        self.put_forward(proposal)
 
     def _decide(self, options: dict[str, Any]) -> None:
         proposal = service.proposal(options["proposal"])
         if proposal.kerberos_group is None:
             raise CommandError(f"Proposal {proposal.pk} is about no group of the directory.")
-        service.decide(
-            proposal.pk,
-            by=person(options["by"]),
-            approve=not options["reject"],
-            reason=options["reason"],
-            now=timezone.now(),
-        )
+        decide(options)
         self.stdout.write(f"{proposal.kerberos_group.name} is {'rejected' if options['reject'] else 'approved'}")
 
     def _retire(self, options: dict[str, Any]) -> None:

@@ -5,16 +5,15 @@ from argparse import ArgumentParser
 from datetime import timedelta
 from typing import Any
 
-from django.contrib.auth.models import User
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.utils import timezone
 
 from attestation import service
-from attestation.errors import Refusal
+from attestation.management.acts import ActsCommand, ask_for_decision, ask_for_person, decide, person
 from attestation.service import Mode
 
 
-class Command(BaseCommand):
+class Command(ActsCommand):
     help = (
         "Show the attestation mode, rehearse another, put a switch forward, decide it, or take the last one back."
         " Each act is that of a person of the portal, with that person's rights and no more."
@@ -29,19 +28,10 @@ class Command(BaseCommand):
         propose = acts.add_parser("propose", help="put a switch forward")
         propose.add_argument("mode", choices=Mode.values)
         propose.add_argument("--grace-hours", type=int, default=8, help="0 cuts old certificates off at once")
-        decide = acts.add_parser("decide", help="decide a switch that somebody else has put forward")
-        decide.add_argument("proposal", type=int)
-        decide.add_argument("--reject", action="store_true")
+        deciding = acts.add_parser("decide", help="decide a switch that somebody else has put forward")
+        ask_for_decision(deciding)
         back = acts.add_parser("back", help="take the last switch back")
-        for parser_of_act in (propose, decide, back):
-            parser_of_act.add_argument("--by", required=True, help="the person whose act it is")
-            parser_of_act.add_argument("--reason", required=True, help="goes to the audit log for good")
-
-    def handle(self, *args: object, **options: Any) -> None:
-        try:
-            getattr(self, f"_{options['act']}")(options)
-        except Refusal as refusal:
-            raise CommandError(f"{refusal} ({refusal.code})") from refusal
+        ask_for_person(propose, deciding, back)
 
     def _show(self, options: dict[str, Any]) -> None:
         for each in service.switches():
@@ -70,28 +60,15 @@ class Command(BaseCommand):
             reason=options["reason"],
             now=timezone.now(),
         )
-        self.stdout.write(f"proposal {proposal.pk}: somebody else decides it")
+        self.put_forward(proposal)
 
     def _decide(self, options: dict[str, Any]) -> None:
         proposal = service.proposal(options["proposal"])
         if proposal.plan is None:
             raise CommandError(f"Proposal {proposal.pk} is about no switch of the mode.")
-        service.decide(
-            proposal.pk,
-            by=person(options["by"]),
-            approve=not options["reject"],
-            reason=options["reason"],
-            now=timezone.now(),
-        )
+        decide(options)
         self.stdout.write(f"the fabric is in {service.mode_in_force()} mode")
 
     def _back(self, options: dict[str, Any]) -> None:
         service.roll_back(by=person(options["by"]), reason=options["reason"], now=timezone.now())
         self.stdout.write(f"the fabric is in {service.mode_in_force()} mode")
-
-
-def person(name: str) -> User:
-    found = User.objects.filter(username=name, is_active=True).first()
-    if found is None:
-        raise CommandError(f"There is no person {name} in the portal.")
-    return found
