@@ -39,7 +39,7 @@ LEFT JOIN attestation_blob AS log ON log.sha256 = %s
 LEFT JOIN attestation_imaprogress AS ima ON ima.attester_id = host.id AND ima.reset_count = %s
 WHERE host.id = %s AND host.state IN ('pending', 'approved')
 RETURNING {_ASKED}
-"""  # noqa: S608  (our own names of columns)
+"""  # noqa: S608  what is put in is a Part: names of the models' own columns; every value is a parameter
 
 
 def new_challenge(attester_id: UUID, event_log_sha256: str, *, boot: int | None = None, now: datetime) -> Challenge:

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -84,19 +85,20 @@ def activate(enrolment_id: UUID, secret: bytes, *, now: datetime) -> Attester:
         strangers.refused("host.activation_refused", f"enrolment:{enrolment_id}", refusal, now=now)
         raise refusal
     try:
-        return _settled(enrolment, now=now)
+        return settled(lambda: _attester_of(enrolment, now=now))
     except Refusal as refusal:
         strangers.refused("host.activation_refused", f"enrolment:{enrolment_id}", refusal, now=now)
         raise
 
 
-def _settled(enrolment: Enrolment, *, now: datetime) -> Attester:
+def settled(find_or_make: Callable[[], Attester]) -> Attester:
+    """Return a host's row, found or made; when another request makes it at the same time, the one that it made."""
     try:
         with transaction.atomic():
-            return _attester_of(enrolment, now=now)
-    except IntegrityError:  # the same TPM, activated meanwhile by another request: it has its row by now
+            return find_or_make()
+    except IntegrityError:  # it has its row by now
         with transaction.atomic():
-            return _attester_of(enrolment, now=now)
+            return find_or_make()
 
 
 def _attester_of(enrolment: Enrolment, *, now: datetime) -> Attester:

@@ -10,16 +10,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from django.db import IntegrityError, transaction
-
 from attestation import strangers
 from attestation.challenges import NONCE_SIZE, spend
 from attestation.core.possession import fingerprint, parse_host_key, verify_possession
-from attestation.enrolment import ACTIVATION_LIFETIME, approved_as
+from attestation.enrolment import ACTIVATION_LIFETIME, approved_as, settled
 from attestation.errors import ActivationRefused, IdentityKnown, ParseError, Refusal, WrongMode
 from attestation.models import Attester, Enrolment, Mode
-from attestation.opening import Opening, anew
-from attestation.recording import Moment, Outcome, Shown, record_refusal, record_shown
+from attestation.opening import Opening
+from attestation.recording import Moment, Outcome, Shown, conclude_shown, record_refusal
 from ledger import service as ledger
 
 
@@ -59,19 +57,10 @@ def prove_host_key(enrolment_id: UUID, nonce: bytes, proof: str, *, now: datetim
             raise ActivationRefused("This offer is unknown, used or too old. Register the key again.")
         host_key = bytes(enrolment.host_key or b"")
         verify_possession(proof, parse_host_key(host_key), nonce=nonce)
-        return _settled(enrolment.name, host_key, now=now)
+        return settled(lambda: _attester(enrolment.name, host_key, now=now))
     except Refusal as refusal:
         strangers.refused("host.activation_refused", f"enrolment:{enrolment_id}", refusal, now=now)
         raise
-
-
-def _settled(name: str, host_key: bytes, *, now: datetime) -> Attester:
-    try:
-        with transaction.atomic():
-            return _attester(name, host_key, now=now)
-    except IntegrityError:  # the same key, proved meanwhile by another request: it has its row by now
-        with transaction.atomic():
-            return _attester(name, host_key, now=now)
 
 
 def _attester(name: str, host_key: bytes, *, now: datetime) -> Attester:
@@ -114,7 +103,7 @@ def appraise_possession(challenge_id: UUID, proof: str, *, now: datetime) -> Out
     except Refusal as refusal:
         record_refusal(opening, refusal, began)
         raise
-    return record_shown(opening, shown, began) or _anew(opening, shown, began)
+    return conclude_shown(opening, shown, began)
 
 
 def _shown(opening: Opening, proof: str) -> Shown:
@@ -126,12 +115,3 @@ def _shown(opening: Opening, proof: str) -> Shown:
     if said.transport_spki is None:
         raise ParseError("The proof names no transport key, so no certificate could be given for one.")
     return Shown(said.transport_spki, {"proof": proof})
-
-
-def _anew(opening: Opening, shown: Shown, began: Moment) -> Outcome:
-    """Decide once more: somebody has decided about the host meanwhile, or it has attested another time."""
-    with transaction.atomic():
-        outcome = record_shown(anew(opening, now=began.now), shown, began)
-    if outcome is None:
-        raise AssertionError("a host changed while its row was held")
-    return outcome

@@ -157,7 +157,7 @@ def _step(credentials: gssapi.Credentials, token: bytes, body: bytes) -> tuple[g
     """Accept the token and return the context with the reply to it."""
     context = gssapi.SecurityContext(creds=credentials, usage="accept", channel_bindings=bindings(body))
     # Otherwise a refusal would come out of the first attribute that is looked at, wherever that is.
-    context.__DEFER_STEP_ERRORS__ = False  # type: ignore[attr-defined]  # its metaclass sets it
+    context.__DEFER_STEP_ERRORS__ = False  # type: ignore[attr-defined]  # not in its stubs
     reply = context.step(token)
     if not context.complete or reply is None:
         raise TicketRefused("The Kerberos token opens a conversation; one token has to be enough.")

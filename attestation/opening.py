@@ -37,7 +37,7 @@ LEFT JOIN attestation_policyversion AS policy ON policy.version = (
   SELECT max(version) FROM attestation_policyversion WHERE group_id = host.group_id AND effective_at <= %s)
 LEFT JOIN attestation_signerkey AS signer ON signer.number = (
   SELECT min(number) FROM attestation_signerkey WHERE soft_expires_at > %s)
-"""  # noqa: S608  (our own names of columns)
+"""  # noqa: S608  what is put in is a Part: names of the models' own columns; every value is a parameter
 
 
 @dataclass(frozen=True, slots=True)

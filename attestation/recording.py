@@ -27,7 +27,7 @@ from attestation.errors import (
     WrongNonce,
 )
 from attestation.models import Attestation, Attester, Blob, HealthCertificate, ImaProgress
-from attestation.opening import Opening
+from attestation.opening import Opening, anew
 from ledger import service as ledger
 from ledger.statements import Change, New
 
@@ -135,6 +135,18 @@ def record_shown(opening: Opening, shown: Shown, began: Moment) -> Outcome | Non
         duration_us=began.elapsed_us(),
     )
     return _written(opening, attestation, [New(attestation)], (), spki=shown.transport_spki, until=None)
+
+
+def conclude_shown(opening: Opening, shown: Shown, began: Moment) -> Outcome:
+    """Record what a host has shown; once more, with its row held, when somebody has decided about it meanwhile."""
+    outcome = record_shown(opening, shown, began)
+    if outcome is not None:
+        return outcome
+    with transaction.atomic():
+        outcome = record_shown(anew(opening, now=began.now), shown, began)
+    if outcome is None:
+        raise AssertionError("a host changed while its row was held")
+    return outcome
 
 
 def _written(

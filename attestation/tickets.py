@@ -9,19 +9,18 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from django.conf import settings
-from django.db import IntegrityError, transaction
 
 from attestation import strangers
 from attestation.challenges import NONCE_SIZE, spend
 from attestation.core.finding import Finding
 from attestation.core.possession import parse_transport_key
-from attestation.enrolment import approved_as
+from attestation.enrolment import approved_as, settled
 from attestation.errors import ParseError, Refusal, UnknownAttester
 from attestation.kerberos import Caller, acceptor, parse_negotiate
 from attestation.kerberos_groups import approved
 from attestation.models import Attester, Challenge, KerberosGroup, Mode
-from attestation.opening import Opening, anew
-from attestation.recording import Moment, Outcome, Shown, record_shown
+from attestation.opening import Opening
+from attestation.recording import Moment, Outcome, Shown, conclude_shown
 from ledger import service as ledger
 
 LONGEST_NAME = 64
@@ -53,13 +52,13 @@ def appraise_membership(caller: Caller, transport_key: bytes, *, now: datetime) 
     try:
         parse_transport_key(transport_key)
         groups = tuple(approved(caller.group_sids).select_related("group"))
-        host = _host(caller, groups, now=now)
+        host = settled(lambda: _attester(caller, groups, now=now))
     except Refusal as refusal:
         strangers.refused("ticket.refused", f"account:{caller.sid}", refusal, now=now)
         raise
     shown = _shown(caller, transport_key, groups)
     opening = _opened(host, now=now)
-    return record_shown(opening, shown, began) or _anew(opening, shown, began)
+    return conclude_shown(opening, shown, began)
 
 
 def _shown(caller: Caller, transport_key: bytes, groups: Sequence[KerberosGroup]) -> Shown:
@@ -82,24 +81,6 @@ def _opened(host: Attester, *, now: datetime) -> Opening:
         expires_at=now + settings.CHALLENGE_LIFETIME,
     )
     return spend(challenge.pk, now=now)
-
-
-def _anew(opening: Opening, shown: Shown, began: Moment) -> Outcome:
-    """Decide once more: somebody has decided about the host meanwhile, or it has attested another time."""
-    with transaction.atomic():
-        outcome = record_shown(anew(opening, now=began.now), shown, began)
-    if outcome is None:
-        raise AssertionError("a host changed while its row was held")
-    return outcome
-
-
-def _host(caller: Caller, groups: Sequence[KerberosGroup], *, now: datetime) -> Attester:
-    try:
-        with transaction.atomic():
-            return _attester(caller, groups, now=now)
-    except IntegrityError:  # the account's first ticket, or the name's, in two requests: one has made the row by now
-        with transaction.atomic():
-            return _attester(caller, groups, now=now)
 
 
 def _attester(caller: Caller, groups: Sequence[KerberosGroup], *, now: datetime) -> Attester:

@@ -45,7 +45,7 @@ def opened(loop: asyncio.AbstractEventLoop) -> None:
 
 def closed(loop: asyncio.AbstractEventLoop) -> None:
     _pages[loop] -= 1
-    if not _pages[loop]:
+    if _pages[loop] <= 0:  # also where connecting had failed before the page was counted
         del _pages[loop]
 
 

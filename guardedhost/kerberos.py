@@ -43,7 +43,7 @@ class Conversation:
                 flags=_MUTUAL,
                 channel_bindings=bound,
             )
-            self._context.__DEFER_STEP_ERRORS__ = False  # type: ignore[attr-defined]  # its metaclass sets it
+            self._context.__DEFER_STEP_ERRORS__ = False  # type: ignore[attr-defined]  # not in its stubs
             token = self._context.step()
         except GSSError as error:
             raise AgentError(f"The domain gave no ticket for HTTP@{host}: {_said(error)}.") from error

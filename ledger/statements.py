@@ -102,7 +102,7 @@ def read_beside(part: Part[Row], key: object, select: str, values: Sequence[Any]
     given = _Values()
     column = _key(part.model)
     condition = f'"{column.column}" = {given.add(column, key)}'
-    source = f'SELECT {_list(part.fields)} FROM "{part.model._meta.db_table}" WHERE {condition}'  # noqa: S608
+    source = f'SELECT {_list(part.fields)} FROM "{part.model._meta.db_table}" WHERE {condition}'  # noqa: S608  names of models; see above
     statement = f"WITH changed AS ({source}) {select.format(number='%s')}"
     found = _fetched(statement, [*given.taken, number, *_adapted(values)])
     if found is None:
@@ -201,7 +201,7 @@ def _update(change: Change, given: _Values) -> str:
     for name, bound in change.later.items():
         conditions.append(_term(_column(model, name), ">", bound, given))
     table = model._meta.db_table
-    return f'UPDATE "{table}" SET {", ".join(to_set)} WHERE {" AND ".join(conditions)}'  # noqa: S608
+    return f'UPDATE "{table}" SET {", ".join(to_set)} WHERE {" AND ".join(conditions)}'  # noqa: S608  names of models; see above
 
 
 def _term(column: Column, sign: str, value: object, given: _Values) -> str:

@@ -34,11 +34,12 @@ _PKCS7_LABELS: Final = {b"PKCS7", b"CMS"}
 _SIGNED_DATA: Final = bytes.fromhex("06092a864886f70d010702")
 _CONTEXT_0: Final = 0xA0
 _ENDINGS: Final = (".cer", ".crt", ".der", ".pem", ".p7b", ".p7c")
+# Everything that Python's zipfile raises on damaged or unusual files, by its source.
 _BAD_ZIP: Final = (
     zipfile.BadZipFile,
     zlib.error,
     struct.error,
-    NotImplementedError,
+    NotImplementedError,  # zipfile's own, for a compression or a version that it does not read
     RuntimeError,
     ValueError,
     EOFError,

@@ -191,7 +191,7 @@ def test_the_reply_proves_the_service_to_the_host(ours: Acceptor, domain: Domain
 def test_a_reply_to_another_token_proves_nothing(ours: Acceptor, domain: Domain) -> None:
     _, token = domain.begin("member$", mech=KERBEROS)
     context, _ = domain.begin("member$", mech=KERBEROS)
-    context.__DEFER_STEP_ERRORS__ = False  # type: ignore[attr-defined]  # its metaclass sets it
+    context.__DEFER_STEP_ERRORS__ = False  # type: ignore[attr-defined]  # not in its stubs
     with pytest.raises(GSSError):
         context.step(ours.accept(token, body=BODY).reply)
 
