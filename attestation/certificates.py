@@ -211,7 +211,7 @@ def _require_in_force(row: HealthCertificate, now: datetime) -> None:
     deny = DenyBefore.objects.first()
     if deny is not None and row.issued_at < deny.moment:
         raise DeniedBefore(f"This fabric denies certificates issued before {deny.moment:%Y-%m-%d %H:%M:%S} UTC.")
-    if not modes.counts(row.attestation.mode, now=now):
+    if not modes.mode_counts(row.attestation.mode, now=now):
         raise ModeChanged(
             f"The certificate was issued in {row.attestation.mode} mode; the fabric is in {mode_in_force()} mode."
         )

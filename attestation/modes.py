@@ -175,7 +175,7 @@ def roll_back(*, by: User, reason: str, now: datetime) -> ModeSwitch:
     return switch
 
 
-def counts(mode: str, *, now: datetime) -> bool:
+def mode_counts(mode: str, *, now: datetime) -> bool:
     """Say whether a certificate of this mode counts: of the one in force, or of the one before until its time is up."""
     current = in_force()
     if mode == current.mode:

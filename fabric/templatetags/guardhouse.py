@@ -11,6 +11,7 @@ from django.utils.safestring import SafeString, mark_safe
 
 from attestation.core.checks import CHECKS
 from attestation.core.difference import Difference
+from fabric.mode_words import ModeWords, words_of
 
 register = template.Library()
 
@@ -162,6 +163,12 @@ def left(moment: datetime | None) -> str:
 def ago(moment: datetime | None) -> str:
     """Say how long a moment is past."""
     return "" if moment is None else duration(timezone.now() - moment)
+
+
+@register.filter
+def words(mode: str) -> ModeWords:
+    """Return what a mode is in plain words."""
+    return words_of(mode)
 
 
 @register.filter

@@ -84,10 +84,15 @@ def host(request: HttpRequest, attester_id: UUID) -> HttpResponse:
     attester = attestation.attester(attester_id)
     history = attestation.attestations(attester_id=attester_id)
     comparison = attestation.compare(attester.latest) if attester.latest else None
+    status = attestation.shown_status(attester, now=now)
+    # Those of the mode before go on counting for a while after a switch.
+    waiting_out = status == "NotInForce" and attestation.mode_counts(attester.mode, now=now)
     context = {
         "host": entry,
         "attester": attester,
-        "status": attestation.shown_status(attester, now=now),
+        "status": status,
+        "usable": status == "Passed" or (waiting_out and attester.status == "Passed"),
+        "waiting_out": attestation.switches()[0].before_until if waiting_out else None,
         "certificate": attestation.live_certificate(attester_id, now=now),
         "comparison": comparison,
         "known": attestation.known_in(comparison),

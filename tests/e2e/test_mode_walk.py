@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from deploy.democast import Demo, identity, is_shown, until
+from deploy.democast import TENANT, Demo, identity, is_shown, until
 from tests.e2e.browser import sign_in
 from tests.e2e.test_walk import decide
 
@@ -51,6 +51,10 @@ def test_a_whole_switch_and_the_way_back(demo: Demo, chromium: Browser) -> None:
         started = host.vm("start", bundle)
         assert started.returncode == 0, started.stderr
         assert host.vm("stop", bundle, "--wait", "1").returncode == 0
+    tim = sign_in(chromium, demo, "tim")
+    tim.goto(f"/tenants/{TENANT}/")
+    expect(tim.locator("#releases")).to_contain_text("had proved that it holds its key, and not what it booted")
+    expect(tim.get_by_text("hosts that hold a registered key, whatever they booted")).to_be_visible()
     ben.goto("/mode/")
     expect(ben.get_by_text("Certificates of TPM mode go on counting until")).to_be_visible()
 

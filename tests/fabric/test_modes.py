@@ -162,3 +162,41 @@ def test_hosts_of_another_mode_are_listed_as_such(fleet: Portal, ada: Client, be
         assert "No host has to show what it booted" in text(ada.get(address))
     certificate = service.live_certificate(UUID(healthy.attester), now=timezone.now())
     assert certificate is not None
+
+
+def test_no_page_says_of_a_host_key_that_it_proves_a_boot(
+    fleet: Portal, ada: Client, ben: Client, healthy: Machine, browse: Browse, owner: User
+) -> None:
+    assert "hosts that have just proved what they booted" in text(browse(owner).get("/tenants/brandt/"))
+    switched(ada, ben, "hostkey", name="Host key", grace="0")
+    host = KeyHost(fleet, healthy.name, ec.generate_private_key(ec.SECP256R1()))
+    host.register()
+    decide(ben, ada.post(f"/hosts/{host.attester}/propose/", {"group": "default", "reason": REASON}))
+    host.attest()
+    row = service.attestations(attester_id=UUID(host.attester))[0]
+    pages = [f"/hosts/{host.attester}/", f"/attestations/{row.pk}/", "/attestations/", f"/hosts/?q={healthy.name}"]
+    for address in pages:
+        page = text(ada.get(address))
+        assert "Holds its registered key" in page, address
+        assert "baseline ," not in page, address
+        assert "Baseline  " not in page, address
+        assert "v0" not in page, address
+    assert "It says nothing of what the host booted" in text(ada.get(pages[0]))
+    assert "hosts that hold a registered key, whatever they booted" in text(browse(owner).get("/tenants/brandt/"))
+    assert "of that only the last point holds" in text(browse(owner).get("/proves/"))
+
+
+def test_a_host_of_the_mode_before_is_shown_as_it_counts(
+    fleet: Portal, ada: Client, ben: Client, healthy: Machine
+) -> None:
+    switched(ada, ben, "hostkey", name="Host key", grace="8")
+    page = text(ada.get(f"/hosts/{healthy.attester}/"))
+    assert "Its certificate goes on counting until" in page
+    assert "Usable" in page
+    assert "No key is released with it" not in page
+    switched(ada, ben, "tpm", grace="0")
+    switched(ada, ben, "hostkey", name="Host key", grace="0")
+    page = text(ada.get(f"/hosts/{healthy.attester}/"))
+    assert "What it shows is a trial, and earns no key" in page
+    assert "No key is released with it any more: its mode is not in force" in page
+    assert "Not usable" in page
