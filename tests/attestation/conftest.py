@@ -13,8 +13,10 @@ from rest_framework.test import APIClient
 
 from attestation import service
 from attestation.core.base64url import to_b64u
-from tests.ad import Domain, started, using
+from tests import mit
+from tests.ad import Domain, started
 from tests.ima_lists import ng
+from tests.kdc import Realm, using
 from tests.machines import Machine, booted, booted_from, decoded
 from tests.measuring import FILES, Running
 from tests.tpm_lab import Maker
@@ -153,6 +155,19 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Domain]:
 def domain(directory: Domain) -> Iterator[Domain]:
     with using(directory):
         yield directory
+
+
+@pytest.fixture(scope="session")
+def plain_kdc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Realm]:
+    """MIT's KDC, which knows no groups; tests take `no_directory`."""
+    with mit.started(tmp_path_factory.mktemp("mit")) as realm:
+        yield realm
+
+
+@pytest.fixture
+def no_directory(plain_kdc: Realm) -> Iterator[Realm]:
+    with using(plain_kdc):
+        yield plain_kdc
 
 
 @pytest.fixture

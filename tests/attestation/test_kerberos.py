@@ -22,11 +22,13 @@ from attestation.errors import (
     TicketRefused,
 )
 from attestation.kerberos import LOGON_INFO, TOKEN_LIMIT, Acceptor, Caller, acceptor, bindings, parse_negotiate
-from tests.ad import BODY, KERBEROS, REALM, SPNEGO, Domain
+from tests.ad import Domain
 from tests.ad_forge import forged
+from tests.kdc import BODY, KERBEROS, REALM, SPNEGO, Realm
 
 ROOT = Path(__file__).resolve().parents[2]
 HGS = f"HTTP/hgs.fabric.test@{REALM}"
+CLIENT_INFO = b"urn:mspac:client-info"
 INTEGRITY = gssapi.RequirementFlag.integrity
 # What another process of the node does: it accepts the token of its standard input, and says how that ended.
 ELSEWHERE = """
@@ -49,8 +51,8 @@ def ours(domain: Domain, tmp_path: Path) -> Acceptor:
     return accepting(domain, tmp_path)
 
 
-def accepting(domain: Domain, state: Path, service: str = "hgs") -> Acceptor:
-    return Acceptor(domain.keytab(service), f"HTTP@{service}.fabric.test", REALM, state / "replays")
+def accepting(realm: Realm, state: Path, service: str = "hgs") -> Acceptor:
+    return Acceptor(realm.keytab(service), f"HTTP@{service}.fabric.test", REALM, state / "replays")
 
 
 def accept(ours: Acceptor, domain: Domain, account: str, cache: str | None = None) -> Caller:
@@ -166,6 +168,20 @@ def test_a_ticket_without_a_pac_proves_no_groups(domain: Domain, tmp_path: Path)
     _, token = domain.begin("member$", service="plain")
     with pytest.raises(GroupsNotProven):
         plain.accept(token, body=BODY)
+
+
+def test_a_ticket_of_a_kdc_that_is_no_directory_proves_no_groups(no_directory: Realm, tmp_path: Path) -> None:
+    """MIT's KDC puts a PAC into it, under checksums of its own, and of the account nothing but its name."""
+    ours = accepting(no_directory, tmp_path)
+    name = insecure_name(ours, no_directory.begin("member$")[1])
+    assert str(name) == f"member$@{REALM}"
+    assert CLIENT_INFO in list(name.attributes or {})
+    assert LOGON_INFO not in list(name.attributes or {})
+    _, token = no_directory.begin("member$")
+    with pytest.raises(GroupsNotProven):
+        ours.accept(token, body=BODY)
+    with pytest.raises(TicketRefused):
+        ours.accept(token, body=BODY)  # the look has spent it
 
 
 def test_a_machine_of_another_realm_is_refused(ours: Acceptor, domain: Domain) -> None:

@@ -44,9 +44,10 @@ from attestation.models import (
     Proposal,
 )
 from ledger import service as ledger
-from tests.ad import REALM, Domain
+from tests.ad import Domain
 from tests.attestation.conftest import Portal, person
 from tests.attestation.test_host_keys import TRANSPORT, spki
+from tests.kdc import REALM, Realm
 
 pytestmark = pytest.mark.django_db
 PATH = "/attestation/v1/kerberos"
@@ -151,6 +152,20 @@ def test_a_user_of_the_group_is_refused(attest: Any, approve: Approve) -> None:
     approve()
     assert refused(attest("alice")) == (403, "not_a_machine")
     assert not Attester.objects.exists()
+
+
+def test_a_machine_whose_kdc_is_no_directory_is_refused(
+    no_directory: Realm, settings: Settings, approve: Approve
+) -> None:
+    """A realm of the domain's name and a machine of a member's name: without the KDC's word for groups it is nobody."""
+    approve()
+    settings.KERBEROS_KEYTAB = str(no_directory.keytab("hgs"))
+    _, token = no_directory.begin("member$", body=ASKED)
+    header = f"Negotiate {base64.b64encode(token).decode()}"
+    assert refused(send(header)) == (403, "groups_not_proven")
+    assert [model.objects.count() for model in (Attester, Attestation, Challenge, HealthCertificate)] == [0, 0, 0, 0]
+    (leaf,) = ledger.leaves(act_prefix="ticket.refused")
+    assert leaf.detail["code"] == "groups_not_proven"
 
 
 @pytest.mark.parametrize(

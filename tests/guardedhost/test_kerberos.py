@@ -20,10 +20,11 @@ from guardedhost.diagnosis.collect import collect
 from guardedhost.diagnosis.outcome import Result
 from guardedhost.errors import AgentError, Refused
 from guardedhost.store import Store
-from tests.ad import REALM, Domain, started, using
+from tests.ad import Domain, started
 from tests.guardedhost.conftest import Portal
 from tests.guardedhost.test_commands import run
 from tests.guardedhost.verifier import SECRET, Verifier
+from tests.kdc import REALM, using
 
 
 @dataclass
