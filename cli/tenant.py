@@ -1,52 +1,27 @@
 """`guardhouse tenant`: what a tenant does on a machine of its own, away from the fabric it does not have to trust."""
 
-import functools
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 import click
 
-from attestation.errors import Refusal
 from cli.guardians import default_folder, fetch, read_guardian, require_fingerprint, store
-from cli.owner_file import SHORTEST_PASSPHRASE, new_keys, read_card, read_owner, write_owner
-from cli.shielding import DiskFailure, Wanted
+from cli.owner_file import new_keys, read_card, read_owner, write_owner
+from cli.passphrase import passphrase_file, passphrase_from
+from cli.plain import plainly
+from cli.shielding import Wanted
 from cli.shielding import protect as make_bundle
-from guardedhost.errors import AgentError
 from kps.core import jose
 from kps.core.bundle import MEMORY, NAME
 from kps.core.guardian import Guardian
 from kps.core.protector import LEVELS, PROTECTOR_LIMIT, verify_protector
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 _new = click.Path(path_type=Path)
-passphrase_file = click.option(
-    "--passphrase-file",
-    type=_file,
-    envvar="GUARDHOUSE_PASSPHRASE_FILE",
-    help="Read the passphrase from the first line of this file instead of asking for it.",
-)
 folder_option = click.option(
     "--folder", type=click.Path(file_okay=False, path_type=Path), help="Where imported guardians are kept."
 )
 fingerprint_option = click.option("--fingerprint", help="What the fabric's people have told you by another way.")
-
-
-def plainly(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn a refusal into a sentence on stderr and exit code 1; anything else is a bug and shows itself."""
-
-    @functools.wraps(command)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return command(*args, **kwargs)
-        except (Refusal, AgentError, DiskFailure, OSError) as error:
-            raise click.ClickException(str(error)) from error
-
-    return wrapped
 
 
 @click.group()
@@ -67,7 +42,7 @@ def owner() -> None:
 def owner_new(name: str, out: Path, passphrase_file: Path | None) -> None:
     """Make an owner's keys and keep them in a file under a passphrase."""
     jose.text(name, what="The owner's name")
-    passphrase = _passphrase(passphrase_file, new=True)
+    passphrase = passphrase_from(passphrase_file, new=True)
     keys = new_keys(name)
     write_owner(out, keys, passphrase)
     click.echo(f"Wrote {out}. Keep it and its passphrase: without them nobody can grant your VMs to another fabric.")
@@ -145,7 +120,7 @@ def protect(
     if not NAME.fullmatch(name):
         raise click.UsageError("A VM's name is 1 to 64 letters, digits, dots, dashes.")
     trusted = [read_guardian(path.read_bytes())[0] for path in guardians]
-    keys = read_owner(owner_path, _passphrase(passphrase_file, new=False))
+    keys = read_owner(owner_path, passphrase_from(passphrase_file, new=False))
     made = make_bundle(Wanted(name, level, memory, disk), keys, trusted, folder=out, now=datetime.now(UTC))
     click.echo(f"Made {out}: {level} VM {name}, key protector {made}. These may run it:")
     for found in trusted:
@@ -174,13 +149,3 @@ def inspect_protector(path: Path) -> None:
 
 def _show(found: Guardian) -> None:
     click.echo(f"  {found.name}\n  fingerprint {found.fingerprint}")
-
-
-def _passphrase(path: Path | None, *, new: bool) -> str:
-    if path is not None:
-        passphrase = path.read_text().split("\n", 1)[0].rstrip("\r")
-    else:
-        passphrase = click.prompt("Passphrase of the owner's keys", hide_input=True, confirmation_prompt=new)
-    if len(passphrase) < SHORTEST_PASSPHRASE:
-        raise click.ClickException(f"A passphrase has at least {SHORTEST_PASSPHRASE} characters.")
-    return passphrase
