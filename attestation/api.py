@@ -168,10 +168,12 @@ class KerberosView(MachineView):
         The ticket's channel bindings are the SHA-256 of the body. One leg: the answer proves this service in turn.
         """
         now = timezone.now()
-        caller = service.accept_ticket(request.headers.get("Authorization", ""), request.body, now=now)
+        ticket = service.accept_ticket(request.headers.get("Authorization", ""), request.body, now=now)
+        # From here on every answer proves this service, a refusal too: who is refused should know by whom.
+        self.headers["WWW-Authenticate"] = written_negotiate(ticket.reply)
+        caller = service.caller_of(ticket, now=now)
         body = MEMBERSHIP.read(request.data)
-        outcome = service.appraise_membership(caller, body["transport_key"], now=now)
-        return Response(OUTCOME.written(outcome), headers={"WWW-Authenticate": written_negotiate(caller.reply)})
+        return Response(OUTCOME.written(service.appraise_membership(caller, body["transport_key"], now=now)))
 
 
 class InfoView(MachineView):

@@ -44,14 +44,24 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class Ticket:
+    """A ticket that was accepted, and so is spent, whoever's it is: the name in it, and what proves this service.
+
+    `reply` is for whoever sent the ticket, welcome or not: by it a refusal too is known to come from here.
+    """
+
+    name: gssapi.Name
+    reply: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
-    """A machine account as its KDC vouches for it, and the token that proves this service to it."""
+    """A machine account as its KDC vouches for it."""
 
     account: str
     realm: str
     sid: str
     group_sids: frozenset[str]
-    reply: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +73,8 @@ class Acceptor:
     realm: str
     replay_cache: Path
 
-    def accept(self, token: bytes, *, body: bytes) -> Caller:
-        """Return the machine that sent `token` with this `body`, or raise a refusal.
+    def accept(self, token: bytes, *, body: bytes) -> Ticket:
+        """Return the ticket in a `token` that was sent with this `body`, or raise a refusal.
 
         The token is spent by the look at it: the replay cache has it before anything else is decided.
         """
@@ -73,17 +83,23 @@ class Acceptor:
         credentials = self._credentials()
         try:
             context, reply = _step(credentials, token, body)
-            name = context.initiator_name
-            self._require_realm(str(name))
-            _require_in_person(name)
-            info = _logon_info(name)
+            return Ticket(context.initiator_name, reply)
         except BadChannelBindingsError as error:
             raise TicketNotBound("The Kerberos ticket was sent for another request than this one.") from error
         except GSSError as error:
             raise _refused(error) from error
+
+    def caller(self, ticket: Ticket) -> Caller:
+        """Return the machine of this realm that a ticket is of, or raise a refusal."""
+        try:
+            self._require_realm(str(ticket.name))
+            _require_in_person(ticket.name)
+            info = _logon_info(ticket.name)
+        except GSSError as error:
+            raise _refused(error) from error
         if not info.is_machine:
             raise NotAMachine(f"{printable(info.account)} is no machine account; only a host’s account counts.")
-        return Caller(info.account, self.realm, info.sid, info.enabled_sids, reply)
+        return Caller(info.account, self.realm, info.sid, info.enabled_sids)
 
     def _credentials(self) -> gssapi.Credentials:
         """Read the keytab anew: keys that were added after a change of the password count at once.

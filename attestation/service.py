@@ -173,7 +173,7 @@ from attestation.runtime_reads import difference as runtime_difference
 from attestation.runtime_reads import lines_of as runtime_lines
 from attestation.runtime_reads import signers_of as runtime_signers
 from attestation.runtime_reads import text_of as runtime_policy_text
-from attestation.tickets import accept_ticket, appraise_membership
+from attestation.tickets import accept_ticket, appraise_membership, caller_of
 
 __all__ = [
     "CHECKS",
@@ -240,6 +240,7 @@ __all__ = [
     "baselines",
     "bundle_report",
     "bundle_tallies",
+    "caller_of",
     "can_roll_back",
     "candidates",
     "capture_baseline",

@@ -5,7 +5,8 @@ the first ticket of a member makes its row.
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 
 from django.conf import settings
@@ -16,7 +17,7 @@ from attestation.core.finding import Finding
 from attestation.core.possession import parse_transport_key
 from attestation.enrolment import approved_as, settled
 from attestation.errors import ParseError, Refusal, UnknownAttester
-from attestation.kerberos import Caller, acceptor, parse_negotiate
+from attestation.kerberos import Caller, Ticket, acceptor, parse_negotiate
 from attestation.kerberos_groups import approved
 from attestation.models import Attester, Challenge, KerberosGroup, Mode
 from attestation.opening import Opening
@@ -33,13 +34,25 @@ NOT_A_MEMBER = Finding(
 )
 
 
-def accept_ticket(header: str, body: bytes, *, now: datetime) -> Caller:
-    """Spend the ticket of an Authorization header that was sent with this body, and return whose it is."""
-    token = parse_negotiate(header)
+def accept_ticket(header: str, body: bytes, *, now: datetime) -> Ticket:
+    """Spend the ticket of an Authorization header that was sent with this body, whoever's it is."""
+    with _traced("kerberos", now=now):
+        return acceptor().accept(parse_negotiate(header), body=body)
+
+
+def caller_of(ticket: Ticket, *, now: datetime) -> Caller:
+    """Return the machine account that a ticket is of; people, services and other realms are refused."""
+    with _traced("kerberos", now=now):
+        return acceptor().caller(ticket)
+
+
+@contextmanager
+def _traced(subject: str, *, now: datetime) -> Iterator[None]:
+    """Let a refusal leave a trace on its way up."""
     try:
-        return acceptor().accept(token, body=body)
+        yield
     except Refusal as refusal:
-        strangers.refused("ticket.refused", "kerberos", refusal, now=now)
+        strangers.refused("ticket.refused", subject, refusal, now=now)
         raise
 
 
@@ -49,13 +62,10 @@ def appraise_membership(caller: Caller, transport_key: bytes, *, now: datetime) 
     Raises `UnknownAttester` for a machine that never was in one, and for one that people have rejected or revoked.
     """
     began = Moment.begun(now)
-    try:
+    with _traced(f"account:{caller.sid}", now=now):
         parse_transport_key(transport_key)
         groups = tuple(approved(caller.group_sids).select_related("group"))
         host = settled(lambda: _attester(caller, groups, now=now))
-    except Refusal as refusal:
-        strangers.refused("ticket.refused", f"account:{caller.sid}", refusal, now=now)
-        raise
     shown = _shown(caller, transport_key, groups)
     opening = _opened(host, now=now)
     return conclude_shown(opening, shown, began)

@@ -158,8 +158,7 @@ def _attest_by_account(host: Host, *, keep: bool) -> Verdict:
     transport = _own_transport_key(host)
     body = json.dumps({"transport_key": to_b64u(transport.public)}).encode()
     spoken = conversation(host.config, body)
-    verdict, proof = host.client.membership(body, spoken.header)
-    spoken.require_proof(proof)
+    verdict = host.client.membership(body, spoken.header, spoken.require_proof)
     if keep:
         _keep(host, verdict, KERBEROS, transport, boot_pcrs=(), reset_count=0)
     return verdict

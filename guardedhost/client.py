@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import requests
 
 from attestation.core.base64url import from_b64u, to_b64u
-from guardedhost.errors import AgentError, Refused, Unreachable
+from guardedhost.errors import AgentError, Refused, Unproven, Unreachable
 from guardedhost.wire import (
     Activation,
     Challenge,
@@ -32,6 +32,7 @@ from guardedhost.wire import (
 
 _TIMEOUT = (5.0, 60.0)  # connect, read
 _ANSWER_LIMIT = 4 << 20
+_TICKET_REFUSED = 401
 _TRY_LATER = frozenset({429, 500, 502, 503, 504})
 
 T = TypeVar("T")
@@ -72,14 +73,20 @@ class Client:
     def possession(self, challenge: str, proof: str) -> Verdict:
         return self._post(f"attestation/v1/challenges/{challenge}/possession", {"proof": proof}, read_verdict)
 
-    def membership(self, body: bytes, authorization: str) -> tuple[Verdict, str]:
-        """Attest by a Kerberos ticket that is bound to `body`; the second answer is what proves the portal."""
+    def membership(self, body: bytes, authorization: str, require_proof: Callable[[str], None]) -> Verdict:
+        """Attest by a Kerberos ticket that is bound to `body`; what is answered counts once its sender is proved.
+
+        `require_proof` raises `Unproven` for an answer whose WWW-Authenticate header does not prove the portal. Only
+        who has opened the ticket can prove anything, so a refusal of the ticket itself is heard without.
+        """
         headers = {"Authorization": authorization, "Content-Type": "application/json"}
         path = "attestation/v1/kerberos"
         status, answer, answered = self._exchange("POST", path, data=body, headers=headers)
+        proof = answered.get("WWW-Authenticate", "")
         if status >= 400:
-            raise _refusal(status, answer)
-        return _read(read_verdict, answer, path), answered.get("WWW-Authenticate", "")
+            raise _proven(_refusal(status, answer), status, lambda: require_proof(proof))
+        require_proof(proof)
+        return _read(read_verdict, answer, path)
 
     def challenge(self, attester: str, event_log_sha256: str = "", *, boot: int | None = None) -> Challenge:
         body = {"attester": attester, "event_log_sha256": event_log_sha256, "boot": boot}
@@ -168,6 +175,19 @@ def _refusal(status: int, answer: Mapping[str, Any]) -> AgentError:
     if status in _TRY_LATER:
         return Unreachable(f"The portal cannot answer now ({status}): {detail}")
     return Refused(str(answer.get("code", "refused")), detail)
+
+
+def _proven(refusal: AgentError, status: int, require_proof: Callable[[], None]) -> AgentError:
+    """Return the refusal, if it can be the portal's."""
+    if status in _TRY_LATER:
+        return refusal
+    if status == _TICKET_REFUSED and isinstance(refusal, Refused):
+        return Refused(refusal.code, f"{refusal.detail} As no ticket was accepted, TLS alone vouches for who says so.")
+    try:
+        require_proof()
+    except Unproven as error:
+        return Unproven(f"{error} It refuses this host: {refusal}.")
+    return refusal
 
 
 def _is_loopback(host: str) -> bool:

@@ -28,3 +28,7 @@ class Refused(AgentError):
         super().__init__(f"{detail} ({code})")
         self.code = code
         self.detail = detail
+
+
+class Unproven(AgentError):
+    """Whoever answers does not hold the key of the portal's Kerberos service, so what is said there counts nothing."""

@@ -13,7 +13,7 @@ from gssapi.raw import ChannelBindings
 from gssapi.raw.misc import GSSError
 
 from attestation.core.words import printable
-from guardedhost.errors import AgentError
+from guardedhost.errors import AgentError, Unproven
 
 _MUTUAL = gssapi.RequirementFlag.mutual_authentication
 _SPNEGO = gssapi.OID.from_int_seq("1.3.6.1.5.5.2")
@@ -52,17 +52,19 @@ class Conversation:
         self.header = _SCHEME + base64.b64encode(token).decode()
 
     def require_proof(self, header: str) -> None:
-        """Raise unless the portal's answer proves that it has the service's key."""
+        """Raise `Unproven` unless the portal's answer proves that it has the service's key."""
+        if not self._proved(header):
+            raise Unproven("What answers there has not proved that it is the portal's Kerberos service.")
+
+    def _proved(self, header: str) -> bool:
         scheme, _, text = header.partition(" ")
+        if scheme.lower() != _SCHEME.strip().lower():
+            return False
         try:
-            if scheme.lower() != _SCHEME.strip().lower():
-                raise ValueError("no token")
             self._context.step(base64.b64decode(text, validate=True))
-            proved = self._context.complete and _MUTUAL in self._context.actual_flags
-        except (ValueError, GSSError) as error:
-            raise AgentError("What answers there has not proved that it is the portal's Kerberos service.") from error
-        if not proved:
-            raise AgentError("What answers there has not proved that it is the portal's Kerberos service.")
+            return self._context.complete and _MUTUAL in self._context.actual_flags
+        except (ValueError, GSSError):
+            return False
 
 
 def _credentials(account: Account) -> gssapi.Credentials:

@@ -8,7 +8,7 @@ from typing import Final
 
 from guardedhost.diagnosis import evidence, identity, portal, standing
 from guardedhost.diagnosis.outcome import Check, Outcome, Result, skipped
-from guardedhost.diagnosis.trace import HERE, UNREACHABLE, Trace
+from guardedhost.diagnosis.trace import HERE, UNPROVEN, UNREACHABLE, Trace
 from guardedhost.store import HOST_KEY, KERBEROS, TPM
 
 _TPM: Final = frozenset({TPM})
@@ -98,7 +98,7 @@ def _status(trace: Trace, results: dict[str, Result]) -> str:
         return "TpmError"
     if trace.mode == TPM and {results["boot_log"], results["boot_replay"]} & {Result.FAIL}:
         return "InsecureHostConfiguration"
-    if answer.code == UNREACHABLE:
+    if answer.code in (UNREACHABLE, UNPROVEN):
         return "Expired" if _lapsed(trace) else "TransientError"
     if answer.code == HERE:
         return "Unknown"

@@ -20,6 +20,7 @@ from guardedhost.client import Client
 from guardedhost.diagnosis import probe
 from guardedhost.diagnosis.trace import (
     HERE,
+    UNPROVEN,
     UNREACHABLE,
     AccountSeen,
     Answer,
@@ -33,7 +34,7 @@ from guardedhost.diagnosis.trace import (
     TpmSeen,
     Trace,
 )
-from guardedhost.errors import AgentError, Refused, StoreDamaged, TpmFailure, Unreachable
+from guardedhost.errors import AgentError, Refused, StoreDamaged, TpmFailure, Unproven, Unreachable
 from guardedhost.store import TPM, Config, Credential, LastAttestation, Store
 from guardedhost.tpm import Tpm
 from guardedhost.wire import Verdict
@@ -223,6 +224,8 @@ def _answer(store: Store, config: Config, tpm: Tpm | None, portal: PortalSeen | 
         return Answer(code=error.code, sentence=error.detail)
     except Unreachable as error:
         return Answer(code=UNREACHABLE, sentence=str(error))
+    except Unproven as error:
+        return Answer(code=UNPROVEN, sentence=str(error))
     except AgentError as error:
         return Answer(code=HERE, sentence=str(error))
     except OSError as error:

@@ -13,7 +13,7 @@ from attestation.core.possession import fingerprint, parse_host_key
 from attestation.errors import CertificateUnknown, ParseError, Refusal
 from guardedhost.diagnosis.outcome import Outcome, failed, passed, skipped
 from guardedhost.diagnosis.portal import SPOKEN
-from guardedhost.diagnosis.trace import HERE, UNREACHABLE, HeldCertificate, Trace
+from guardedhost.diagnosis.trace import HERE, UNPROVEN, UNREACHABLE, HeldCertificate, Trace
 from guardedhost.store import HOST_KEY
 
 NOT_ENROLLED: Final = "This host is not enrolled."
@@ -192,13 +192,17 @@ def host_key(trace: Trace) -> Outcome:
     return passed(f"{kind}, {key.key_size} bits, SHA-256 {fingerprint(seen.public)}.")
 
 
-_OWN: Final = frozenset({UNREACHABLE, HERE})
+_OWN: Final = frozenset({UNREACHABLE, UNPROVEN, HERE})
 _REFUSED: Final = (
     "The portal refuses what this host sends.",
     "Look at what fails above; the portal’s page of this host has the attempt.",
 )
 _REFUSALS: Final = {
     UNREACHABLE: ("The portal has given no verdict.", "Mend the way to the portal, or wait until it is back."),
+    UNPROVEN: (
+        "Nobody there has opened this host’s ticket, so this is no verdict of the portal’s.",
+        "See who answers at the portal’s address, and that the portal’s keytab has the key of the service named above.",
+    ),
     HERE: ("The host could not show its state.", "Mend what fails above."),
     "unauthorized_host": (
         "The portal does not know this host, or somebody has rejected or revoked it.",

@@ -13,7 +13,7 @@ from guardedhost.agent import modes_of
 from guardedhost.store import TPM, Config, LastAttestation
 from guardedhost.tpm import Condition
 
-UNREACHABLE, HERE = "unreachable", "here"
+UNREACHABLE, UNPROVEN, HERE = "unreachable", "unproven", "here"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,8 @@ class HeldCertificate:
 class Answer:
     """What came of attesting now: a status by the portal, or a `code` and a sentence where there is none.
 
-    `code` is the portal's, "unreachable", or "here" when the host got no further than itself.
+    `code` is the portal's, "unreachable", "unproven" when somebody answered who has not proved to be the portal, or
+    "here" when the host got no further than itself.
     """
 
     status: str = ""

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError, transaction
+from gssapi.raw.misc import GSSError
 from hypothesis import HealthCheck, given
 from hypothesis import settings as few
 from hypothesis import strategies as st
@@ -47,7 +48,7 @@ from ledger import service as ledger
 from tests.ad import Domain
 from tests.attestation.conftest import Portal, person
 from tests.attestation.test_host_keys import TRANSPORT, spki
-from tests.kdc import REALM, Realm
+from tests.kdc import KERBEROS, REALM, Realm
 
 pytestmark = pytest.mark.django_db
 PATH = "/attestation/v1/kerberos"
@@ -82,9 +83,9 @@ def attest(domain: Domain) -> Callable[..., Any]:
     def post(account: str = "member$", body: bytes = ASKED, *, sent: bytes | None = None) -> Any:
         context, token = domain.begin(account, body=body)
         answer = send(f"Negotiate {base64.b64encode(token).decode()}", body if sent is None else sent)
-        if answer.status_code == 200:
+        if answer.status_code != 401:  # the ticket was good, so the service has proved itself, whatever it says
             context.step(base64.b64decode(answer["WWW-Authenticate"].removeprefix("Negotiate ")))
-            assert context.complete  # the service has proved itself too
+            assert context.complete
         return answer
 
     return post
@@ -154,15 +155,61 @@ def test_a_user_of_the_group_is_refused(attest: Any, approve: Approve) -> None:
     assert not Attester.objects.exists()
 
 
+REFUSED = {"stranger$": "unauthorized_host", "alice": "not_a_machine", "member$": "malformed"}
+
+
+@pytest.mark.parametrize(("account", "code"), REFUSED.items(), ids=REFUSED)
+def test_whoever_is_refused_by_a_good_ticket_can_tell_by_whom(
+    domain: Domain, approve: Approve, account: str, code: str
+) -> None:
+    """RFC 4559, section 5: without the reply token, whoever stands in between could say the same."""
+    approve()
+    body = ASKED if account != "member$" else b'{"transport_key": "AAAA"}'
+    context, token = domain.begin(account, body=body)
+    other, _ = domain.begin(account, body=body)
+    answer = send(f"Negotiate {base64.b64encode(token).decode()}", body)
+    assert refused(answer)[1] == code
+    proof = base64.b64decode(answer["WWW-Authenticate"].removeprefix("Negotiate "))
+    other.__DEFER_STEP_ERRORS__ = False  # type: ignore[attr-defined]  # not in its stubs
+    with pytest.raises(GSSError):
+        other.step(proof)
+    context.step(proof)
+    assert context.complete
+    assert not Attester.objects.exists()
+
+
+def test_a_service_that_acts_for_a_host_is_told_by_whom_it_is_refused(domain: Domain, approve: Approve) -> None:
+    approve()
+    context, token = domain.begin(domain.acting_for("member$"), body=ASKED, mech=KERBEROS)
+    answer = send(f"Negotiate {base64.b64encode(token).decode()}")
+    assert refused(answer) == (403, "ticket_delegated")
+    context.step(base64.b64decode(answer["WWW-Authenticate"].removeprefix("Negotiate ")))
+    assert context.complete
+
+
+def test_a_ticket_that_is_not_accepted_gets_no_proof(domain: Domain, approve: Approve) -> None:
+    """Only whoever has opened the ticket can make one, and what is not accepted is nobody's."""
+    approve()
+    _, unbound = domain.begin("member$", body=None)
+    _, other = domain.begin("member$", service="other", body=ASKED)
+    _, spent = domain.begin("member$", body=ASKED)
+    send(f"Negotiate {base64.b64encode(spent).decode()}")
+    for token in (unbound, other, spent):
+        answer = send(f"Negotiate {base64.b64encode(token).decode()}")
+        assert (answer.status_code, answer["WWW-Authenticate"]) == (401, "Negotiate")
+
+
 def test_a_machine_whose_kdc_is_no_directory_is_refused(
     no_directory: Realm, settings: Settings, approve: Approve
 ) -> None:
     """A realm of the domain's name and a machine of a member's name: without the KDC's word for groups it is nobody."""
     approve()
     settings.KERBEROS_KEYTAB = str(no_directory.keytab("hgs"))
-    _, token = no_directory.begin("member$", body=ASKED)
-    header = f"Negotiate {base64.b64encode(token).decode()}"
-    assert refused(send(header)) == (403, "groups_not_proven")
+    context, token = no_directory.begin("member$", body=ASKED)
+    answer = send(f"Negotiate {base64.b64encode(token).decode()}")
+    assert refused(answer) == (403, "groups_not_proven")
+    context.step(base64.b64decode(answer["WWW-Authenticate"].removeprefix("Negotiate ")))
+    assert context.complete
     assert [model.objects.count() for model in (Attester, Attestation, Challenge, HealthCertificate)] == [0, 0, 0, 0]
     (leaf,) = ledger.leaves(act_prefix="ticket.refused")
     assert leaf.detail["code"] == "groups_not_proven"

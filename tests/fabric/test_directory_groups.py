@@ -17,7 +17,7 @@ from tests.fabric.test_modes import text
 
 Browse = Callable[[User | None], Client]
 SID = "S-1-5-21-1-2-3-1104"
-MEMBER = Caller("NBG-D01$", "FABRIC.TEST", "S-1-5-21-1-2-3-1201", frozenset({SID}), b"")
+MEMBER = Caller("NBG-D01$", "FABRIC.TEST", "S-1-5-21-1-2-3-1201", frozenset({SID}))
 
 
 def test_a_group_is_decided_on_its_page(fleet: Portal, browse: Browse, admin: User, approver: User) -> None:

@@ -12,13 +12,13 @@ import pytest
 
 from attestation.core.base64url import from_b64u
 from attestation.errors import Refusal
-from attestation.kerberos import Acceptor, Caller, parse_negotiate, written_negotiate
+from attestation.kerberos import Acceptor, Caller, Ticket, parse_negotiate, written_negotiate
 from guardedhost import agent
 from guardedhost.diagnosis.bundle import read_bundle, write_bundle
 from guardedhost.diagnosis.checks import diagnose
 from guardedhost.diagnosis.collect import collect
 from guardedhost.diagnosis.outcome import Result
-from guardedhost.errors import AgentError, Refused
+from guardedhost.errors import AgentError, Refused, Unproven, Unreachable
 from guardedhost.store import Store
 from tests.ad import Domain, started
 from tests.guardedhost.conftest import Portal
@@ -34,6 +34,8 @@ class Service:
     acceptor: Acceptor
     url: str = ""
     reply: str | None = None  # instead of the proof
+    refusal: tuple[int, object] | None = None  # what an impostor says who cannot open a ticket
+    tickets: list[Ticket] = field(default_factory=list)
     callers: list[Caller] = field(default_factory=list)
 
 
@@ -60,14 +62,21 @@ def service(domain: Domain, tmp_path: Path) -> Iterator[Service]:
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
+            if state.refusal is not None:
+                self.answer(*state.refusal, state.reply or "")
+                return
+            proof = ""
             try:
-                caller = state.acceptor.accept(parse_negotiate(self.headers.get("Authorization", "")), body=body)
+                ticket = state.acceptor.accept(parse_negotiate(self.headers.get("Authorization", "")), body=body)
+                state.tickets.append(ticket)
+                proof = written_negotiate(ticket.reply) if state.reply is None else state.reply
+                caller = state.acceptor.caller(ticket)
             except Refusal as refusal:
-                self.answer(refusal.status, {"code": refusal.code, "detail": str(refusal)})
+                answer = {"code": refusal.code, "detail": str(refusal)}
+                self.answer(refusal.status, answer, proof or refusal.scheme)
                 return
             state.callers.append(caller)
             spki = from_b64u(json.loads(body)["transport_key"])
-            proof = written_negotiate(caller.reply) if state.reply is None else state.reply
             self.answer(200, verdicts.passed(spki), proof)
 
         def answer(self, status: int, answer: object, proof: str = "") -> None:
@@ -124,7 +133,7 @@ def test_each_attestation_has_a_ticket_of_its_own(member: Store, service: Servic
 @pytest.mark.parametrize("reply", ["", "Negotiate", "Negotiate AAAA", "Basic AAAA", "Negotiate !!"])
 def test_a_portal_that_does_not_prove_itself_is_not_believed(member: Store, service: Service, reply: str) -> None:
     service.reply = reply
-    with agent.opened(member) as host, pytest.raises(AgentError, match="has not proved"):
+    with agent.opened(member) as host, pytest.raises(Unproven, match="has not proved"):
         agent.attest(host)
     assert member.credential() is None
 
@@ -132,8 +141,8 @@ def test_a_portal_that_does_not_prove_itself_is_not_believed(member: Store, serv
 def test_the_proof_of_another_conversation_is_none(member: Store, service: Service) -> None:
     with agent.opened(member) as host:
         agent.attest(host)
-        service.reply = written_negotiate(service.callers[0].reply)
-        with pytest.raises(AgentError, match="has not proved"):
+        service.reply = written_negotiate(service.tickets[0].reply)
+        with pytest.raises(Unproven, match="has not proved"):
             agent.attest(host)
 
 
@@ -165,6 +174,66 @@ def test_a_portal_that_refuses_is_heard(member: Store, service: Service, domain:
     with agent.opened(member, person) as host, pytest.raises(Refused, match="no machine account"):
         agent.attest(host)
     assert member.credential() is None
+
+
+UNKNOWN = {"code": "unauthorized_host", "detail": "Nobody knows this host."}
+
+
+@pytest.mark.parametrize("reply", ["", "Negotiate", "Negotiate AAAA", "Basic AAAA"])
+@pytest.mark.parametrize("status", [400, 403, 404, 422])
+def test_a_refusal_by_somebody_else_is_none_of_the_portals(
+    member: Store, service: Service, status: int, reply: str
+) -> None:
+    """Its certificate in hand stays, and whoever reads the message is told that the portal may think otherwise."""
+    with agent.opened(member) as host:
+        agent.attest(host)
+        service.refusal, service.reply = (status, UNKNOWN), reply
+        with pytest.raises(Unproven, match=r"has not proved .* refuses this host: Nobody knows"):
+            agent.attest(host)
+        assert agent.certificate_valid(host) is not None
+
+
+def test_a_refusal_with_the_proof_of_another_conversation_is_none_of_the_portals(
+    member: Store, service: Service
+) -> None:
+    with agent.opened(member) as host:
+        agent.attest(host)
+        service.refusal, service.reply = (403, UNKNOWN), written_negotiate(service.tickets[0].reply)
+        with pytest.raises(Unproven):
+            agent.attest(host)
+
+
+def test_a_refusal_of_the_ticket_itself_is_heard_and_said_to_be_unproven(member: Store, service: Service) -> None:
+    """A portal that cannot open a ticket can prove nothing; that a clock is off has to be said all the same."""
+    service.refusal = (401, {"code": "ticket_refused", "detail": "Often a clock is off."})
+    service.reply = "Negotiate"
+    with agent.opened(member) as host, pytest.raises(Refused, match="TLS alone vouches") as caught:
+        agent.attest(host)
+    assert caught.value.code == "ticket_refused"
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_portal_that_cannot_answer_now_is_tried_later(member: Store, service: Service, status: int) -> None:
+    service.refusal = (status, {})
+    with agent.opened(member) as host, pytest.raises(Unreachable):
+        agent.attest(host)
+
+
+def test_the_diagnosis_tells_the_portals_refusal_from_an_impostors(
+    member: Store, service: Service, domain: Domain
+) -> None:
+    member.save_config(replace(member.config(), keytab=str(domain.keytab("alice"))))
+    said = diagnose(collect(member))
+    assert said.status == "UnauthorizedHost"
+    assert "not_a_machine" in said.lines[-1].outcome.what
+    service.refusal = (403, UNKNOWN)
+    trace = collect(member)
+    said = diagnose(trace)
+    assert said.status == "TransientError"
+    assert said.lines[-1].outcome.result is Result.FAIL
+    assert "has not proved" in said.lines[-1].outcome.what
+    assert "no verdict" in said.lines[-1].outcome.why
+    assert diagnose(read_bundle(write_bundle(trace))) == said
 
 
 def test_the_command_line_takes_the_keytab(domain: Domain, portal: Portal, tmp_path: Path) -> None:
