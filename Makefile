@@ -8,7 +8,7 @@ help: ## List the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 setup: ## Install what is missing: Debian packages, .venv, browser assets
 	@deploy/setup.sh
-demo: setup ## Run the portal, three lab hosts and a shielded VM here (APPROVED=1: host and baseline approved already; MODE=hostkey)
+demo: setup ## Run the portal, three lab hosts and a shielded VM here (APPROVED=1: host and baseline approved already; MODE=hostkey or kerberos)
 	@$(PYTHON) deploy/demo.py $(if $(APPROVED),--approved) $(if $(MODE),--mode $(MODE))
 demo-check: setup ## Walk through the demo without a person; one line per step
 	@$(PYTHON) deploy/demo.py --check

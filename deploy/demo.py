@@ -12,22 +12,25 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from deploy.democast import FOLDER, VM, Demo, running, status_of, until
+from deploy.democast import FOLDER, GROUP, VM, Demo, running, status_of, until
 from deploy.democheck import check
 from deploy.localfabric import DidNotWork, LabHost, free_port
 
 USUAL_PORT = 8000
-MODES = {"hostkey": "Host key"}  # that prove less than TPMs, as people type them
+MODES = {"hostkey": "Host key", "kerberos": "Kerberos"}  # that prove less than TPMs, as people type them
 
 
 def show(demo: Demo, *, approved: bool, mode: str) -> int:
     """Leave the fabric to a person at a browser, and start the VM as soon as a host may have its key."""
     if mode != "tpm":
         demo.switch(mode, MODES[mode])
+    if mode == "kerberos" and approved:
+        demo.admit_group()
     demo.enrol_hosts()
     demo.hand_over_vm()
-    until(lambda: status_of(demo.drifted) == "UnauthorizedHost", f"{demo.drifted.name} attests")
-    known_by = {"tpm", mode}
+    if mode != "kerberos":
+        until(lambda: status_of(demo.drifted) == "UnauthorizedHost", f"{demo.drifted.name} attests")
+    known_by = {"tpm", mode} - {"kerberos"}  # of whose hosts the directory knows
     for each in known_by:
         demo.admit(demo.drifted, mode=each)
     if approved:
@@ -39,6 +42,9 @@ def show(demo: Demo, *, approved: bool, mode: str) -> int:
     for name, (role, password) in demo.persons.items():
         print(f"  {name:5} {password:22} {role}")
     if not approved:
+        if mode == "kerberos":
+            print(f"\nAs ada: put the group “{GROUP}” forward under Groups of the directory; its SID is")
+            print(f"{demo.group_sid}. As ben: approve it under Proposals.")
         print(f"\nAs ada: put {demo.healthy.name} forward on its page, and capture its baseline there.")
         print("As ben: approve both under Proposals.")
     print(f"\n{demo.healthy.name} is healthy, {demo.drifted.name} booted a changed kernel command line,")
@@ -84,7 +90,7 @@ def main() -> int:
         signal.signal(ending, signal.default_int_handler)
     print("Setting up the fabric; this takes some ten seconds.", flush=True)
     try:
-        with running(folder, port) as demo:
+        with running(folder, port, directory=options.mode == "kerberos") as demo:
             return check(demo) if options.check else show(demo, approved=options.approved, mode=options.mode)
     except KeyboardInterrupt:
         return 0

@@ -5,17 +5,23 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deploy.localfabric import ROOT, DidNotWork, LabHost, Portal, TenantDesk
 from deploy.person import Person
+
+if TYPE_CHECKING:
+    from deploy.directory import Directory
 
 FOLDER = ROOT / "var" / "demo"
 PATIENCE = 60.0
 VM = "web-1"
 TENANT = "brandt-partner"
+GROUP = "Guarded Hosts"
+SERVICE = "127.0.0.1"  # the host in the portal's address, which tickets are for
 
 
 @dataclass
@@ -30,6 +36,7 @@ class Demo:
     persons: dict[str, tuple[str, str]] = field(default_factory=dict)
     bundle: Path = FOLDER
     mode: str = "tpm"
+    directory: "Directory | None" = None
 
     @property
     def hosts(self) -> tuple[LabHost, LabHost, LabHost]:
@@ -79,6 +86,19 @@ class Demo:
         ada, ben = self.person("ada"), self.person("ben")
         ada.submit(f"/hosts/{attester}/propose/", reason="It stands in our rack.", password=ada.password)
         ben.decide(self.newest_proposal(ben), "approve", "I have seen it in the rack.")
+
+    def admit_group(self) -> None:
+        """Have the directory's group put forward by one person and approved by another: its machines are hosts then."""
+        ada, ben = self.person("ada"), self.person("ben")
+        fields = {"sid": self.group_sid, "name": GROUP, "group": "default", "reason": "The racks in hall 2."}
+        ada.submit("/directory-groups/propose/", None, **fields, password=ada.password)
+        ben.decide(self.newest_proposal(ben), "approve", "I have compared the SID.")
+
+    @property
+    def group_sid(self) -> str:
+        if self.directory is None:
+            raise DidNotWork("This demo has no directory.")
+        return self.directory.sids[GROUP]
 
     def switch(self, mode: str, name: str) -> None:
         """Have the fabric switched to a mode that proves less than TPMs: one person proposes, another decides."""
@@ -133,17 +153,51 @@ def is_shown(host: LabHost, status: str) -> bool:
 
 
 @contextmanager
-def running(folder: Path, port: int) -> Iterator[Demo]:
-    """Bring a fresh demo fabric up in a folder, and take it down whatever happens."""
+def running(folder: Path, port: int, *, directory: bool = False) -> Iterator[Demo]:
+    """Bring a fresh demo fabric up in a folder, and take it down whatever happens; with a `directory` if wanted.
+
+    Two of its hosts have machine accounts in the group, the third has one outside of it.
+    """
     shutil.rmtree(folder, ignore_errors=True)
+    with _directory(folder / "directory") if directory else nullcontext() as domain:
+        yield from _running(folder, port, domain)
+
+
+@contextmanager
+def _directory(folder: Path) -> "Iterator[Directory]":
+    from deploy.directory import Contents, started  # only who asks for it needs Samba
+    from deploy.realm import using
+
+    members = ("nbg-a01", "nbg-a02")
+    contents = Contents(
+        machines=(*members, "nbg-a03"),
+        groups={GROUP: [f"{name}$" for name in members]},
+        services={"svc-guardhouse": f"HTTP/{SERVICE}"},
+    )
+    with started(folder, contents) as domain, using(domain):
+        yield domain
+
+
+def _running(folder: Path, port: int, directory: "Directory | None") -> Iterator[Demo]:
     maker, stranger = folder / "tpm-maker", folder / "other-maker"
+    settings = {"GUARDHOUSE_RETRY_SECONDS": "2", "GUARDHOUSE_FABRIC_NAME": "demo"}
+    if directory is not None:
+        settings |= {
+            "GUARDHOUSE_KERBEROS_KEYTAB": str(directory.keytab(f"HTTP/{SERVICE}")),
+            "GUARDHOUSE_KERBEROS_SERVICE": f"HTTP@{SERVICE}",
+            "GUARDHOUSE_KERBEROS_REALM": "FABRIC.TEST",
+        }
     demo = Demo(
-        portal=Portal(folder / "portal", port, {"GUARDHOUSE_RETRY_SECONDS": "2", "GUARDHOUSE_FABRIC_NAME": "demo"}),
+        portal=Portal(folder / "portal", port, settings),
         healthy=LabHost("nbg-a01", folder / "nbg-a01", "secureboot-on", maker),
         drifted=LabHost("nbg-a02", folder / "nbg-a02", "cmdline-drift", maker),
         unknown=LabHost("nbg-a03", folder / "nbg-a03", "uki", stranger),
         desk=TenantDesk(folder / "tenant", "Brandt & Partner"),
+        directory=directory,
     )
+    if directory is not None:
+        for host in demo.hosts:
+            host.keytab = directory.keytab(host.name)
     try:
         demo.set_up()
         yield demo

@@ -183,6 +183,7 @@ class LabHost:
     folder: Path
     capture: str
     authority: Path
+    keytab: Path | None = None  # of its machine account, where there is a directory
     daemon: "subprocess.Popen[bytes] | None" = None
 
     def power_on(self) -> None:
@@ -196,6 +197,7 @@ class LabHost:
 
     def enrol(self, server: str, mode: str = "tpm") -> str:
         words = ["--server", server, "--mode", mode, "--state-dir", str(self.folder)]
+        words += ["--keytab", str(self.keytab)] if mode == "kerberos" else []
         return run([*GUARDHOUSE, "host", "enrol", *words])
 
     def rehearse(self) -> "subprocess.CompletedProcess[str]":

@@ -1,32 +1,47 @@
-"""A real Active Directory for tests: Samba's KDC alone, one process, no root, a port of its own, gone with the tests.
+"""The Active Directory of the tests, with an account for every way in which a ticket can be wrong.
 
-It is provisioned in four seconds by Debian's python3, which alone has Samba's library. A test that wants it says so by
-the fixture `domain`; libkrb5 talks to it, in the same way as on a host.
+A test that wants it says so by the fixture `domain`.
 """
 
-import json
 import os
-import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import gssapi
 
-from deploy.localfabric import free_port
-from tests.kdc import REALM, STOP_SECONDS, Realm, clean_environment, wait_for
+from deploy import directory
+from deploy.directory import Contents, Directory
+from tests.kdc import REALM, Realm
 
-ADDRESS = "127.0.0.2"  # Samba takes no domain controller at 127.0.0.1
-PROVISION = Path(__file__).parent / "ad_provision.py"
-SAMBA = "/usr/sbin/samba"
+NORMAL_ACCOUNT = 0x200
+WORKSTATION = 0x1000
+ACCOUNT_DISABLED = 0x2
+NO_AUTH_DATA_REQUIRED = 0x2000000
+
+CONTENTS = Contents(
+    machines=("member", "stranger", "nested", "disabled", "leaver"),
+    groups={
+        "Guarded Hosts": ("member$", "disabled$", "leaver$", "Tier1 Hosts", "alice"),
+        "Tier1 Hosts": ("nested$",),
+    },
+    services={f"svc-{name}": f"HTTP/{name}.fabric.test" for name in ("hgs", "other", "plain", "rotated")},
+    users=("alice",),
+    acts=(
+        ("delegate", "svc-other", "HTTP/hgs.fabric.test"),
+        ("set-flags", "svc-plain", str(NORMAL_ACCOUNT | NO_AUTH_DATA_REQUIRED)),
+        ("set-flags", "disabled$", str(WORKSTATION | ACCOUNT_DISABLED)),
+    ),
+)
 
 
-@dataclass(frozen=True)
-class Domain(Realm):
-    """The domain FABRIC.TEST with its machines, a user and services; `sids` are those of groups and machines."""
+class Domain(Directory, Realm):
+    """The directory, and what its accounts send."""
 
-    sids: dict[str, str] = field(repr=False)
+    def keytab(self, name: str) -> Path:
+        """Return the file with an account's keys, or with those of a service by its host's name."""
+        service = super().keytab(f"HTTP/{name}.fabric.test")
+        return service if service.exists() else super().keytab(name)
 
     def acting_for(self, account: str) -> gssapi.Credentials:
         """Return what the service `svc-other` gets to act for an account (S4U2Self), which the domain lets it."""
@@ -38,51 +53,9 @@ class Domain(Realm):
         )
         return own.impersonate(gssapi.Name(f"{account}@{REALM}", gssapi.NameType.kerberos_principal))
 
-    def administer(self, act: str, *words: str) -> None:
-        """Change the directory while the KDC runs; `tests/ad_provision.py` lists the acts."""
-        _administer(act, str(self.folder), *words)
-
-
-def _administer(*words: str) -> str:
-    command = ["/usr/bin/python3", "-B", str(PROVISION), *words]
-    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(words[:1])} failed: {done.stderr}")
-    return done.stdout
-
-
-def _environment() -> dict[str, str]:
-    return clean_environment(TDB_NO_FSYNC="1")
-
 
 @contextmanager
 def started(folder: Path) -> Iterator[Domain]:
-    """Provision a domain and run its KDC."""
-    port, password_port = free_port(), free_port()
-    sids = json.loads(_administer("make", str(folder), ADDRESS, str(port), str(password_port)))
-    domain = Domain(folder, sids)
-    domain.configure(ADDRESS, port)
-    command = [SAMBA, "-i", "--no-process-group", "-M", "single", f"--configfile={folder}/etc/smb.conf"]
-    with (folder / "log.out").open("wb") as log, _running(command, log.fileno()) as server:
-        wait_for(domain, "member$", server, lambda: _said(folder))
-        yield domain
-
-
-def _said(folder: Path) -> str:
-    return "".join(path.read_text(errors="replace") for path in sorted(folder.glob("log.*")))
-
-
-@contextmanager
-def _running(command: Sequence[str], log: int) -> "Iterator[subprocess.Popen[bytes]]":
-    """Samba ends when its standard input does, and so with this process, however that ends."""
-    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=_environment())
-    assert server.stdin is not None
-    try:
-        yield server
-    finally:
-        server.stdin.close()
-        try:
-            server.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+    """Provision the domain and run its KDC."""
+    with directory.started(folder, CONTENTS) as made:
+        yield Domain(made.folder, made.sids)

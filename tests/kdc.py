@@ -1,68 +1,23 @@
-"""What tests do in a Kerberos realm, whoever's KDC it is: log accounts in, and begin conversations as hosts do."""
+"""What tests do in a Kerberos realm, whoever's KDC it is: begin conversations as hosts do."""
 
 import hashlib
-import os
-import subprocess
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 
 import gssapi
 from gssapi.raw import ChannelBindings
-from gssapi.raw.misc import GSSError
 
-REALM = "FABRIC.TEST"
-START_SECONDS = 30
-STOP_SECONDS = 10
+from deploy import realm
+from deploy.realm import REALM, STOP_SECONDS, clean_environment, using, wait_for
+
+__all__ = ["BODY", "KERBEROS", "REALM", "SPNEGO", "STOP_SECONDS", "Realm", "clean_environment", "using", "wait_for"]
+
 SPNEGO = gssapi.OID.from_int_seq("1.3.6.1.5.5.2")
 KERBEROS = gssapi.MechType.kerberos
 MUTUAL = gssapi.RequirementFlag.mutual_authentication
 BODY = b'{"transport_public": "AAAA"}'
 
-_KRB5_CONF = """[libdefaults]
- default_realm = {realm}
- dns_lookup_realm = false
- dns_lookup_kdc = false
- dns_canonicalize_hostname = false
- rdns = false
- forwardable = true
-[realms]
- {realm} = {{
-  kdc = {address}:{port}
- }}
-[domain_realm]
- .fabric.test = {realm}
-"""
 
-
-@dataclass(frozen=True)
-class Realm:
-    """The realm FABRIC.TEST, with a keytab of each account and each service."""
-
-    folder: Path
-
-    @property
-    def configuration(self) -> Path:
-        return self.folder / "krb5.conf"
-
-    def keytab(self, name: str) -> Path:
-        return self.folder / "keytabs" / f"{name}.keytab"
-
-    def configure(self, address: str, port: int) -> None:
-        """Say where its KDC is, and that no DNS server has a say in anything."""
-        text = _KRB5_CONF.format(realm=REALM, address=address, port=port)
-        self.configuration.write_text(text, encoding="ascii")
-
-    def credentials(self, account: str, cache: str | None = None) -> gssapi.Credentials:
-        """Log the account in; tickets stay in `cache`, which is new and in memory when none is named."""
-        cache = cache or f"MEMORY:{os.urandom(8).hex()}"
-        return gssapi.Credentials(
-            name=gssapi.Name(f"{account}@{REALM}", gssapi.NameType.kerberos_principal),
-            usage="initiate",
-            store={"client_keytab": str(self.keytab(account.rstrip("$"))), "ccache": cache},
-        )
+class Realm(realm.Realm):
+    """A realm, and what its accounts send."""
 
     def begin(
         self,
@@ -87,37 +42,3 @@ class Realm:
         token = context.step()
         assert token is not None
         return context, token
-
-
-def clean_environment(**more: str) -> dict[str, str]:
-    """Nothing of ours: another Python would stumble over PYTHONPATH, and Kerberos over what a test has set."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "KRB5"))}
-    return kept | more
-
-
-def wait_for(realm: Realm, account: str, server: "subprocess.Popen[bytes]", log: Callable[[], str]) -> None:
-    """Wait until somebody can log in, which is what tests need."""
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            with using(realm):
-                realm.credentials(account)
-            return
-        except GSSError as error:
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"the KDC did not start: {error}\n{log()[-2000:]}") from error
-            time.sleep(0.02)
-
-
-@contextmanager
-def using(realm: Realm) -> Iterator[None]:
-    """Let libkrb5 in this process know of the realm, and of nothing that the caller's environment names."""
-    before = {name: value for name, value in os.environ.items() if name.startswith("KRB5")}
-    for name in before:
-        del os.environ[name]
-    os.environ["KRB5_CONFIG"] = str(realm.configuration)
-    try:
-        yield
-    finally:
-        del os.environ["KRB5_CONFIG"]
-        os.environ.update(before)

@@ -1,16 +1,59 @@
-"""A fabric that goes from host keys to TPMs and back, one host not being ready; in a browser and on real hosts."""
+"""A fabric that goes from a weaker mode to TPMs and back, one host not being ready; in a browser and on real hosts."""
 
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from deploy.democast import TENANT, Demo, identity, is_shown, until
+from deploy.democast import TENANT, Demo, identity, is_shown, running, until
+from deploy.localfabric import LabHost, free_port
 from tests.e2e.browser import sign_in
 from tests.e2e.test_walk import decide
 
 pytestmark = pytest.mark.e2e
 REASON = "We have rehearsed it with everybody."
+
+
+@dataclass(frozen=True)
+class Weaker:
+    """A mode that says nothing of a boot: its words, and how its hosts are let in."""
+
+    slug: str
+    name: str
+    had_proved: str
+    hosts: str
+
+    def let_in(self, demo: Demo, hosts: tuple[LabHost, ...]) -> None:
+        for host in hosts:
+            host.enrol(demo.portal.url, mode=self.slug)
+        if self.slug == "kerberos":
+            demo.admit_group()
+        else:
+            for host in hosts:
+                demo.admit(host, mode=self.slug)
+
+
+HOST_KEY = Weaker(
+    "hostkey",
+    "Host key",
+    "had proved that it holds its key, and not what it booted",
+    "hosts that hold a registered key, whatever they booted",
+)
+KERBEROS = Weaker(
+    "kerberos",
+    "Kerberos",
+    "had proved that it is in an approved group, and not what it booted",
+    "hosts in an approved group of the directory, whatever they booted",
+)
+
+
+@pytest.fixture
+def fabric(weaker: Weaker, tmp_path: Path) -> Iterator[Demo]:
+    with running(tmp_path / "f", free_port(), directory=weaker is KERBEROS) as fabric:
+        yield fabric
 
 
 def put_forward(page: Page, demo: Demo, mode: str, *, grace: str, typed: str = "") -> str:
@@ -28,22 +71,22 @@ def put_forward(page: Page, demo: Demo, mode: str, *, grace: str, typed: str = "
     return page.url
 
 
-def test_a_whole_switch_and_the_way_back(demo: Demo, chromium: Browser) -> None:
-    hosts = (demo.healthy, demo.drifted)
+@pytest.mark.parametrize("weaker", [HOST_KEY, KERBEROS], ids=lambda mode: mode.slug)
+def test_a_whole_switch_and_the_way_back(weaker: Weaker, fabric: Demo, chromium: Browser) -> None:
+    demo, hosts = fabric, (fabric.healthy, fabric.drifted)
     for host in hosts:
         host.enrol(demo.portal.url)
-        host.enrol(demo.portal.url, mode="hostkey")
         demo.admit(host)
-        demo.admit(host, mode="hostkey")
+    weaker.let_in(demo, hosts)
     assert demo.healthy.attest().returncode == 1  # there is no baseline yet, and the Evidence is kept
     demo.admit_baseline(demo.healthy)
     demo.hand_over_vm()
     ada, ben = sign_in(chromium, demo, "ada"), sign_in(chromium, demo, "ben")
 
-    # Both hosts show that they have their keys. That is weaker, is typed, and a warning stays on every page.
+    # Both hosts show that they would pass. That mode is weaker, is typed, and a warning stays on every page.
     for host in hosts:
         assert host.rehearse().returncode == 0
-    decide(ben, demo, "ben", put_forward(ada, demo, "Host key", grace="8", typed="Host key"))
+    decide(ben, demo, "ben", put_forward(ada, demo, weaker.name, grace="8", typed=weaker.name))
     ada.goto("/fleet/")
     expect(ada.get_by_text("No host has to show what it booted.")).to_be_visible()
     on_changed = demo.copied_vm("on-changed-host")
@@ -53,8 +96,8 @@ def test_a_whole_switch_and_the_way_back(demo: Demo, chromium: Browser) -> None:
         assert host.vm("stop", bundle, "--wait", "1").returncode == 0
     tim = sign_in(chromium, demo, "tim")
     tim.goto(f"/tenants/{TENANT}/")
-    expect(tim.locator("#releases")).to_contain_text("had proved that it holds its key, and not what it booted")
-    expect(tim.get_by_text("hosts that hold a registered key, whatever they booted")).to_be_visible()
+    expect(tim.locator("#releases")).to_contain_text(weaker.had_proved)
+    expect(tim.get_by_text(weaker.hosts)).to_be_visible()
     ben.goto("/mode/")
     expect(ben.get_by_text("Certificates of TPM mode go on counting until")).to_be_visible()
 
@@ -90,7 +133,7 @@ def test_a_whole_switch_and_the_way_back(demo: Demo, chromium: Browser) -> None:
     # Back is less than TPMs, and nothing of the old mode counts any more: two persons decide it, as any switch.
     ben.goto("/mode/")
     expect(ben.get_by_role("link", name="Take the last switch back")).to_have_count(0)
-    decide(ben, demo, "ben", put_forward(ada, demo, "Host key", grace="8", typed="Host key"))
+    decide(ben, demo, "ben", put_forward(ada, demo, weaker.name, grace="8", typed=weaker.name))
     started = demo.drifted.vm("start", on_changed)
     assert started.returncode == 0, started.stderr
     assert demo.drifted.vm("stop", on_changed, "--wait", "1").returncode == 0

@@ -1,12 +1,15 @@
-"""Makes the Active Directory of the tests. Run it with Debian's own python3, which has Samba's library.
+"""Makes the Active Directory of `deploy/directory.py`. Run it with Debian's own python3, which has Samba's library.
 
-    ad_provision.py make FOLDER ADDRESS KDC_PORT PASSWORD_PORT    prints the SIDs of groups and machines as JSON
-    ad_provision.py new-password FOLDER ACCOUNT PASSWORD
-    ad_provision.py export FOLDER PRINCIPAL KEYTAB                adds its keys to the file
-    ad_provision.py leave FOLDER GROUP ACCOUNT
+    directory_provision.py make FOLDER ADDRESS KDC_PORT PASSWORD_PORT CONTENTS    prints the SIDs of groups and machines
+    directory_provision.py new-password FOLDER ACCOUNT PASSWORD
+    directory_provision.py export FOLDER PRINCIPAL KEYTAB                         adds its keys to the file
+    directory_provision.py join FOLDER GROUP ACCOUNT
+    directory_provision.py leave FOLDER GROUP ACCOUNT
+    directory_provision.py delegate FOLDER SERVICE SPN                            it may act for others before the SPN
+    directory_provision.py set-flags FOLDER ACCOUNT FLAGS                         userAccountControl, a number
 
-The last three work while the KDC runs. Nothing needs root but the ACLs on sysvol, and those are left out: nobody reads
-group policies here.
+All but the first work while the KDC runs. Nothing needs root but the ACLs on sysvol, and those are left out: nobody
+reads group policies here. CONTENTS is the JSON of `Contents`.
 """
 
 import json
@@ -27,17 +30,8 @@ from samba.provision import provision
 from samba.samdb import SamDB
 
 AES_ONLY = "24"  # msDS-SupportedEncryptionTypes; without it a service's tickets are RC4
-NO_AUTH_DATA_REQUIRED = 0x2000000
 TRUSTED_TO_AUTHENTICATE_FOR_DELEGATION = 0x1000000
 NORMAL_ACCOUNT = 0x200
-ACCOUNT_DISABLED = 0x2
-WORKSTATION = 0x1000
-
-GROUPS = ("Guarded Hosts", "Tier1 Hosts")
-MACHINES = ("member", "stranger", "nested", "disabled", "leaver")
-MEMBERS = {"Guarded Hosts": ["member$", "disabled$", "leaver$", "Tier1 Hosts", "alice"], "Tier1 Hosts": ["nested$"]}
-SERVICES = {"svc-hgs": "HTTP/hgs", "svc-other": "HTTP/other", "svc-plain": "HTTP/plain", "svc-rotated": "HTTP/rotated"}
-SERVICE_DOMAIN = ".fabric.test"
 
 
 def make_domain(folder: Path, address: str) -> Path:
@@ -90,28 +84,21 @@ def change(database: Any, account: str, **values: str) -> None:
     database.modify(message)
 
 
-def fill(database: Any) -> None:
-    for group in GROUPS:
+def fill(database: Any, contents: Any) -> None:
+    for group in contents["groups"]:
         database.newgroup(group)
-    for machine in MACHINES:
+    for machine in contents["machines"]:
         database.newcomputer(machine, prepare_oldjoin=True)
         database.setpassword(
             f"(sAMAccountName={machine}$)", f"Machine.{machine}.Pw.1", force_change_at_next_login=False
         )
-    database.newuser("alice", "Alice.Passw0rd.1")
-    for group, members in MEMBERS.items():
+    for person in contents["users"]:
+        database.newuser(person, f"Person.{person}.Pw.1")
+    for group, members in contents["groups"].items():
         database.add_remove_group_members(group, members, add_members_operation=True)
-    for service, name in SERVICES.items():
+    for service, spn in contents["services"].items():
         database.newuser(service, "Svc.Passw0rd.1")
-        spn = name + SERVICE_DOMAIN
         change(database, service, servicePrincipalName=spn, msDS_SupportedEncryptionTypes=AES_ONLY)
-    change(
-        database,
-        "svc-other",
-        userAccountControl=str(NORMAL_ACCOUNT | TRUSTED_TO_AUTHENTICATE_FOR_DELEGATION),
-        msDS_AllowedToDelegateTo="HTTP/hgs" + SERVICE_DOMAIN,
-    )
-    change(database, "svc-plain", userAccountControl=str(NORMAL_ACCOUNT | NO_AUTH_DATA_REQUIRED))
 
 
 def export(parameters: Any, keytabs: dict[Path, str]) -> None:
@@ -135,34 +122,63 @@ def opened(folder: Path) -> tuple[Any, Any]:
     return parameters, SamDB(url=url, session_info=system_session(), lp=parameters)
 
 
-def make(folder: Path, address: str, kdc_port: str, password_port: str) -> None:
+def make(folder: Path, address: str, kdc_port: str, password_port: str, written: str) -> None:
+    contents = json.loads(written)
     configure(make_domain(folder, address), folder, kdc_port, password_port)
     parameters, database = opened(folder)
-    fill(database)
-    principals = {name: f"{name}$" for name in MACHINES} | {name: name for name in ("alice", "svc-other")}
-    principals |= {name.partition("/")[2]: name + SERVICE_DOMAIN for name in SERVICES.values()}
-    export(parameters, {folder / "keytabs" / f"{name}.keytab": whose for name, whose in principals.items()})
-    # Its keys had to be there first: an account that is disabled when they are exported gives none, and no error.
-    change(database, "disabled$", userAccountControl=str(WORKSTATION | ACCOUNT_DISABLED))
-    names = (*GROUPS, *(f"{machine}$" for machine in MACHINES))
+    fill(database, contents)
+    principals = {name: f"{name}$" for name in contents["machines"]} | {name: name for name in contents["users"]}
+    principals |= {name: name for name in contents["services"]} | {spn: spn for spn in contents["services"].values()}
+    files = {folder / "keytabs" / f"{name.replace('/', '-')}.keytab": whose for name, whose in principals.items()}
+    export(parameters, files)
+    # Their keys had to be there first: an account that is disabled when they are exported gives none, and no error.
+    for act, *words in contents["acts"]:
+        ACTS[act](parameters, database, *words)
+    names = (*contents["groups"], *(f"{machine}$" for machine in contents["machines"]))
     print(json.dumps({name: sid_of(database, name) for name in names}))
+
+
+def set_password(parameters: Any, database: Any, account: str, password: str) -> None:
+    database.setpassword(f"(sAMAccountName={account})", password, force_change_at_next_login=False)
+
+
+def add_keys(parameters: Any, database: Any, principal: str, keytab: str) -> None:
+    export(parameters, {Path(keytab): principal})
+
+
+def join(parameters: Any, database: Any, group: str, account: str) -> None:
+    database.add_remove_group_members(group, [account], add_members_operation=True)
+
+
+def leave(parameters: Any, database: Any, group: str, account: str) -> None:
+    database.add_remove_group_members(group, [account], add_members_operation=False)
+
+
+def delegate(parameters: Any, database: Any, service: str, spn: str) -> None:
+    flags = NORMAL_ACCOUNT | TRUSTED_TO_AUTHENTICATE_FOR_DELEGATION
+    change(database, service, userAccountControl=str(flags), msDS_AllowedToDelegateTo=spn)
+
+
+def set_flags(parameters: Any, database: Any, account: str, flags: str) -> None:
+    change(database, account, userAccountControl=flags)
+
+
+ACTS = {
+    "new-password": set_password,
+    "export": add_keys,
+    "join": join,
+    "leave": leave,
+    "delegate": delegate,
+    "set-flags": set_flags,
+}
 
 
 def main(act: str, folder: Path, *words: str) -> None:
     os.environ["TDB_NO_FSYNC"] = "1"
     if act == "make":
         make(folder, *words)
-        return
-    parameters, database = opened(folder)
-    first, second = words
-    if act == "new-password":
-        database.setpassword(f"(sAMAccountName={first})", second, force_change_at_next_login=False)
-    elif act == "export":
-        export(parameters, {Path(second): first})
-    elif act == "leave":
-        database.add_remove_group_members(first, [second], add_members_operation=False)
     else:
-        raise SystemExit(f"{act} is none of the acts")
+        ACTS[act](*opened(folder), *words)
 
 
 if __name__ == "__main__":
