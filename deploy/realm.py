@@ -82,7 +82,7 @@ def wait_for(realm: Realm, account: str, server: "subprocess.Popen[bytes]", log:
 
 @contextmanager
 def using(realm: Realm) -> Iterator[None]:
-    """Let libkrb5 in this process and its children know of the realm, and of nothing that the caller's environment names."""
+    """Let libkrb5, here and in children, know of the realm and of nothing that the caller's environment names."""
     before = {name: value for name, value in os.environ.items() if name.startswith("KRB5")}
     for name in before:
         del os.environ[name]
