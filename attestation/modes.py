@@ -1,7 +1,7 @@
 """The attestation mode of the fabric: who is ready for another one, how it is switched, and how that is taken back."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -19,6 +19,14 @@ DEFAULT_GRACE: Final = timedelta(hours=8)  # as long as a certificate lasts, so 
 LONGEST_GRACE: Final = timedelta(days=7)
 TRIAL_COUNTS: Final = timedelta(days=1)  # what a host has shown of another mode longer ago says little about today
 MOST_NAMED: Final = 20
+HOW_TO_JOIN: Final = {
+    Mode.TPM: "Run “guardhouse host enrol” on it, and have it approved.",
+    Mode.HOST_KEY: "Run “guardhouse host enrol --mode hostkey” on it, and have it approved.",
+    Mode.KERBEROS: (
+        "Put its machine account into an approved group of the directory,"
+        " and run “guardhouse host enrol --mode kerberos” on it."
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +37,7 @@ class Readiness:
     other: Attester | None
     ready: bool
     why: str
+    remedy: str
 
     @property
     def known(self) -> Attester:
@@ -42,6 +51,20 @@ class Readiness:
     def loses(self) -> bool:
         """Whether it passes today and would not."""
         return not self.ready and self.host is not None and self.host.status == "Passed"
+
+
+@dataclass(frozen=True, slots=True)
+class Impact:
+    """What a switch would do: how many hosts are ready, how many are not, and those that would lose new starts."""
+
+    ready: int
+    unready: int
+    losing: int
+    names: tuple[str, ...]  # of those that would lose, the first few
+
+    def kept(self) -> dict[str, object]:
+        """Return it as it is kept with the plan of a switch."""
+        return {**asdict(self), "names": list(self.names)}
 
 
 def in_force() -> ModeSwitch:
@@ -76,29 +99,26 @@ def rehearsal(mode: Mode, *, now: datetime) -> list[Readiness]:
 def _readiness(host: Attester | None, other: Attester | None, mode: Mode, now: datetime) -> Readiness:
     latest = None if other is None else other.latest
     if other is None:
-        why = f"No host of this name is known in {mode.label} mode."
+        why, remedy = f"No host of this name is known in {mode.label} mode.", HOW_TO_JOIN[mode]
     elif other.state != Attester.State.APPROVED:
         why = f"It is registered for {mode.label} mode, and nobody has approved that."
+        remedy = "Put it forward, and let another person approve it."
     elif latest is None or latest.at < now - TRIAL_COUNTS:
         why = f"It has not tried {mode.label} mode within a day."
+        remedy = "Its agent tries every hour; “guardhouse host rehearse” on the host tries at once."
     elif latest.status != "Passed":
-        found = latest.findings[0]["what"] if latest.findings else latest.status
-        why = f"It tried and did not pass: {found}"
+        found = latest.findings[0] if latest.findings else {"what": latest.status, "remedy": ""}
+        why, remedy = f"It tried and did not pass: {found['what']}", found["remedy"]
     else:
-        return Readiness(host, other, ready=True, why="")
-    return Readiness(host, other, ready=False, why=why)
+        return Readiness(host, other, ready=True, why="", remedy="")
+    return Readiness(host, other, ready=False, why=why, remedy=remedy)
 
 
-def impact_of(rows: Iterable[Readiness]) -> dict[str, object]:
-    """Return what a switch would do, to be kept with the plan for it."""
+def impact_of(rows: Iterable[Readiness]) -> Impact:
     counted = list(rows)
     losing = [row.known.name for row in counted if row.loses]
-    return {
-        "ready": sum(row.ready for row in counted),
-        "unready": sum(not row.ready for row in counted),
-        "losing": len(losing),
-        "names": losing[:MOST_NAMED],
-    }
+    ready = sum(row.ready for row in counted)
+    return Impact(ready, len(counted) - ready, len(losing), tuple(losing[:MOST_NAMED]))
 
 
 def propose_switch(mode: Mode, *, grace: timedelta, by: User, reason: str, now: datetime) -> Proposal:
@@ -113,7 +133,7 @@ def propose_switch(mode: Mode, *, grace: timedelta, by: User, reason: str, now: 
         queue()
         if in_force().mode == mode:
             raise CannotSwitch(f"{mode.label} mode is in force already.")
-        impact = impact_of(rehearsal(mode, now=now))
+        impact = impact_of(rehearsal(mode, now=now)).kept()
         plan = ModePlan.objects.create(
             mode=mode, grace=grace, impact=impact, created_at=now, created_by=by.get_username()
         )

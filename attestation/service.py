@@ -96,6 +96,7 @@ from attestation.makers import (
 )
 from attestation.models import AuthorityBundle, Baseline, Mode, ModePlan, PolicyDraft
 from attestation.modes import (
+    Impact,
     Readiness,
     can_roll_back,
     impact_of,
@@ -193,6 +194,7 @@ __all__ = [
     "EnrolmentRequest",
     "HealthStatement",
     "Hour",
+    "Impact",
     "KeyOffer",
     "Known",
     "MakerException",

@@ -1,6 +1,5 @@
 """The attestation mode: what is in force, who is ready for another, and the switch."""
 
-from collections.abc import Collection
 from uuid import UUID
 
 from django.contrib import messages
@@ -14,9 +13,9 @@ from attestation import service as attestation
 from fabric.access import needs, page, person
 from fabric.errors import explained
 from fabric.forms import DangerForm
+from fabric.impact import impact_now, impact_of, rehearsed
 from fabric.mode_forms import DirectoryGroupForm, switch_form
 from fabric.mode_words import MODES, words_of
-from fabric.tenancy import started_on
 
 PER_PAGE = 50
 HISTORY = 20
@@ -28,11 +27,7 @@ def mode(request: HttpRequest) -> HttpResponse:
     now = timezone.now()
     history = attestation.switches()[:HISTORY]
     current = history[0]
-    others = [
-        (words, attestation.impact_of(attestation.rehearsal(words.mode, now=now)))
-        for words in MODES
-        if words.mode != current.mode
-    ]
+    others = [(words, impact_now(words.mode, now=now)) for words in MODES if words.mode != current.mode]
     context = {
         "current": current,
         "words": words_of(current.mode),
@@ -48,11 +43,12 @@ def mode(request: HttpRequest) -> HttpResponse:
 @require_GET
 @needs("fabric.view_fleet")
 def rehearsal(request: HttpRequest, slug: str) -> HttpResponse:
-    wanted, rows = _wanted(slug), _rows(slug)
+    wanted = _wanted(slug)
+    rows = rehearsed(wanted, now=timezone.now())
     context = {
         "words": words_of(wanted),
         "current": attestation.mode_in_force(),
-        **impact_of(rows),
+        "impact": impact_of(rows),
         "rows": Paginator(rows, PER_PAGE).get_page(request.GET.get("page")),
         "open": attestation.proposals(state="open").filter(plan__isnull=False).first(),
     }
@@ -63,7 +59,7 @@ def rehearsal(request: HttpRequest, slug: str) -> HttpResponse:
 @needs("attestation.propose")
 @explained
 def propose_mode(request: HttpRequest, slug: str) -> HttpResponse:
-    wanted, rows = _wanted(slug), _rows(slug)
+    wanted = _wanted(slug)
     current = attestation.mode_in_force()
     weakens = attestation.weakens(wanted, current)
     form = switch_form(request.POST or None, request=request, weakens=weakens, mode=wanted.label)
@@ -81,7 +77,7 @@ def propose_mode(request: HttpRequest, slug: str) -> HttpResponse:
         "form": form,
         "words": words_of(wanted),
         "current": words_of(current),
-        **impact_of(rows),
+        "impact": impact_now(wanted, now=timezone.now()),
         "weakens": weakens,
     }
     return page(request, "fabric/propose_mode.html", context)
@@ -104,7 +100,7 @@ def roll_back_mode(request: HttpRequest) -> HttpResponse:
         "words": words,
         "current": current,
         "possible": attestation.can_roll_back(current, now=now),
-        **impact_of(attestation.rehearsal(words.mode, now=now)),
+        "impact": impact_now(words.mode, now=now),
     }
     return page(request, "fabric/roll_back_mode.html", context)
 
@@ -160,23 +156,11 @@ def _wanted(slug: str) -> attestation.Mode:
     return attestation.Mode(slug)
 
 
-def _rows(slug: str) -> list[attestation.Readiness]:
-    """Return who is ready; those that would lose come first."""
-    rows = attestation.rehearsal(attestation.Mode(slug), now=timezone.now())
-    return sorted(rows, key=lambda row: (not row.loses, row.ready, row.known.name))
-
-
-def impact_of(rows: Collection[attestation.Readiness]) -> dict[str, object]:
-    """Return what a page says a switch would do: to hosts, and to the machines that they run."""
-    losing = {row.known.pk for row in rows if row.loses}
-    return {"impact": attestation.impact_of(rows), "machines": started_on(losing)}
-
-
 def plan_context(plan: attestation.ModePlan) -> dict[str, object]:
     """What the page of a proposal shows of a switch, as things stand now."""
     current = attestation.mode_in_force()
     return {
-        **impact_of(attestation.rehearsal(attestation.Mode(plan.mode), now=timezone.now())),
+        "impact": impact_now(attestation.Mode(plan.mode), now=timezone.now()),
         "wanted": words_of(plan.mode),
         "current": words_of(current),
         "weakens": attestation.weakens(plan.mode, current),

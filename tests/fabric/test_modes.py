@@ -62,7 +62,7 @@ def test_the_mode_is_told_with_what_it_proves_and_does_not(fleet: Portal, ada: C
 
 def test_a_rehearsal_shows_who_would_lose_and_why(fleet: Portal, ada: Client, healthy: Machine) -> None:
     page = text(ada.get("/mode/hostkey/"))
-    assert f"1 that passes now would lose new starts : {healthy.name}" in page
+    assert f"1 that passes now would lose new starts: {healthy.name}" in page
     assert "No host of this name is known in Host key mode" in page
     assert "No VM started there last" in page
 

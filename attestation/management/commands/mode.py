@@ -43,14 +43,23 @@ class Command(ActsCommand):
     def _rehearse(self, options: dict[str, Any]) -> None:
         rows = service.rehearsal(Mode(options["mode"]), now=timezone.now())
         if options["as_json"]:
-            hosts = [{"host": row.known.name, "ready": row.ready, "loses": row.loses, "why": row.why} for row in rows]
-            self.stdout.write(json.dumps({**service.impact_of(rows), "hosts": hosts}))
+            hosts = [
+                {
+                    "host": row.known.name,
+                    "ready": row.ready,
+                    "loses": row.loses,
+                    "why": row.why,
+                    "remedy": row.remedy,
+                }
+                for row in rows
+            ]
+            self.stdout.write(json.dumps({**service.impact_of(rows).kept(), "hosts": hosts}))
             return
         for row in rows:
             word = "ready" if row.ready else "would lose" if row.loses else "not ready"
-            self.stdout.write(f"{row.known.name}  {word}  {row.why}".rstrip())
+            self.stdout.write(f"{row.known.name}  {word}  {row.why} {row.remedy}".rstrip())
         impact = service.impact_of(rows)
-        self.stdout.write(f"{impact['ready']} ready, {impact['unready']} not, {impact['losing']} would lose new starts")
+        self.stdout.write(f"{impact.ready} ready, {impact.unready} not, {impact.losing} would lose new starts")
 
     def _propose(self, options: dict[str, Any]) -> None:
         proposal = service.propose_switch(
