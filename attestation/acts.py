@@ -35,5 +35,7 @@ def open_proposal(proposal: Proposal) -> Proposal:
 
 
 def record(by: User, act: str, subject: str, detail: Mapping[str, object], now: datetime) -> None:
-    """Write the act's leaf, in the caller's transaction."""
+    """Write the act's leaf, in the caller's transaction; with the token that it came by, if a program had sent it."""
+    if token := getattr(by, "by_token", ""):
+        detail = {**detail, "token": token}
     ledger.record(actor=f"user:{by.get_username()}", act=act, subject=subject, detail=detail, now=now)

@@ -24,6 +24,13 @@ from attestation.models import (
 from attestation.stored import boot_of
 
 HOURS = 24
+ABOUT = {  # the column that a proposal of a kind fills
+    "host": "attester",
+    "baseline": "baseline",
+    "policy": "draft",
+    "mode": "plan",
+    "kerberos": "kerberos_group",
+}
 GONE = (Attester.State.REJECTED, Attester.State.REVOKED)
 
 
@@ -227,11 +234,14 @@ def per_hour(*, now: datetime) -> list[Hour]:
 # --- proposals and baselines -------------------------------------------------------------------------------------
 
 
-def proposals(*, state: str = "") -> QuerySet[Proposal]:
+def proposals(*, state: str = "", kind: str = "") -> QuerySet[Proposal]:
+    """Return what was put forward, newest first; of one kind, as a proposal’s `kind` names it."""
     found = Proposal.objects.select_related(
-        *("attester__group", "baseline__captured_from__attester", "draft", "kerberos_group", "group"),
+        *("attester__group", "baseline__captured_from__attester", "draft", "plan", "kerberos_group", "group"),
         *("proposed_by", "decided_by"),
     )
+    if kind:
+        found = found.filter(**{f"{ABOUT[kind]}__isnull": False})
     return found.filter(state=state) if state else found
 
 

@@ -94,7 +94,7 @@ from attestation.makers import (
     missing_makers,
     without_issuer,
 )
-from attestation.models import AuthorityBundle, Baseline, Mode, ModePlan, PolicyDraft
+from attestation.models import AuthorityBundle, Baseline, Mode, ModePlan, PolicyDraft, Proposal
 from attestation.modes import (
     Impact,
     Readiness,
@@ -206,6 +206,7 @@ __all__ = [
     "Outcome",
     "PolicyDocument",
     "PolicyDraft",
+    "Proposal",
     "ReadableRule",
     "Readiness",
     "ReceivedEvidence",

@@ -194,6 +194,16 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     return _page(request, 403, message, code="csrf_failed")
 
 
+def locked_out(
+    request: HttpRequest, response: HttpResponse | None, credentials: Mapping[str, object] | None
+) -> HttpResponse:
+    """Answer whoever has typed too many wrong passwords; called by axes, in place of what the view had answered."""
+    if request.path.startswith(MACHINES):
+        message = "Too many wrong passwords from this address. It is open again in 15 minutes; tokens go on working."
+        return _page(request, 429, message, code="locked_out")
+    return render(request, "registration/locked.html", status=429)
+
+
 def server_error(request: HttpRequest) -> HttpResponse:
     """Say it without the request's context: whatever broke may be what the ordinary page needs."""
     if request.path.startswith(MACHINES):

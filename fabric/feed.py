@@ -66,6 +66,8 @@ SENTENCES = {
     "maker.disabled": "{actor} trusts the TPM maker {name} no more",
     "maker.exceptions_set": "{actor} changed what is forgiven in certificates of {name}",
     "host.endorsement_changed": "What the EK certificate of {name} proves has changed: {verdict}",
+    "token.made": "{actor} made the API token {name}",
+    "token.ended": "{actor} ended the API token {name} of {person}",
     "tenant.added": "{name} is a tenant from now on",
     "protector.denied": "{actor} denied releases under key protector {protector} of owner {owner:.16}",
     "protector.allowed": "{actor} allowed releases under key protector {protector} of owner {owner:.16} again",

@@ -1,14 +1,22 @@
-"""The inventory: whose machines these are. What a host has proved is attestation's; what was released is kps's."""
+"""The inventory: whose machines these are. What a host has proved is attestation's; what was released is kps's.
 
-from typing import ClassVar
+And people's tokens for the API.
+"""
+
+import uuid
+from datetime import datetime, timedelta
+from typing import ClassVar, Final
 
 from django.conf import settings
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.validators import RegexValidator
 from django.db import models
+from django.db.models import Q
 from django.urls import reverse
+from knox.models import AbstractAuthToken
 
 Viewer = User | AnonymousUser
+USE_SHOWN_AFTER: Final = timedelta(minutes=1)  # so that a busy token does not write with each request
 FINGERPRINT = RegexValidator(r"\A[0-9a-f]{64}\Z", "A fingerprint is 64 lower-case hexadecimal digits.")
 
 
@@ -115,3 +123,44 @@ class VirtualMachine(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
+    def visible_to(self, user: Viewer) -> "ApiTokenQuerySet":
+        """One's own; those who may revoke hosts see everybody's, to end them."""
+        if user.has_perm("attestation.revoke"):
+            return self
+        return self.filter(user_id=user.pk) if user.is_authenticated else self.none()
+
+    def alive(self, *, now: datetime) -> "ApiTokenQuerySet":
+        return self.filter(expiry__gt=now)
+
+
+class ApiToken(AbstractAuthToken):  # type: ignore[misc]  # knox ships no types
+    """A person's key to the API, by its hash; whoever reads the table can ask for nothing with it."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    digest = models.CharField(max_length=128, unique=True)
+    expiry = models.DateTimeField()  # there is none without an end
+    name = models.CharField(max_length=60)
+    used_at = models.DateTimeField(null=True)
+
+    objects = ApiTokenQuerySet.as_manager()
+
+    class Meta:
+        ordering: ClassVar = ["user__username", "name"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["user", "name"], name="one_api_token_of_a_name_per_person")
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def subject(self) -> str:
+        return f"token:{self.id}"
+
+    def used(self, *, now: datetime) -> None:
+        """Remember that it was used, to the minute, so that one that nobody uses can be seen and ended."""
+        stale = Q(used_at=None) | Q(used_at__lt=now - USE_SHOWN_AFTER)
+        ApiToken.objects.filter(stale, pk=self.pk).update(used_at=now)

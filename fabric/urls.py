@@ -19,6 +19,7 @@ from fabric.views import (
     policies,
     runtime,
     tenants,
+    tokens,
     trust,
 )
 
@@ -32,12 +33,16 @@ OPEN = {"authentication_classes": [], "permission_classes": [AllowAny]}
 urlpatterns = [
     path("attestation/v1/", include("attestation.urls")),
     path("kps/v1/", include("kps.urls")),
+    path("api/v1/", include("fabric.api.urls")),
     path("api/schema/", SpectacularAPIView.as_view(**OPEN), name="api-schema"),
     path("api/docs/", SpectacularSwaggerSplitView.as_view(url_name="api-schema", **OPEN), name="api-docs"),
     path("healthz", entrance.healthz, name="healthz"),
     path("login/", auth.LoginView.as_view(redirect_authenticated_user=True), name="login"),
     path("logout/", auth.LogoutView.as_view(), name="logout"),
     path("theme/", entrance.theme, name="theme"),
+    path("tokens/", tokens.api_tokens, name="api-tokens"),
+    path("tokens/make/", tokens.make_api_token, name="make-api-token"),
+    path("tokens/<uuid:token_id>/end/", tokens.end_api_token, name="end-api-token"),
     path("", entrance.home, name="home"),
     path("proves/", entrance.proves, name="proves"),
     # the fleet

@@ -95,6 +95,8 @@ ACTS = (
     ("maker.exceptions_set", "note", "certificate"),
     ("runtime.added", "note", "file-check"),
     ("codepolicy.added", "note", "shield-lock"),
+    ("token.made", "note", "key"),
+    ("token.ended", "warn", "key-off"),
 )
 
 UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))

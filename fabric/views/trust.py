@@ -11,8 +11,9 @@ from django.views.decorators.http import require_GET, require_http_methods
 
 from attestation import service as attestation
 from fabric.access import needs, page, person
+from fabric.decisions import is_own, offered
 from fabric.errors import explained
-from fabric.forms import APPROVE, APPROVE_UNENDORSED, REJECT, DangerForm, DecisionForm
+from fabric.forms import APPROVE_UNENDORSED, REJECT, DangerForm, DecisionForm
 from fabric.views.modes import plan_context
 
 DECIDED = 30
@@ -35,11 +36,7 @@ def proposals(request: HttpRequest) -> HttpResponse:
 @explained
 def proposal(request: HttpRequest, proposal_id: int) -> HttpResponse:
     found = attestation.proposal(proposal_id)
-    form = DecisionForm(
-        request.POST or None,
-        request=request,
-        choices=_choices(found.attester.ek_verdict or "trusted" if found.attester else "trusted"),
-    )
+    form = DecisionForm(request.POST or None, request=request, choices=offered(found))
     if request.method == "POST" and form.is_valid():
         decision = form.cleaned_data["decision"]
         attestation.decide(
@@ -58,7 +55,7 @@ def proposal(request: HttpRequest, proposal_id: int) -> HttpResponse:
         "effect": attestation.effect_of(found),
         "endorsers": attestation.endorsers(found.attester) if found.attester else (),
         "comparison": attestation.compare(found.attester.latest) if found.attester and found.attester.latest else None,
-        "own": settings.FOUR_EYES and found.proposed_by_id == request.user.pk,
+        "own": is_own(found, request.user),
         "deciders": User.objects.with_perm("attestation.decide", backend="django.contrib.auth.backends.ModelBackend")
         .filter(is_superuser=False)
         .exclude(pk=found.proposed_by_id),
@@ -93,12 +90,6 @@ def _baseline_context(baseline: attestation.Baseline) -> dict[str, object]:
         "proofs": attestation.proofs_of(baseline),
         "values": attestation.baseline_events(baseline),
     }
-
-
-def _choices(verdict: str) -> list[tuple[str, str]]:
-    """Offer what can be decided: a host without an EK certificate is approved only by saying so."""
-    approve = {"trusted": [(APPROVE, "Approve")], "absent": [(APPROVE_UNENDORSED, "Approve without an EK certificate")]}
-    return [*approve.get(verdict, []), (REJECT, "Reject")]
 
 
 @require_http_methods(["GET", "POST"])

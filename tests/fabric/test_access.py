@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
@@ -15,6 +15,7 @@ from attestation.core.ima_templates import decode_line
 from attestation.core.runtime_findings import unknown_file
 from attestation.models import Attestation
 from fabric.models import VirtualMachine
+from fabric.tokens import make_token
 from fabric.urls import urlpatterns
 from tests.attestation.conftest import Portal
 from tests.certificate_forge import MIDDLE
@@ -92,6 +93,9 @@ MAY_OPEN = {
     "tenant": STAFF | TENANTS,
     "add-machine": {"owner"},
     "proves": EVERYBODY,
+    "api-tokens": EVERYBODY,
+    "make-api-token": EVERYBODY,
+    "end-api-token": {"admin", "approver"},
 }
 ACTS = (
     *("propose-host", "capture-baseline", "revoke-host", "revoke-certificate", "add-machine"),
@@ -102,6 +106,7 @@ ACTS = (
     *("upload-baseline", "propose-baseline", "amend-baseline"),
     *MAKER_ACTS,
     *("add-runtime-policy", "runtime-from-host", "accept-finding", "add-code-policy"),
+    "end-api-token",
 )
 # Buttons without a page of their own.
 BUTTONS = ("start-draft", "promote", "drop-draft", "start-dry-run", "drop-baseline")
@@ -139,7 +144,9 @@ def addresses(fleet: Portal, healthy: Machine, admin: User, approver: User, mach
     directory = service.propose_kerberos_group(
         "S-1-5-21-1-2-3-1104", "Guarded Hosts", by=admin, reason=REASON, now=datetime.now(UTC)
     )
+    token, _ = make_token("ci", lifetime=timedelta(days=1), by=admin, reason=REASON, now=now)
     arguments: dict[str, list[object]] = {
+        "end-api-token": [token.pk],
         "retire-directory-group": [directory.kerberos_group_id],
         **{name: [root.vendor_id] for name in ("maker", "maker-on", "maker-off")},
         **{name: [root.vendor_id, "padding"] for name in ("allow-exception", "end-exception")},

@@ -1,19 +1,25 @@
 """Whatever a stranger sends to a machine endpoint, the answer is problem details with a code, and never a 500."""
 
 import json
+from datetime import timedelta
 from typing import Any
+from urllib.parse import urlencode
 from uuid import UUID
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from django.contrib.auth.models import User
 from django.test import Client
+from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from attestation.core.base64url import to_b64u
 from attestation.models import Challenge
 from fabric.parsing import MOST_MEMBERS, SMALL_BODY
+from fabric.tokens import make_token
 from tests.attestation.conftest import Portal
+from tests.fabric.conftest import REASON
 from tests.machines import Machine
 from tests.tpm_forge import SoftKey, sized
 
@@ -31,6 +37,14 @@ FIELDS = {
     ),
     RELEASES: ("request",),
 }
+ACTS = {
+    "/api/v1/mode/hostkey/proposals": ("grace_hours", "reason", "confirm", "password"),
+    "/api/v1/mode/rollback": ("reason", "confirm", "password"),
+    "/api/v1/proposals/1/decision": ("decision", "reason", "password"),
+    "/api/v1/directory-groups": ("sid", "name", "group", "reason", "password"),
+    f"/api/v1/directory-groups/{NOBODY}/retirement": ("reason", "confirm", "password"),
+}
+QUESTIONS = ("/api/v1/mode/hostkey/rehearsal", "/api/v1/proposals", "/api/v1/directory-groups")
 FEW = settings(
     max_examples=60,
     deadline=None,
@@ -61,7 +75,7 @@ PCRS = st.dictionaries(st.sampled_from(["0", "7", "23", "24", "-1", "1" * 5000, 
 
 def bodies(path: str) -> st.SearchStrategy[Any]:
     values = JSON | TOKENS | PCRS | st.builds(to_b64u, st.binary(max_size=80))
-    return JSON | st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS[path], values))
+    return JSON | st.fixed_dictionaries({}, optional=dict.fromkeys((FIELDS | ACTS)[path], values))
 
 
 def checked(answer: Any) -> Any:
@@ -90,6 +104,38 @@ def challenge(portal: Portal, healthy: Machine) -> str:
 def test_any_json_gets_an_answer_with_a_code(client: Client, path: str, data: st.DataObject) -> None:
     body = json.dumps(data.draw(bodies(path)))
     checked(client.post(path, body, content_type="application/json"))
+
+
+@pytest.fixture
+def program(client: Client, approver: User, admin: User) -> Client:
+    """A program of somebody who may do everything."""
+    approver.groups.add(*admin.groups.all())
+    _, secret = make_token("ci", lifetime=timedelta(days=1), by=approver, reason=REASON, now=timezone.now())
+    return Client(raise_request_exception=False, headers={"authorization": f"Bearer {secret}"})
+
+
+@pytest.mark.parametrize("path", ACTS)
+@FEW
+@given(data=st.data())
+def test_any_act_of_a_person_gets_an_answer_with_a_code(program: Client, path: str, data: st.DataObject) -> None:
+    body = json.dumps(data.draw(bodies(path)))
+    assert checked(program.post(path, body, content_type="application/json")).status_code not in {401, 403}
+
+
+@pytest.mark.parametrize("path", QUESTIONS)
+@FEW
+@given(asked=st.dictionaries(st.sampled_from(["page", "page_size", "standing", "host", "state", "kind"]), TEXTS))
+def test_any_question_gets_an_answer_with_a_code(program: Client, path: str, asked: dict[str, str]) -> None:
+    sent = urlencode({name: value.encode(errors="surrogatepass") for name, value in asked.items()})
+    assert checked(program.get(f"{path}?{sent}")).status_code not in {401, 403}
+
+
+@FEW
+@given(header=TEXTS | TOKENS | st.text(max_size=99).map("guard_".__add__))
+def test_any_token_gets_an_answer_with_a_code(client: Client, header: str) -> None:
+    sent = f"Bearer {header}".encode(errors="replace").decode("latin-1")
+    answer = checked(client.get("/api/v1/mode", headers={"authorization": sent}))
+    assert answer.status_code == 401
 
 
 @FEW

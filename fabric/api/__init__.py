@@ -1,0 +1,1 @@
+"""What people's programs talk to: the portal's acts without its pages, with the same refusals."""

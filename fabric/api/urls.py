@@ -1,0 +1,24 @@
+"""api/v1/"""
+
+from django.urls import path
+
+from fabric.api import directory_groups, modes, proposals, schema
+
+__all__ = ["app_name", "schema", "urlpatterns"]  # the scheme classes are known once their module is loaded
+
+app_name = "api"
+urlpatterns = [
+    path("mode", modes.ModeView.as_view(), name="mode"),
+    path("mode/rollback", modes.RollbackView.as_view(), name="mode-rollback"),
+    path("mode/<slug:slug>/rehearsal", modes.RehearsalView.as_view(), name="rehearsal"),
+    path("mode/<slug:slug>/proposals", modes.SwitchesView.as_view(), name="mode-proposals"),
+    path("proposals", proposals.ProposalsView.as_view(), name="proposals"),
+    path("proposals/<int:proposal_id>", proposals.ProposalView.as_view(), name="proposal"),
+    path("proposals/<int:proposal_id>/decision", proposals.DecisionView.as_view(), name="decision"),
+    path("directory-groups", directory_groups.DirectoryGroupsView.as_view(), name="directory-groups"),
+    path(
+        "directory-groups/<uuid:group_id>/retirement",
+        directory_groups.RetirementView.as_view(),
+        name="directory-group-retirement",
+    ),
+]
