@@ -59,9 +59,10 @@ class Program:
     secret: str
 
     def ask(self, method: str, path: str, body: object = None) -> Any:
-        sent = {} if body is None else {"data": json.dumps(body), "content_type": "application/json"}
         headers = {"authorization": f"Bearer {self.secret}"} if self.secret else {}
-        return Client(raise_request_exception=False).generic(method, f"/api/v1/{path}", **sent, headers=headers)
+        sent = "" if body is None else json.dumps(body)
+        client = Client(raise_request_exception=False)
+        return client.generic(method, f"/api/v1/{path}", sent, content_type="application/json", headers=headers)
 
     def get(self, path: str) -> Any:
         return self.ask("GET", path)
