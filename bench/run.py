@@ -19,6 +19,7 @@ from bench.ima import ima_figures
 from bench.load import load_figures
 from bench.logs import server_log
 from bench.verifier import verifier_figures
+from bench.volume import volume_figures
 from bench.wire import wire_figures
 from tests.machines import booted, booted_from
 from tests.tpm_lab import Maker
@@ -49,7 +50,11 @@ def load(maker: Maker, folder: Path) -> None:
     print("\nMany hosts at a time", *load_figures(maker, folder), sep="\n  ")
 
 
-PARTS: Mapping[str, Part] = {part.__name__: part for part in (cores, verifier, ima, wire, load)}
+def volume(maker: Maker, folder: Path) -> None:
+    print("\nTemplate disks", *volume_figures(folder), sep="\n  ")
+
+
+PARTS: Mapping[str, Part] = {part.__name__: part for part in (cores, verifier, ima, wire, load, volume)}
 
 
 def shown(title: str, figures: Sequence[Figure], notes: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ import click
 from cli.host import host
 from cli.inspect import inspect
 from cli.lab import lab
+from cli.template import template
 from cli.tenant import tenant
 
 
@@ -21,4 +22,5 @@ def main(verbose: bool) -> None:
 main.add_command(host)
 main.add_command(inspect)
 main.add_command(lab)
+main.add_command(template)
 main.add_command(tenant)

@@ -7,7 +7,6 @@ from typing import ParamSpec, TypeVar
 import click
 
 from attestation.errors import Refusal
-from cli.shielding import DiskFailure
 from guardedhost.errors import AgentError
 
 P = ParamSpec("P")
@@ -21,7 +20,7 @@ def plainly(command: Callable[P, R]) -> Callable[P, R]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
-        except (Refusal, AgentError, DiskFailure, OSError) as error:
+        except (Refusal, AgentError, OSError) as error:
             raise click.ClickException(str(error)) from error
 
     return wrapped

@@ -84,6 +84,13 @@ class SecretsRefused(Refusal):
     status = 422
 
 
+class CatalogRefused(Refusal):
+    """A volume signature catalog that its signer has not signed."""
+
+    code = "catalog_refused"
+    status = 422
+
+
 class ReleaseRequestRefused(Refusal):
     """The sender has not proved that it holds the certificate; it is not told more."""
 

@@ -22,9 +22,11 @@ from attestation.core.policy import PolicyException
 from guardedhost.machine import Firmware
 from kps.core import jose
 from kps.core.bundle import VmDescription, VmState, build_state, build_vm
+from kps.core.catalog import build_catalog, parse_version
 from kps.core.guardian import build_metadata
 from kps.core.request import ReleaseRequest, build_request
 from kps.core.secrets import VmSecrets, seal_secrets
+from kps.core.volume import BLOCK_SIZE, Volume, block_hash, document_of, volume_of
 from tests.kps.parties import FABRIC, ID, KEY, NOW, OTHER_FABRIC, OWNER, protector, said
 from tests.machines import CAPTURES
 
@@ -194,6 +196,29 @@ def descriptions() -> list[bytes]:
 
 def states() -> list[bytes]:
     return [build_state(VmState(PROTECTOR, "token"))]
+
+
+@cache
+def _volume() -> Volume:
+    leaves = [block_hash(b"%d" % number) for number in range(5)]
+    return volume_of(leaves, size=5 * BLOCK_SIZE)
+
+
+def volumes() -> list[bytes]:
+    return [_text(document_of(_volume()))]
+
+
+def versions() -> list[bytes]:
+    return [b"0", b"12.1", b"2026.11.26.3"]
+
+
+@cache
+def catalogs() -> list[bytes]:
+    return [build_catalog(OWNER, _volume(), name="debian-12", version=parse_version("12.1"), now=NOW).encode()]
+
+
+def catalog_payloads() -> list[bytes]:
+    return [_text(said(catalogs()[0].decode()))]
 
 
 def enrolments() -> list[bytes]:

@@ -35,6 +35,8 @@ from tests.boot_logs import CAPTURES, COLLECTION, locality, record, spec_id
 from tests.cabinets import NONE, Cabinet, pkcs7
 from tests.certificate_forge import CHAIN, MIDDLE, ROOT, Form, intel, nuvoton
 from tests.ci_policies import ALLOW_ALL, STRICT, Policy
+from tests.disks import ESP, gpt
+from tests.disks import ROOT as ROOT_PARTITION
 from tests.ima_lists import legacy, ng, sig, violated
 from tests.ima_signing import certificate, ima_signature
 from tests.kps.parties import NOW
@@ -319,6 +321,14 @@ def logon_infos() -> list[bytes]:
 
 def pcr_values() -> list[bytes]:
     return [*_captured("pcrs.txt"), b"sha1:\n  0 : 0x" + b"AB" * 20 + b"\n  sha256:\n  10: 0x" + b"00" * 32 + b"\n"]
+
+
+def disks() -> list[bytes]:
+    """The first bytes of disk images: of a raw one with a partition table, and of qcow2."""
+    return [
+        gpt(("boot", ESP, 2048, 4095), ("root", ROOT_PARTITION, 4096, 8191)),
+        pack(">4sIQ56xQ", b"QFI\xfb", 3, 0, 0),
+    ]
 
 
 def command_lines() -> list[bytes]:

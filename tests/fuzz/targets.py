@@ -58,15 +58,13 @@ from attestation.core import (
 from attestation.core import bundle as authorities
 from attestation.errors import NotFromTpm, ParseError, Refusal
 from cli import guardians, inspect_ima, inspect_tables, inspect_tpm, owner_file
-from guardedhost import host_key, jwe, machine, wire
+from guardedhost import host_key, image, jwe, machine, wire
 from guardedhost.diagnosis import bundle as bundle_of_trace
 from guardedhost.errors import StoreDamaged
 from kps import serializers as kps
-from kps.core import bundle, guardian, jose, protector, request, secrets, wrap, wrapped
-from kps.errors import GuardianRefused
-from ledger.core import checkpoint, note, tree
-from ledger.errors import LogRefused
-from tests.fuzz import documents, forge, notes, seeds, traces
+from kps.core import bundle, catalog, guardian, jose, partitions, protector, request, secrets, volume, wrap, wrapped
+from kps.errors import CatalogRefused, GuardianRefused
+from tests.fuzz import documents, forge, seeds, traces
 from tests.fuzz.documents import text_of, value_of
 from tests.fuzz.forge import AK, BANK, events_of, log_of
 from tests.fuzz.mutations import mutate
@@ -279,25 +277,20 @@ TARGETS: Final = (
         guardians.read_guardian, documents.published_metadata, raises=(ParseError, GuardianRefused), limit=DOCUMENT
     ),
     _target(owner_file.parse_owner_file, documents.owner_files, limit=DOCUMENT),
-    # --- the log
-    _target(note.parse_vkey, notes.vkeys, text_of),
-    _target(note.parse_note, notes.notes, text_of, limit=DOCUMENT),
-    _target(note.parse_signature, notes.signature_lines, text_of),
-    _target(note.verify_note, notes.checkpoints, run=notes.verified, raises=(ParseError, LogRefused)),
-    _target(note.verify_cosignature, notes.cosignatures, run=notes.cosigned, raises=LogRefused),
-    _target(checkpoint.parse_checkpoint, notes.checkpoint_texts, text_of),
-    _target(checkpoint.parse_receipt, notes.receipt_texts, text_of),
+    # --- template disks
+    _target(volume.parse_volume, documents.volumes, value_of),
+    _target(catalog.parse_version, documents.versions, text_of),
+    _target(catalog.parse_catalog, documents.catalogs, text_of, raises=(ParseError, CatalogRefused), limit=DOCUMENT),
     _target(
-        checkpoint.verify_checkpoint,
-        notes.checkpoint_texts,
-        run=notes.verified_checkpoint,
-        raises=(ParseError, LogRefused),
+        catalog.parse_catalog,
+        documents.catalog_payloads,
+        documents.by_owner,
+        raises=Refusal,
+        limit=DOCUMENT,
+        variant="signed",
     ),
-    _target(
-        checkpoint.verify_receipt, notes.receipt_texts, run=notes.verified_receipt, raises=(ParseError, LogRefused)
-    ),
-    _target(tree.verify_inclusion, notes.proofs, run=notes.included, raises=(ParseError, LogRefused)),
-    _target(tree.verify_consistency, notes.growths, run=notes.consistent, raises=(ParseError, LogRefused)),
+    _target(partitions.parse_partitions, seeds.disks, limit=LARGE),
+    _target(image.parse_format, seeds.disks, limit=LARGE),
     # --- messages
     _message(attestation.EnrolmentSerializer, documents.enrolments),
     _message(attestation.ActivationSerializer, documents.activations),
