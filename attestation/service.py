@@ -98,6 +98,7 @@ from attestation.models import AuthorityBundle, Baseline, Mode, ModePlan, Policy
 from attestation.modes import (
     Impact,
     Readiness,
+    Turnover,
     can_roll_back,
     impact_of,
     mode_counts,
@@ -105,6 +106,7 @@ from attestation.modes import (
     rehearsal,
     roll_back,
     switches,
+    turnover,
     weakens,
 )
 from attestation.policies import add_group, change_draft, drop_draft, promote, propose_draft, start_draft
@@ -213,6 +215,7 @@ __all__ = [
     "RuntimeChange",
     "Tally",
     "TrustEffect",
+    "Turnover",
     "VerdictChange",
     "accept_change",
     "accept_files",
@@ -371,6 +374,7 @@ __all__ = [
     "tally_dry_run",
     "times_of_baselines",
     "trust_authority",
+    "turnover",
     "upload_baseline",
     "upload_bundle",
     "verify_certificate",

@@ -51,6 +51,7 @@ def fleet(request: HttpRequest) -> HttpResponse:
         "waiting": attestation.waiting(),
         "chart": chart(attestation.per_hour(now=now)),
         "endings": attestation.endings(now=now),
+        "turnover": attestation.turnover(now=now),
         "lapsing": attestation.lapsing(now=now, limit=LAPSING),
         "feed": feed.newest(FEED),
         "policy": attestation.policy_version(),

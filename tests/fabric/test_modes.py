@@ -200,3 +200,22 @@ def test_a_host_of_the_mode_before_is_shown_as_it_counts(
     assert "What it shows is a trial, and earns no key" in page
     assert "No key is released with it any more: its mode is not in force" in page
     assert "Not usable" in page
+
+
+def test_the_dashboard_counts_certificates_by_mode_while_a_switch_is_on_its_way(
+    fleet: Portal, ada: Client, ben: Client, healthy: Machine
+) -> None:
+    assert "Certificates by mode" not in text(ada.get("/fleet/"))
+    switched(ada, ben, "hostkey", name="Host key", grace="8")
+    page = text(ada.get("/fleet/"))
+    assert "Host key 0 in force TPM 1 until" in page
+    assert f"1 host has not followed, and gets no keys after that: {healthy.name}" in page
+    host = KeyHost(fleet, healthy.name, ec.generate_private_key(ec.SECP256R1()))
+    host.register()
+    decide(ben, ada.post(f"/hosts/{host.attester}/propose/", {"group": "default", "reason": REASON}))
+    host.attest()
+    page = text(ada.get("/fleet/"))
+    assert "Host key 1 in force TPM 1 until" in page
+    assert "Every host that had a certificate has followed." in page
+    switched(ada, ben, "tpm", grace="0")
+    assert "Certificates by mode" not in text(ada.get("/fleet/"))
