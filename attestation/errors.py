@@ -1,24 +1,8 @@
 """Why attestation refuses. Every refusal has a stable code; `fabric/errors.py` alone turns it into HTTP."""
 
-from typing import ClassVar
+from ledger.errors import NotFound, ParseError, Refusal
 
-
-class Refusal(Exception):
-    """A request is refused for a reason that its sender may know.
-
-    `code` is stable and part of the wire; `status` is the HTTP status it maps to; the message is a sentence for people.
-    """
-
-    code: ClassVar[str] = "refused"
-    status: ClassVar[int] = 403
-    scheme: ClassVar[str] = ""  # of a 401: how to authenticate (RFC 9110, section 11.6.1)
-
-
-class ParseError(Refusal):
-    """Bytes do not have the form their specification asks for. The one exception that every `parse_*` raises."""
-
-    code = "malformed"
-    status = 400
+__all__ = ["NotFound", "ParseError", "Refusal"]
 
 
 class TooLarge(ParseError):
@@ -140,13 +124,6 @@ class ChallengeSpent(Refusal):
 
     code = "challenge_spent"
     status = 409
-
-
-class NotFound(Refusal):
-    """There is no such thing, or it is not for this caller to know."""
-
-    code = "not_found"
-    status = 404
 
 
 class IdentityKnown(Refusal):

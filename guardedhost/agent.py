@@ -2,7 +2,9 @@
 
 import json
 import logging
+import shlex
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -19,7 +21,7 @@ from attestation.core.possession import prove
 from attestation.core.tpm import parse_public
 from guardedhost import host_key
 from guardedhost.client import Client
-from guardedhost.errors import AgentError, Unreachable
+from guardedhost.errors import AgentError, LibraryMissing, Unreachable
 from guardedhost.jwe import open_jwe
 from guardedhost.store import HOST_KEY, KERBEROS, TPM, Config, Credential, LastAttestation, Store
 from guardedhost.tpm import Quoted, SavedKey, Tpm
@@ -30,6 +32,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+INSTALL_KERBEROS: Final = (
+    "In the source tree that this agent was installed from, run"
+    f" `{shlex.quote(sys.executable)} -m pip install --require-hashes -r requirements/kerberos.txt`;"
+    " docs/hosts.md says what that needs."
+)
 _PIECE = 1 << 20
 
 
@@ -149,6 +156,8 @@ def _attest_by_key(host: Host, *, keep: bool) -> Verdict:
 
 def use_account(host: Host) -> None:
     """Let this host attest by its machine account from now on; the directory knows it, so nobody is told."""
+    with _libkrb5():
+        import guardedhost.kerberos  # noqa: F401
     if not Path(host.config.keytab).is_file():
         raise AgentError(f"There is no keytab at {host.config.keytab or 'the path that --keytab names'}.")
     host.store.save_config(host.config)
@@ -165,12 +174,20 @@ def _attest_by_account(host: Host, *, keep: bool) -> Verdict:
 
 
 def conversation(config: Config, body: bytes) -> "Conversation":
-    """Get a ticket to the portal's service for this body. Only hosts that are asked for one need libkrb5."""
-    try:
+    """Get a ticket to the portal's service for this body."""
+    with _libkrb5():
         from guardedhost.kerberos import Account, Conversation
-    except ImportError as error:
-        raise AgentError("Kerberos mode needs the Python module gssapi (`pip install gssapi`) and libkrb5.") from error
     return Conversation(Account(config.keytab, config.principal), service_host(config.server), body)
+
+
+@contextmanager
+def _libkrb5() -> Iterator[None]:
+    """Say what to install where an import of what only hosts in Kerberos mode need fails."""
+    try:
+        yield
+    except ImportError as error:
+        reason = f"Kerberos mode needs the Python module gssapi and libkrb5, which cannot be loaded: {error}."
+        raise LibraryMissing(reason, INSTALL_KERBEROS) from error
 
 
 def service_host(server: str) -> str:

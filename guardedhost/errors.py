@@ -9,6 +9,15 @@ class TpmFailure(AgentError):
     """The TPM is absent, answers with an error, or is not in the state that a key is bound to."""
 
 
+class LibraryMissing(AgentError):
+    """What one mode alone needs is not installed on this host; `reason` and `remedy` are a sentence each."""
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(f"{reason} {remedy}")
+        self.reason = reason
+        self.remedy = remedy
+
+
 class StoreDamaged(AgentError):
     """The state folder lacks something that only a new enrolment can make."""
 

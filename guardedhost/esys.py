@@ -32,7 +32,7 @@ def _load_pytss() -> Any:
         import tpm2_pytss
         import tpm2_pytss.utils
     except (ImportError, OSError) as error:
-        raise TpmFailure(f"The TPM software stack cannot be loaded ({error}); install guardhouse[host].") from error
+        raise TpmFailure(f"The TPM’s library cannot be loaded ({error}); see docs/hosts.md.") from error
     return tpm2_pytss
 
 

@@ -16,6 +16,7 @@ class Leaf(models.Model):
     act = models.CharField(max_length=100, db_index=True)
     subject = models.CharField(max_length=200)
     detail = models.JSONField(default=dict)
+    salt = models.CharField(max_length=32, blank=True)  # of leaves from before there were salts, none
     hash = models.CharField(max_length=64)
 
     class Meta:
@@ -30,4 +31,4 @@ class Leaf(models.Model):
         return f"{self.act} {self.subject}"
 
     def content(self) -> Act:
-        return Act(at=self.at, actor=self.actor, act=self.act, subject=self.subject, detail=self.detail)
+        return Act(at=self.at, actor=self.actor, act=self.act, subject=self.subject, detail=self.detail, salt=self.salt)

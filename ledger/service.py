@@ -1,5 +1,6 @@
 """The door of the ledger: record an act, read the acts."""
 
+import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
@@ -16,6 +17,7 @@ __all__ = ["Leaf", "intact", "leaves", "new_leaf", "record", "record_with", "rec
 # Sent inside the transaction of the act, with `act: Act`; by `record_with`, where that is one statement and no other
 # transaction is open, right after it. Whoever wants to tell the world waits for the commit (`transaction.on_commit`).
 recorded = Signal()
+SALT_SIZE = 16
 
 
 def record(*, actor: str, act: str, subject: str, detail: Mapping[str, object], now: datetime) -> Leaf:
@@ -34,8 +36,16 @@ def record(*, actor: str, act: str, subject: str, detail: Mapping[str, object], 
 
 def new_leaf(*, actor: str, act: str, subject: str, detail: Mapping[str, object], now: datetime) -> Leaf:
     """Return a leaf that nobody has written yet, for `record_with`."""
-    done = Act(at=now, actor=actor, act=act, subject=subject, detail=dict(detail))
-    return Leaf(at=now, actor=actor, act=act, subject=subject, detail=dict(detail), hash=leaf_hash(done).hex())
+    done = Act(at=now, actor=actor, act=act, subject=subject, detail=dict(detail), salt=secrets.token_hex(SALT_SIZE))
+    return Leaf(
+        at=now,
+        actor=actor,
+        act=act,
+        subject=subject,
+        detail=dict(detail),
+        salt=done.salt,
+        hash=leaf_hash(done).hex(),
+    )
 
 
 def record_with(change: Change, rows: Sequence[New], about: Leaf | None) -> bool:

@@ -1,4 +1,4 @@
-"""The agent needs no Django, and the portal needs no TPM library."""
+"""The agent needs no Django, nor libkrb5 outside Kerberos mode, and the portal needs no TPM library."""
 
 import os
 import subprocess
@@ -36,6 +36,7 @@ def start(program: str, absent: set[str]) -> "subprocess.CompletedProcess[str]":
     ("program", "absent"),
     [
         pytest.param(AGENT, NO_SERVER, id="agent and command line without Django"),
+        pytest.param(AGENT, {"gssapi"}, id="agent and command line without libkrb5"),
         pytest.param(PORTAL, {"tpm2_pytss", "cli", "guardedhost"}, id="portal without a TPM library"),
     ],
 )

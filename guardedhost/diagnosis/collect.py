@@ -34,7 +34,7 @@ from guardedhost.diagnosis.trace import (
     TpmSeen,
     Trace,
 )
-from guardedhost.errors import AgentError, Refused, StoreDamaged, TpmFailure, Unproven, Unreachable
+from guardedhost.errors import AgentError, LibraryMissing, Refused, StoreDamaged, TpmFailure, Unproven, Unreachable
 from guardedhost.store import TPM, Config, Credential, LastAttestation, Store
 from guardedhost.tpm import Tpm
 from guardedhost.wire import Verdict
@@ -137,6 +137,8 @@ def _account(config: Config) -> AccountSeen:
         seen = replace(seen, keytab_error=f"{config.keytab} can be read by others than its owner.")
     try:
         agent.conversation(config, b"")
+    except LibraryMissing as error:
+        return replace(seen, missing=error.reason, install=error.remedy)
     except AgentError as error:
         return replace(seen, ticket_error=str(error))
     return seen

@@ -14,7 +14,7 @@ from attestation.errors import CertificateUnknown, ParseError, Refusal
 from guardedhost.diagnosis.outcome import Outcome, failed, passed, skipped
 from guardedhost.diagnosis.portal import SPOKEN
 from guardedhost.diagnosis.trace import HERE, UNPROVEN, UNREACHABLE, HeldCertificate, Trace
-from guardedhost.store import HOST_KEY
+from guardedhost.store import TPM
 
 NOT_ENROLLED: Final = "This host is not enrolled."
 RUN_AS_ROOT: Final = "Run this as root."
@@ -84,7 +84,7 @@ def _certificate(trace: Trace, held: HeldCertificate, shown: x509.Certificate) -
     if trace.at < shown.not_valid_before_utc:
         what = f"{name} begins at {shown.not_valid_before_utc:%Y-%m-%d %H:%M} UTC, which is still to come."
         return failed(what, "This host’s clock went back.", "Set the clock, and attest again.")
-    if held.mode == HOST_KEY:
+    if held.mode != TPM:
         return _signed(trace, held, shown, "holds")
     if trace.tpm.reset_count is None:
         return skipped("The TPM has not said which boot this is.")
@@ -167,6 +167,8 @@ def ticket(trace: Trace) -> Outcome:
     seen = trace.account
     if not seen.keytab:
         return skipped("There is no keytab to ask for a ticket with.")
+    if seen.missing:
+        return failed(seen.missing, "Without it this host cannot ask its domain for a ticket.", seen.install)
     if seen.ticket_error:
         return failed(
             seen.ticket_error,

@@ -97,13 +97,16 @@ class KeySeen:
 class AccountSeen:
     """The machine account of Kerberos mode: where its keytab is, and what is wrong with that or with its ticket.
 
-    `service` is what a ticket was asked for; a ticket itself is never kept.
+    `service` is what a ticket was asked for; a ticket itself is never kept. `missing` and `install` say which library
+    is not on the host, and how it gets there.
     """
 
     keytab: str = ""
     keytab_error: str = ""
     service: str = ""
     ticket_error: str = ""
+    missing: str = ""
+    install: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +122,7 @@ class LogSeen:
 class HeldCertificate:
     """The certificate that was in hand before this look; `usable` when the TPM would use its key as the host is now.
 
-    In host-key mode the key is bound to no TPM and no boot.
+    In the modes without a TPM the key is bound to none, and to no boot.
     """
 
     certificate: bytes

@@ -64,7 +64,9 @@ from guardedhost.errors import StoreDamaged
 from kps import serializers as kps
 from kps.core import bundle, catalog, guardian, jose, partitions, protector, request, secrets, volume, wrap, wrapped
 from kps.errors import CatalogRefused, GuardianRefused
-from tests.fuzz import documents, forge, seeds, traces
+from ledger.core import checkpoint, note, tree
+from ledger.errors import LogRefused
+from tests.fuzz import documents, forge, notes, seeds, traces
 from tests.fuzz.documents import text_of, value_of
 from tests.fuzz.forge import AK, BANK, events_of, log_of
 from tests.fuzz.mutations import mutate
@@ -291,6 +293,25 @@ TARGETS: Final = (
     ),
     _target(partitions.parse_partitions, seeds.disks, limit=LARGE),
     _target(image.parse_format, seeds.disks, limit=LARGE),
+    # --- the log
+    _target(note.parse_vkey, notes.vkeys, text_of),
+    _target(note.parse_note, notes.notes, text_of, limit=DOCUMENT),
+    _target(note.parse_signature, notes.signature_lines, text_of),
+    _target(note.verify_note, notes.checkpoints, run=notes.verified, raises=(ParseError, LogRefused)),
+    _target(note.verify_cosignature, notes.cosignatures, run=notes.cosigned, raises=LogRefused),
+    _target(checkpoint.parse_checkpoint, notes.checkpoint_texts, text_of),
+    _target(checkpoint.parse_receipt, notes.receipt_texts, text_of),
+    _target(
+        checkpoint.verify_checkpoint,
+        notes.checkpoint_texts,
+        run=notes.verified_checkpoint,
+        raises=(ParseError, LogRefused),
+    ),
+    _target(
+        checkpoint.verify_receipt, notes.receipt_texts, run=notes.verified_receipt, raises=(ParseError, LogRefused)
+    ),
+    _target(tree.verify_inclusion, notes.proofs, run=notes.included, raises=(ParseError, LogRefused)),
+    _target(tree.verify_consistency, notes.growths, run=notes.consistent, raises=(ParseError, LogRefused)),
     # --- messages
     _message(attestation.EnrolmentSerializer, documents.enrolments),
     _message(attestation.ActivationSerializer, documents.activations),

@@ -1,7 +1,10 @@
 """The agent in Kerberos mode, with tickets of a real directory, before a portal that accepts them as ours does."""
 
 import json
+import re
+import shlex
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -18,13 +21,15 @@ from guardedhost.diagnosis.bundle import read_bundle, write_bundle
 from guardedhost.diagnosis.checks import diagnose
 from guardedhost.diagnosis.collect import collect
 from guardedhost.diagnosis.outcome import Result
-from guardedhost.errors import AgentError, Refused, Unproven, Unreachable
+from guardedhost.errors import AgentError, LibraryMissing, Refused, Unproven, Unreachable
 from guardedhost.store import Store
 from tests.ad import Domain, started
 from tests.guardedhost.conftest import Portal
 from tests.guardedhost.test_commands import run
 from tests.guardedhost.verifier import SECRET, Verifier
 from tests.kdc import REALM, using
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass
@@ -176,6 +181,45 @@ def test_a_portal_that_refuses_is_heard(member: Store, service: Service, domain:
     assert member.credential() is None
 
 
+@pytest.fixture
+def without_gssapi(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host whose operator has not installed what Kerberos mode needs."""
+    monkeypatch.delitem(sys.modules, "guardedhost.kerberos", raising=False)
+    monkeypatch.setitem(sys.modules, "gssapi", None)
+
+
+def test_a_host_without_gssapi_is_told_what_to_run(
+    member: Store, service: Service, domain: Domain, without_gssapi: None
+) -> None:
+    with agent.opened(member) as host:
+        with pytest.raises(LibraryMissing, match="gssapi and libkrb5, which cannot be loaded") as caught:
+            agent.attest(host)
+        with pytest.raises(LibraryMissing):
+            agent.use_account(host)
+    ticket = next(line.outcome for line in diagnose(collect(member)).lines if line.check == "ticket")
+    assert ticket.result is Result.FAIL
+    assert ticket.remedy == caught.value.remedy
+    (command,) = re.findall(r"`(.+?)`", ticket.remedy)
+    python, *words = shlex.split(command)
+    assert Path(python).samefile(sys.executable)
+    assert words == ["-m", "pip", "install", "--require-hashes", "-r", "requirements/kerberos.txt"]
+    assert not service.callers
+
+
+def test_what_a_host_is_told_to_install_is_pinned_beside_all_else_that_it_has() -> None:
+    """One host may install both files, so what is in both has one version."""
+    of_hosts, of_kerberos = pinned("host"), pinned("kerberos")
+    assert "gssapi" in of_kerberos
+    assert "gssapi" not in of_hosts
+    assert of_kerberos.keys() - of_hosts.keys() == {"gssapi", "decorator"}
+    assert all(of_hosts[name] == of_kerberos[name] for name in of_hosts.keys() & of_kerberos.keys())
+
+
+def pinned(name: str) -> dict[str, str]:
+    text = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
+    return dict(re.findall(r"^([a-z0-9.-]+)==(\S+) \\\n    --hash=sha256:[0-9a-f]{64}", text, re.MULTILINE))
+
+
 UNKNOWN = {"code": "unauthorized_host", "detail": "Nobody knows this host."}
 
 
@@ -247,11 +291,15 @@ def test_the_command_line_takes_the_keytab(domain: Domain, portal: Portal, tmp_p
     assert status["registered"] == ["kerberos"]
 
 
-def test_the_diagnosis_of_a_member_finds_keytab_and_ticket_in_order(member: Store) -> None:
+def test_the_diagnosis_of_a_member_finds_all_in_order(member: Store) -> None:
+    """Its certificate too, whose key is bound to no TPM and to no boot."""
+    with agent.opened(member) as host:
+        agent.attest(host)
     trace = collect(member)
     lines = {line.check: line.outcome for line in diagnose(trace).lines}
     assert lines["keytab"].result is lines["ticket"].result is Result.PASS
     assert lines["tpm"].result is Result.SKIPPED
+    assert lines["certificate"].result is Result.PASS
     assert lines["verdict"].result is Result.PASS
     assert read_bundle(write_bundle(trace)) == trace
     assert b"BEGIN" not in write_bundle(trace)
