@@ -10,7 +10,7 @@ import requests
 from guardedhost.client import portal_url
 from guardedhost.files import write_atomically
 from kps.core import jose
-from kps.core.guardian import METADATA_LIMIT, Guardian, parse_metadata
+from kps.core.guardian import METADATA_LIMIT, Guardian, Metadata, verify_metadata
 from kps.errors import GuardianRefused, MalformedDocument
 
 _PATH: Final = "kps/v1/metadata"
@@ -22,7 +22,13 @@ def default_folder() -> Path:
 
 
 def read_guardian(content: bytes) -> tuple[Guardian, str]:
-    """Return the guardian and its metadata from a file: the bare token, or the JSON that a fabric answers."""
+    """Return the guardian and its metadata from a file; see `read_metadata`."""
+    metadata, token = read_metadata(content)
+    return metadata.guardian, token
+
+
+def read_metadata(content: bytes) -> tuple[Metadata, str]:
+    """Return what a guardian says of itself, from a file: the bare token, or the JSON that a fabric answers."""
     if len(content) > METADATA_LIMIT:
         raise MalformedDocument(f"Guardian metadata is larger than {METADATA_LIMIT} bytes.")
     token: object
@@ -30,7 +36,7 @@ def read_guardian(content: bytes) -> tuple[Guardian, str]:
         token = jose.members(jose.read_json(content, limit=METADATA_LIMIT), {"metadata"}, what="The file")["metadata"]
     else:
         token = content.decode(errors="replace").strip()
-    return parse_metadata(token), str(token)
+    return verify_metadata(token), str(token)
 
 
 def fetch(url: str) -> bytes:
@@ -60,6 +66,17 @@ def require_fingerprint(guardian: Guardian, expected: str) -> None:
     wanted = expected.replace(":", "").replace(" ", "").lower()
     if wanted != guardian.fingerprint:
         raise GuardianRefused(f"The fingerprint of {guardian.name} is {guardian.fingerprint}, not the expected one.")
+
+
+def followed(metadata: Metadata, folder: Path) -> Guardian | None:
+    """Return the guardian in the folder whose own keys have led to this one, step by step, or that is this one.
+
+    It was compared once, so its word about its successor needs no second comparing.
+    """
+    known = {path.stem for path in folder.glob("*.json")}
+    if metadata.guardian.fingerprint in known:
+        return metadata.guardian
+    return metadata.follows(known)
 
 
 def store(guardian: Guardian, token: str, folder: Path) -> Path:

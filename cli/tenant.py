@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from cli.guardians import default_folder, fetch, read_guardian, require_fingerprint, store
+from cli.guardians import default_folder, fetch, followed, read_guardian, read_metadata, require_fingerprint, store
 from cli.owner_file import new_keys, read_card, read_owner, write_owner
 from cli.passphrase import passphrase_file, passphrase_from
 from cli.plain import plainly
@@ -83,13 +83,27 @@ def guardian_import(path: Path, fingerprint: str | None, folder: Path | None) ->
 
 
 def _import(content: bytes, fingerprint: str | None, folder: Path | None) -> None:
-    found, token = read_guardian(content)
+    metadata, token = read_metadata(content)
+    found, folder = metadata.guardian, folder or default_folder()
     _show(found)
+    before = followed(metadata, folder)
     if fingerprint is not None:
         require_fingerprint(found, fingerprint)
-    else:
+    elif before is None:
         click.confirm("Is this the fingerprint that the fabric's people have told you by another way?", abort=True)
-    click.echo(f"Kept as {store(found, token, folder or default_folder())}")
+    _say_followed(found, before)
+    click.echo(f"Kept as {store(found, token, folder)}")
+
+
+def _say_followed(found: Guardian, before: Guardian | None) -> None:
+    if before is None:
+        return
+    if before.fingerprint == found.fingerprint:
+        click.echo("You have compared this fingerprint before.")
+        return
+    click.echo("These are new keys of a guardian that you have compared; its keys before have signed them:")
+    _show(before)
+    click.echo("Your VMs still name the keys before. Grant the new ones, as long as the fabric opens the old.")
 
 
 @tenant.command()

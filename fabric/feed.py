@@ -71,6 +71,12 @@ SENTENCES = {
     "tenant.added": "{name} is a tenant from now on",
     "protector.denied": "{actor} denied releases under key protector {protector} of owner {owner:.16}",
     "protector.allowed": "{actor} allowed releases under key protector {protector} of owner {owner:.16} again",
+    "guardian.prepared": "{actor} prepared {name} of this fabric's guardian",
+    "guardian.proposed": "{actor} wants to {change} {name} of this fabric's guardian",
+    "guardian.rejected": "{actor} rejected a change of {name} of this fabric's guardian",
+    "guardian.promoted": "{actor} took {name} of this fabric's guardian into use",
+    "guardian.disabled": "{actor} disabled {name} of this fabric's guardian",
+    "guardian.enabled": "{actor} enabled {name} of this fabric's guardian again",
     "machine.added": "{actor} added VM {name}",
 }
 

@@ -4,9 +4,12 @@ from django.contrib.auth.models import Group, Permission
 from django.db.models import Q
 
 ROLES = {
-    "fabric admin": ("attestation.propose", "attestation.revoke", "kps.deny", "fabric.view_fleet", "fabric.view_audit"),
+    "fabric admin": (
+        *("attestation.propose", "attestation.revoke", "kps.deny", "kps.rotate"),
+        *("fabric.view_fleet", "fabric.view_audit"),
+    ),
     "approver": (
-        *("attestation.decide", "attestation.revoke", "attestation.trust_maker"),
+        *("attestation.decide", "attestation.revoke", "attestation.trust_maker", "kps.decide_rotation"),
         *("fabric.view_fleet", "fabric.view_audit"),
     ),
     "auditor": ("fabric.view_fleet", "fabric.view_audit"),

@@ -1,8 +1,8 @@
 """Why key protection refuses. The codes are part of the wire; `fabric/errors.py` alone turns them into HTTP."""
 
-from attestation.errors import NotAllowed, NotFound, ParseError, Refusal
+from attestation.errors import AlreadyDecided, FourEyes, NotAllowed, NotFound, ParseError, Refusal
 
-__all__ = ["NotAllowed", "NotFound", "ParseError", "Refusal"]
+__all__ = ["AlreadyDecided", "FourEyes", "NotAllowed", "NotFound", "ParseError", "Refusal"]
 
 
 class MalformedDocument(ParseError):
@@ -69,6 +69,19 @@ class GuardianNotNamed(Refusal):
     """The owner has not named this fabric as a guardian."""
 
     code = "guardian_not_named"
+
+
+class CannotRotate(Refusal):
+    """The guardian keys cannot be changed like this now."""
+
+    code = "cannot_rotate"
+    status = 409
+
+
+class GuardianDisabled(Refusal):
+    """The owner has named this fabric by keys that its people have disabled, and by no others."""
+
+    code = "guardian_disabled"
 
 
 class ProtectorDenied(Refusal):

@@ -1,71 +1,169 @@
-"""This fabric's own guardian: its keys in custody, its card, and its keys opened for a moment."""
+"""This fabric's own guardian: its key pairs in custody, its cards, and its keys opened for a moment.
 
-from collections.abc import Collection
+One pair is in use. Those before it go on opening key protectors until people disable them; one that is prepared opens
+them too, so that owners can grant it before anything depends on it.
+"""
+
+from collections.abc import Collection, Iterable
 from datetime import datetime
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from django.conf import settings
 from django.db import IntegrityError, transaction
+from django.db.models import Max, QuerySet
 
 from kps.core import jose
-from kps.core.guardian import Guardian, GuardianKeys, build_metadata
-from kps.models import ServiceKey
+from kps.core.guardian import MOST_PAIRS, Guardian, GuardianKeys, build_metadata, sign_succession
+from kps.errors import GuardianDisabled, NotFound
+from kps.models import GuardianPair, ServiceKey
 from ledger.custody import custody
 
 Purpose = ServiceKey.Purpose
+State = GuardianPair.State
 
 
 def metadata(*, now: datetime) -> str:
-    """Return this fabric's card, signed by itself: what tenants import, after they compared its fingerprint."""
-    return build_metadata(_opened(_primary(Purpose.SIGNING, now), _primary(Purpose.ENCRYPTION, now)), now=now)
+    """Return this fabric's card, signed by itself: what tenants import, after they compared its fingerprint.
+
+    With it come the other pairs that open key protectors, and how the one in use was reached.
+    """
+    current = pair_in_use(now=now)
+    others = [pair for pair in pairs() if pair.state in (State.PREPARED, State.FORMER)]
+    prepared = next((pair for pair in others if pair.state == State.PREPARED), None)
+    line = _line_to(prepared or current)
+    return build_metadata(
+        opened(current),
+        now=now,
+        others=[card(pair) for pair in others[:MOST_PAIRS]],
+        successions=[pair.succession for pair in line if pair.succession][-MOST_PAIRS:],
+    )
 
 
 def guardian_fingerprint(*, now: datetime) -> str:
     """Return what a tenant compares with the metadata it has imported."""
-    return _card(_primary(Purpose.SIGNING, now), _primary(Purpose.ENCRYPTION, now)).fingerprint
+    return pair_in_use(now=now).fingerprint
+
+
+def our_guardian(*, now: datetime) -> Guardian:
+    """Return the card of the pair in use."""
+    return card(pair_in_use(now=now))
 
 
 def our_fingerprints() -> Collection[str]:
-    """Return the fingerprints of every pair of keys that has been, or may have been, this fabric's guardian."""
-    keys = list(ServiceKey.objects.all())
-    signing = [key for key in keys if key.purpose == Purpose.SIGNING]
-    encryption = [key for key in keys if key.purpose == Purpose.ENCRYPTION]
-    return {_card(one, other).fingerprint for one in signing for other in encryption}
+    """Return the fingerprints of every pair of keys that opens key protectors here."""
+    return set(GuardianPair.objects.exclude(state=State.DISABLED).values_list("fingerprint", flat=True))
 
 
 def our_keys(guardian: Guardian) -> GuardianKeys:
-    """Return the private keys behind a card of ours."""
-    return _opened(
-        ServiceKey.objects.get(purpose=Purpose.SIGNING, thumbprint=jose.thumbprint(guardian.signing)),
-        ServiceKey.objects.get(purpose=Purpose.ENCRYPTION, thumbprint=jose.thumbprint(guardian.encryption)),
+    """Return the private keys behind a card of ours. Raises `GuardianDisabled` when people have disabled them."""
+    pair = pairs().filter(fingerprint=guardian.fingerprint).first()
+    if pair is None:
+        raise NotFound("These are not the keys of this fabric.")
+    if pair.state == State.DISABLED:
+        raise _disabled(pair)
+    return opened(pair)
+
+
+def successor_of(guardian: Guardian, *, now: datetime) -> Guardian | None:
+    """Return the card that a former one of ours has led to, which is the one in use; None for any other card."""
+    former = GuardianPair.objects.filter(fingerprint=guardian.fingerprint, state=State.FORMER)
+    return our_guardian(now=now) if former.exists() else None
+
+
+def require_enabled(guardians: Iterable[Guardian]) -> None:
+    """Raise `GuardianDisabled` when these name this fabric by disabled keys alone."""
+    named = {guardian.fingerprint for guardian in guardians}
+    found = list(GuardianPair.objects.filter(fingerprint__in=named))
+    if found and all(pair.state == State.DISABLED for pair in found):
+        raise _disabled(found[0])
+
+
+def newest_named(guardians: Iterable[Guardian]) -> str:
+    """Return the fingerprint of the newest of our pairs that these name and that is not disabled, or nothing."""
+    named = {guardian.fingerprint for guardian in guardians}
+    found = GuardianPair.objects.filter(fingerprint__in=named).exclude(state=State.DISABLED).first()
+    return "" if found is None else found.fingerprint
+
+
+def pairs() -> QuerySet[GuardianPair]:
+    """Return every pair there ever was, the newest first."""
+    return GuardianPair.objects.select_related("signing", "encryption", "before")
+
+
+def pair_in_use(*, now: datetime) -> GuardianPair:
+    """Return the pair in use, made when it is first asked for. Nodes may race: the first wins and all use its keys."""
+    found = pairs().filter(state=State.PRIMARY).first()
+    if found is not None:
+        return found
+    made = _new_pair(State.PRIMARY, now=now)
+    try:
+        return _saved(made)
+    except IntegrityError:
+        return pairs().get(state=State.PRIMARY)
+
+
+def prepare_successor(*, now: datetime) -> GuardianPair:
+    """Make a pair for later, named by the one in use. Raises `IntegrityError` when one is being prepared already."""
+    return _saved(_new_pair(State.PREPARED, before=pair_in_use(now=now), now=now))
+
+
+def card(pair: GuardianPair) -> Guardian:
+    return Guardian(
+        settings.FABRIC_NAME, jose.parse_public_key(pair.signing.public), jose.parse_public_key(pair.encryption.public)
     )
 
 
-def _primary(purpose: ServiceKey.Purpose, now: datetime) -> ServiceKey:
-    """Return the key in use, made when it is first asked for. Nodes may race: the first wins and all use its key."""
-    found = ServiceKey.objects.filter(purpose=purpose, primary=True).first()
-    if found is not None:
-        return found
-    key = ServiceKey(purpose=purpose, primary=True, created_at=now)
+def opened(pair: GuardianPair) -> GuardianKeys:
+    """Return the pair's private keys, opened by custody."""
+    return GuardianKeys(settings.FABRIC_NAME, _private(pair.signing), _private(pair.encryption))
+
+
+def _new_pair(state: GuardianPair.State, *, now: datetime, before: GuardianPair | None = None) -> GuardianPair:
+    """Return a pair that nobody has saved yet. Keys are made outside of a transaction: a token takes its time."""
+    number = (GuardianPair.objects.aggregate(last=Max("number"))["last"] or 0) + 1
+    pair = GuardianPair(number=number, state=state, before=before, created_at=now)
+    pair.signing, pair.encryption = _new_key(Purpose.SIGNING, now), _new_key(Purpose.ENCRYPTION, now)
+    pair.fingerprint = card(pair).fingerprint
+    if before is not None:
+        pair.succession = sign_succession(opened(before), card(pair), now=now)
+    if state == State.PRIMARY:
+        pair.primary_since = now
+    return pair
+
+
+def _new_key(purpose: ServiceKey.Purpose, now: datetime) -> ServiceKey:
+    key = ServiceKey(purpose=purpose, created_at=now)
     key.sealed, public = custody().generate(key.custody_purpose)
     key.public, key.thumbprint = jose.jwk(public), jose.thumbprint(public)
-    try:
-        with transaction.atomic():
-            key.save(force_insert=True)
-    except IntegrityError:
-        return ServiceKey.objects.get(purpose=purpose, primary=True)
     return key
 
 
-def _card(signing: ServiceKey, encryption: ServiceKey) -> Guardian:
-    return Guardian(
-        settings.FABRIC_NAME, jose.parse_public_key(signing.public), jose.parse_public_key(encryption.public)
-    )
+def _saved(pair: GuardianPair) -> GuardianPair:
+    """Save a new pair with its keys, all or nothing."""
+    with transaction.atomic():
+        for key in (pair.signing, pair.encryption):
+            key.save(force_insert=True)
+        pair.signing, pair.encryption = pair.signing, pair.encryption  # takes up the keys that they got just now
+        pair.save(force_insert=True)
+    return pair
 
 
-def _opened(signing: ServiceKey, encryption: ServiceKey) -> GuardianKeys:
-    return GuardianKeys(settings.FABRIC_NAME, _private(signing), _private(encryption))
+def _line_to(pair: GuardianPair) -> list[GuardianPair]:
+    """Return the pairs that led to this one, oldest first."""
+    known = {each.pk: each for each in pairs()}
+    line = [pair]
+    while line[0].before_id is not None:
+        line.insert(0, known[line[0].before_id])
+    return line
 
 
 def _private(key: ServiceKey) -> ec.EllipticCurvePrivateKey:
     return custody().open(bytes(key.sealed), key.custody_purpose)
+
+
+def _disabled(pair: GuardianPair) -> GuardianDisabled:
+    since = "" if pair.disabled_at is None else f" since {pair.disabled_at:%Y-%m-%d %H:%M} UTC"
+    return GuardianDisabled(
+        f"The owner has named this fabric by its {pair}, which is disabled{since}. The owner grants the fabric anew by"
+        " the keys in use, or the fabric’s people enable the old ones again."
+    )

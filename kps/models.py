@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
@@ -9,7 +10,7 @@ from kps.core.protector import subject_of
 
 
 class ServiceKey(models.Model):
-    """One of this fabric's own guardian keys, sealed by custody; the primary one of each purpose is published."""
+    """One of this fabric's own guardian keys, sealed by custody; a pair of them makes a card."""
 
     class Purpose(models.TextChoices):
         SIGNING = "signing", "Signing"
@@ -19,14 +20,10 @@ class ServiceKey(models.Model):
     thumbprint = models.CharField(max_length=43, unique=True)
     public = models.JSONField()
     sealed = models.BinaryField()
-    primary = models.BooleanField()
     created_at = models.DateTimeField()
 
     class Meta:
         ordering: ClassVar = ["id"]
-        constraints: ClassVar = [
-            models.UniqueConstraint(fields=["purpose"], condition=Q(primary=True), name="one_primary_key_per_purpose"),
-        ]
 
     def __str__(self) -> str:
         return f"{self.purpose} {self.thumbprint}"
@@ -34,6 +31,87 @@ class ServiceKey(models.Model):
     @property
     def custody_purpose(self) -> str:
         return f"guardian {self.purpose}"
+
+
+class GuardianPair(models.Model):
+    """A signing and an encryption key that tenants know this fabric by, and what became of them.
+
+    Keys change in pairs, because a card is the two: a protector that names the old card and the new one has both.
+    """
+
+    class State(models.TextChoices):
+        PREPARED = "prepared", "Prepared"
+        PRIMARY = "primary", "In use"
+        FORMER = "former", "Opens still"
+        DISABLED = "disabled", "Disabled"
+
+    number = models.PositiveIntegerField(unique=True)
+    signing = models.OneToOneField(ServiceKey, on_delete=models.PROTECT, related_name="+")
+    encryption = models.OneToOneField(ServiceKey, on_delete=models.PROTECT, related_name="+")
+    fingerprint = models.CharField(max_length=64, unique=True)
+    state = models.CharField(max_length=10, choices=State)
+    before = models.ForeignKey("self", null=True, on_delete=models.PROTECT, related_name="+")
+    succession = models.TextField(blank=True)  # signed by the pair before
+    created_at = models.DateTimeField()
+    primary_since = models.DateTimeField(null=True)
+    primary_until = models.DateTimeField(null=True)
+    disabled_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering: ClassVar = ["-number"]
+        permissions: ClassVar = [
+            ("rotate", "May prepare guardian keys, and put a change of them forward"),
+            ("decide_rotation", "May decide changes of the guardian keys"),
+        ]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["state"], condition=Q(state="primary"), name="one_primary_pair"),
+            models.UniqueConstraint(fields=["state"], condition=Q(state="prepared"), name="one_prepared_pair"),
+        ]
+
+    def __str__(self) -> str:
+        return f"key pair {self.number}"
+
+    @property
+    def subject(self) -> str:
+        return f"guardian:{self.fingerprint}"
+
+    @property
+    def name(self) -> str:
+        return f"Key pair {self.number}"
+
+
+class RotationProposal(models.Model):
+    """A change of the guardian keys, put forward by one person, to be decided by another."""
+
+    class Change(models.TextChoices):
+        PROMOTE = "promote", "Take into use"
+        DISABLE = "disable", "Disable"
+        ENABLE = "enable", "Enable again"
+
+    class State(models.TextChoices):
+        OPEN = "open", "Waits for a decision"
+        APPROVED = "approved", "Approved"
+        REJECTED = "rejected", "Rejected"
+
+    pair = models.ForeignKey(GuardianPair, on_delete=models.PROTECT, related_name="proposals")
+    change = models.CharField(max_length=10, choices=Change)
+    impact = models.JSONField()  # what it would have done when it was put forward
+    state = models.CharField(max_length=10, choices=State, default=State.OPEN)
+    proposed_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
+    proposed_at = models.DateTimeField()
+    reason = models.TextField()
+    decided_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.PROTECT, related_name="+")
+    decided_at = models.DateTimeField(null=True)
+    decision_reason = models.TextField(blank=True)
+
+    class Meta:
+        ordering: ClassVar = ["-id"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["pair"], condition=Q(state="open"), name="one_open_change_of_a_pair"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.change} {self.pair}"
 
 
 class KeyProtectorRecord(models.Model):
@@ -49,6 +127,8 @@ class KeyProtectorRecord(models.Model):
     first_seen = models.DateTimeField()
     last_released = models.DateTimeField()
     last_roll = models.BigIntegerField()
+    # The newest of our cards in the protector that the host was given last; empty until the next release.
+    guardian_fingerprint = models.CharField(max_length=64, blank=True, db_index=True)
     denied_at = models.DateTimeField(null=True)
     denied_by = models.CharField(max_length=200, blank=True)
     denied_reason = models.TextField(blank=True)

@@ -18,7 +18,7 @@ from kps.core.request import ReleaseRequest, parse_request, require_fresh, verif
 from kps.core.wrap import ReleasedKeys, wrap
 from kps.core.wrapped import KEY_SIZE
 from kps.errors import ReleaseReplayed, ReleaseRequestRefused
-from kps.guardianship import our_fingerprints, our_keys
+from kps.guardianship import newest_named, our_fingerprints, our_keys, require_enabled
 from kps.models import KeyProtectorRecord, KeyRelease
 from ledger.service import record
 
@@ -121,6 +121,7 @@ def _release(asked: _Asked, *, now: datetime) -> ReleaseAnswer:
         raise asked.flaw or AssertionError("a protector that did not verify has a flaw")
     protector = asked.protector
     known = _locked_record(protector, now)
+    require_enabled(protector.guardians)
     keys = our_keys(permit(protector, ours=our_fingerprints(), denied=known.denied_at is not None))
     ingress, egress = open_protector(protector, keys.encryption), secrets.token_bytes(KEY_SIZE)
     _remember(known, protector, now)
@@ -152,7 +153,8 @@ def _remember(known: KeyProtectorRecord, protector: VerifiedProtector, now: date
     known.last_released = now
     known.last_roll = max(known.last_roll, protector.roll + 1)
     known.level = protector.level
-    known.save(update_fields=["last_released", "last_roll", "level"])
+    known.guardian_fingerprint = newest_named(protector.guardians)
+    known.save(update_fields=["last_released", "last_roll", "level", "guardian_fingerprint"])
 
 
 def _refuse(asked: _Asked, refusal: Refusal, *, now: datetime) -> None:

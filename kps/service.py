@@ -10,20 +10,33 @@ from django.db.models import Count, Max, QuerySet
 
 from kps.core.protector import subject_of
 from kps.errors import NotAllowed, NotFound
-from kps.guardianship import guardian_fingerprint, metadata
-from kps.models import KeyProtectorRecord, KeyRelease
+from kps.guardianship import card, guardian_fingerprint, metadata, our_guardian, pairs
+from kps.models import GuardianPair, KeyProtectorRecord, KeyRelease, RotationProposal
 from kps.releases import ReleaseAnswer, release
+from kps.rotation import decide, dependants, dependants_by_pair, impact_of, prepare, propose, rotations
 from ledger.service import record
 
 __all__ = [
+    "GuardianPair",
     "ReleaseAnswer",
+    "RotationProposal",
     "allow_protector",
+    "card",
+    "decide",
     "deny_protector",
+    "dependants",
+    "dependants_by_pair",
     "guardian_fingerprint",
+    "impact_of",
     "metadata",
+    "our_guardian",
+    "pairs",
+    "prepare",
+    "propose",
     "protectors",
     "release",
     "releases",
+    "rotations",
     "starts",
 ]
 

@@ -18,10 +18,10 @@ from cli.owner_file import read_owner
 from cli.tenant import tenant
 from guardedhost.process import by_pipe
 from kps.core.bundle import parse_state, parse_vm
-from kps.core.guardian import GuardianKeys, build_metadata
+from kps.core.guardian import GuardianKeys, build_metadata, sign_succession
 from kps.core.protector import open_protector, verify_protector
 from kps.core.secrets import VmSecrets, open_secrets
-from tests.kps.parties import FABRIC, OTHER_FABRIC, STRANGER
+from tests.kps.parties import FABRIC, OTHER_FABRIC, STRANGER, new_keys
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 PASSPHRASE = "correct horse battery"
@@ -144,6 +144,64 @@ def test_forged_metadata_is_refused(home: Path) -> None:
     (home / "forged").write_text(f"{head}.{payload}.{signature}")
     done = imported(home, "--fingerprint", FABRIC.guardian.fingerprint, path="forged")
     assert (done.exit_code, kept(home)) == (1, [])
+
+
+# --- a guardian that has changed its keys ---
+
+
+SUCCESSOR, HEIR = new_keys("fabric, again"), new_keys("fabric, a third time")
+
+
+def offer(home: Path, keys: GuardianKeys, *successions: str) -> None:
+    token = build_metadata(keys, now=NOW, others=[FABRIC.guardian], successions=successions)
+    (home / "next.json").write_text(json.dumps({"metadata": token}))
+
+
+def test_a_successor_that_a_kept_guardian_has_signed_is_kept_without_a_question(home: Path) -> None:
+    imported(home, "--fingerprint", FABRIC.guardian.fingerprint)
+    offer(home, SUCCESSOR, sign_succession(FABRIC, SUCCESSOR.guardian, now=NOW))
+    done = imported(home, path="next.json")
+    assert "its keys before have signed them" in done.output
+    assert FABRIC.guardian.fingerprint in done.output
+    assert sorted(kept(home)) == sorted([FABRIC.guardian.fingerprint, SUCCESSOR.guardian.fingerprint])
+
+
+def test_a_successor_over_several_steps_is_kept_too(home: Path) -> None:
+    imported(home, "--fingerprint", FABRIC.guardian.fingerprint)
+    first, second = (
+        sign_succession(FABRIC, SUCCESSOR.guardian, now=NOW),
+        sign_succession(SUCCESSOR, HEIR.guardian, now=NOW),
+    )
+    offer(home, HEIR, first, second)
+    assert imported(home, path="next.json").exit_code == 0
+    assert HEIR.guardian.fingerprint in kept(home)
+
+
+@pytest.mark.parametrize("signer", [None, STRANGER, SUCCESSOR], ids=["nobody", "a stranger", "itself"])
+def test_a_successor_that_no_kept_guardian_has_signed_is_asked_about(home: Path, signer: GuardianKeys | None) -> None:
+    imported(home, "--fingerprint", FABRIC.guardian.fingerprint)
+    offer(home, HEIR, *([sign_succession(signer, HEIR.guardian, now=NOW)] if signer else []))
+    done = imported(home, path="next.json", input="n\n")
+    assert (done.exit_code, "Is this the fingerprint" in done.output) == (1, True)
+    assert kept(home) == [FABRIC.guardian.fingerprint]
+
+
+def test_a_successor_whose_predecessor_was_never_compared_is_asked_about(home: Path) -> None:
+    offer(home, SUCCESSOR, sign_succession(FABRIC, SUCCESSOR.guardian, now=NOW))
+    assert imported(home, path="next.json", input="n\n").exit_code == 1
+    assert kept(home) == []
+
+
+def test_a_fingerprint_that_is_given_counts_for_a_successor_too(home: Path) -> None:
+    imported(home, "--fingerprint", FABRIC.guardian.fingerprint)
+    offer(home, SUCCESSOR, sign_succession(FABRIC, SUCCESSOR.guardian, now=NOW))
+    done = imported(home, "--fingerprint", STRANGER.guardian.fingerprint, path="next.json")
+    assert (done.exit_code, kept(home)) == (1, [FABRIC.guardian.fingerprint])
+
+
+def test_a_guardian_that_is_kept_already_needs_no_second_comparing(home: Path) -> None:
+    imported(home, "--fingerprint", FABRIC.guardian.fingerprint)
+    assert "compared this fingerprint before" in imported(home).output
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from guardedhost.machine import Firmware
 from kps.core import jose
 from kps.core.bundle import VmDescription, VmState, build_state, build_vm
 from kps.core.catalog import build_catalog, parse_version
-from kps.core.guardian import build_metadata
+from kps.core.guardian import build_metadata, sign_succession
 from kps.core.request import ReleaseRequest, build_request
 from kps.core.secrets import VmSecrets, seal_secrets
 from kps.core.volume import BLOCK_SIZE, Volume, block_hash, document_of, volume_of
@@ -128,7 +128,16 @@ def public_keys() -> list[bytes]:
 
 @cache
 def metadata() -> list[bytes]:
-    return [build_metadata(OWNER, now=NOW).encode()]
+    others = [OTHER_FABRIC.guardian, FABRIC.guardian]
+    return [build_metadata(OWNER, now=NOW, others=others, successions=[successions()[0].decode()]).encode()]
+
+
+def successions() -> list[bytes]:
+    return [sign_succession(OWNER, OTHER_FABRIC.guardian, now=NOW).encode()]
+
+
+def succession_payloads() -> list[bytes]:
+    return [_text(said(successions()[0].decode()))]
 
 
 def published_metadata() -> list[bytes]:

@@ -258,6 +258,11 @@ TARGETS: Final = (
     _target(guardian.parse_card, documents.cards, value_of),
     _target(guardian.parse_metadata, documents.metadata, text_of, raises=(ParseError, GuardianRefused)),
     _target(guardian.parse_metadata, documents.metadata_payloads, documents.by_owner, raises=Refusal, variant="signed"),
+    _target(guardian.verify_metadata, documents.metadata, text_of, raises=(ParseError, GuardianRefused)),
+    _target(guardian.verify_succession, documents.successions, text_of, raises=(ParseError, GuardianRefused)),
+    _target(
+        guardian.verify_succession, documents.succession_payloads, documents.by_owner, raises=Refusal, variant="signed"
+    ),
     _target(protector.parse_protector, documents.protectors, limit=LARGE),
     _target(protector.parse_protector, documents.protectors, value_of, limit=LARGE, variant="value"),
     _target(protector.verify_protector, documents.protectors, value_of, raises=Refusal, limit=LARGE),
@@ -277,6 +282,9 @@ TARGETS: Final = (
     _target(machine.parse_description, documents.descriptions),
     _target(
         guardians.read_guardian, documents.published_metadata, raises=(ParseError, GuardianRefused), limit=DOCUMENT
+    ),
+    _target(
+        guardians.read_metadata, documents.published_metadata, raises=(ParseError, GuardianRefused), limit=DOCUMENT
     ),
     _target(owner_file.parse_owner_file, documents.owner_files, limit=DOCUMENT),
     # --- template disks

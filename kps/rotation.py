@@ -1,0 +1,157 @@
+"""How this fabric changes its guardian keys without an outage, and who decides it.
+
+A pair is prepared, and owners may grant it already. Taken into use, it is what tenants import; the one before opens
+what it opened. When no key protector depends on that one any more, people disable it; they can enable it again.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.db import IntegrityError, transaction
+from django.db.models import Count, QuerySet
+
+from attestation import standing
+from kps.errors import AlreadyDecided, CannotRotate, FourEyes, NotAllowed, NotFound
+from kps.guardianship import pair_in_use, pairs, prepare_successor
+from kps.models import GuardianPair, KeyProtectorRecord, RotationProposal
+from ledger.service import record
+
+State = GuardianPair.State
+Change = RotationProposal.Change
+MOST_NAMED = 20
+_FROM: Mapping[str, tuple[str, ...]] = {
+    Change.PROMOTE: (State.PREPARED,),
+    Change.DISABLE: (State.PREPARED, State.FORMER),
+    Change.ENABLE: (State.DISABLED,),
+}
+_DONE: Mapping[str, str] = {
+    Change.PROMOTE: "guardian.promoted",
+    Change.DISABLE: "guardian.disabled",
+    Change.ENABLE: "guardian.enabled",
+}
+
+
+def dependants(pair: GuardianPair) -> QuerySet[KeyProtectorRecord]:
+    """Return the key protectors that no newer pair opens, as far as this fabric has seen them."""
+    return KeyProtectorRecord.objects.filter(guardian_fingerprint=pair.fingerprint)
+
+
+def dependants_by_pair() -> dict[str, int]:
+    """Return how many key protectors depend on each card of ours."""
+    rows = KeyProtectorRecord.objects.exclude(guardian_fingerprint="").order_by().values_list("guardian_fingerprint")
+    return dict(rows.annotate(count=Count("pk")))
+
+
+def impact_of(change: str, pair: GuardianPair) -> dict[str, object]:
+    """Return what a change would do to key protectors now."""
+    depending = dependants(pair)
+    named = depending.values_list("owner_name", "protector_id")[:MOST_NAMED]
+    return {
+        "protectors": depending.count(),
+        "owners": depending.order_by().values("owner_fingerprint").distinct().count(),
+        "named": [f"{owner}: {protector}" for owner, protector in named],
+    }
+
+
+def rotations(*, state: str = "") -> QuerySet[RotationProposal]:
+    """Return what was put forward, newest first."""
+    found = RotationProposal.objects.select_related("pair", "proposed_by", "decided_by")
+    return found.filter(state=state) if state else found
+
+
+def prepare(*, by: User, reason: str, now: datetime) -> GuardianPair:
+    """Make a pair for later. Owners can grant it at once; what tenants import stays as it is."""
+    _require(by, "kps.rotate")
+    if GuardianPair.objects.filter(state=State.PREPARED).exists():
+        raise CannotRotate("A key pair is prepared already. Take it into use, or disable it.")
+    try:
+        with transaction.atomic():
+            pair = prepare_successor(now=now)
+            _record(by, "guardian.prepared", pair, {"reason": reason}, now)
+    except IntegrityError:
+        raise CannotRotate("Somebody else has prepared a key pair at the same moment.") from None
+    return pair
+
+
+def propose(pair_number: int, change: str, *, by: User, reason: str, now: datetime) -> RotationProposal:
+    """Put a change of a pair forward, with what it would do. Somebody else decides it."""
+    _require(by, "kps.rotate")
+    pair = _pair(pair_number)
+    with transaction.atomic():
+        _require_possible(change, pair)
+        impact = impact_of(change, pair)
+        proposal = RotationProposal(
+            pair=pair, change=change, impact=impact, proposed_by=by, proposed_at=now, reason=reason
+        )
+        try:
+            with transaction.atomic():
+                proposal.save(force_insert=True)
+        except IntegrityError:
+            raise AlreadyDecided("A change of this key pair waits for a decision already.") from None
+        detail = {"change": change, "proposal": proposal.pk, "reason": reason, "protectors": impact["protectors"]}
+        _record(by, "guardian.proposed", pair, detail, now)
+    return proposal
+
+
+def decide(proposal_id: int, *, by: User, approve: bool, reason: str, now: datetime) -> RotationProposal:
+    """Approve or reject a change, once, and let it take effect in the same transaction.
+
+    With four eyes on, whoever proposed cannot decide. Releases under way end before it, and new ones come after.
+    """
+    _require(by, "kps.decide_rotation")
+    proposal = rotations().filter(pk=proposal_id).first()
+    if proposal is None:
+        raise NotFound("There is no such proposal.")
+    if settings.FOUR_EYES and proposal.proposed_by_id == by.pk:
+        raise FourEyes("You put this forward, so somebody else has to decide it.")
+    state = RotationProposal.State.APPROVED if approve else RotationProposal.State.REJECTED
+    with transaction.atomic():
+        standing.change()
+        still_open = RotationProposal.objects.filter(pk=proposal_id, state=RotationProposal.State.OPEN)
+        if still_open.update(state=state, decided_by=by, decided_at=now, decision_reason=reason) != 1:
+            raise AlreadyDecided("Somebody has decided this already.")
+        detail: dict[str, object] = {"proposal": proposal.pk, "change": proposal.change, "reason": reason}
+        if approve:
+            detail["protectors"] = impact_of(proposal.change, proposal.pair)["protectors"]
+            _apply(proposal.change, proposal.pair, now)
+        _record(by, _DONE[proposal.change] if approve else "guardian.rejected", proposal.pair, detail, now)
+    proposal.refresh_from_db()
+    return proposal
+
+
+def _apply(change: str, pair: GuardianPair, now: datetime) -> None:
+    """Change the pair if it still is in a state to change from."""
+    if change == Change.PROMOTE:
+        before = pair_in_use(now=now)
+        GuardianPair.objects.filter(pk=before.pk, state=State.PRIMARY).update(state=State.FORMER, primary_until=now)
+    became = {
+        Change.PROMOTE: {"state": State.PRIMARY, "primary_since": now},
+        Change.DISABLE: {"state": State.DISABLED, "disabled_at": now},
+        Change.ENABLE: {"state": State.FORMER, "disabled_at": None},
+    }[Change(change)]
+    if GuardianPair.objects.filter(pk=pair.pk, state__in=_FROM[change]).update(**became) != 1:
+        raise CannotRotate(f"{pair.name} is not in a state for this any more.")
+
+
+def _require_possible(change: str, pair: GuardianPair) -> None:
+    if pair.state not in _FROM[change]:
+        raise CannotRotate(f"{pair.name} is “{pair.get_state_display().lower()}”, so this cannot be done with it.")
+
+
+def _pair(number: int) -> GuardianPair:
+    found = pairs().filter(number=number).first()
+    if found is None:
+        raise NotFound("There is no such key pair.")
+    return found
+
+
+def _require(by: User, permission: str) -> None:
+    if not by.has_perm(permission):
+        raise NotAllowed(f"Your role does not include this act ({permission}).")
+
+
+def _record(by: User, act: str, pair: GuardianPair, detail: Mapping[str, object], now: datetime) -> None:
+    about = {"name": pair.name, "fingerprint": pair.fingerprint}
+    record(actor=f"user:{by.get_username()}", act=act, subject=pair.subject, detail={**about, **detail}, now=now)
