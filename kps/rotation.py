@@ -126,12 +126,12 @@ def _apply(change: str, pair: GuardianPair, now: datetime) -> None:
     if change == Change.PROMOTE:
         before = pair_in_use(now=now)
         GuardianPair.objects.filter(pk=before.pk, state=State.PRIMARY).update(state=State.FORMER, primary_until=now)
-    became = {
+    became: Mapping[str, dict[str, object]] = {
         Change.PROMOTE: {"state": State.PRIMARY, "primary_since": now},
         Change.DISABLE: {"state": State.DISABLED, "disabled_at": now},
         Change.ENABLE: {"state": State.FORMER, "disabled_at": None},
-    }[Change(change)]
-    if GuardianPair.objects.filter(pk=pair.pk, state__in=_FROM[change]).update(**became) != 1:
+    }
+    if GuardianPair.objects.filter(pk=pair.pk, state__in=_FROM[change]).update(**became[change]) != 1:
         raise CannotRotate(f"{pair.name} is not in a state for this any more.")
 
 

@@ -1,14 +1,19 @@
 """Keys change in pairs: what was the primary key of each purpose becomes the first pair."""
 
+from typing import Any
+
 import django.db.models.deletion
+from django.apps.registry import Apps
 from django.db import migrations, models
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
 from kps.core import jose
 from kps.core.guardian import Guardian
 
 
-def pair_up(apps, schema_editor):
-    key, pair = apps.get_model("kps", "ServiceKey"), apps.get_model("kps", "GuardianPair")
+def pair_up(apps: Apps, editor: BaseDatabaseSchemaEditor) -> None:
+    key: Any = apps.get_model("kps", "ServiceKey")
+    pair: Any = apps.get_model("kps", "GuardianPair")
     found = {each.purpose: each for each in key.objects.filter(primary=True)}
     if len(found) != 2:
         return
@@ -26,8 +31,9 @@ def pair_up(apps, schema_editor):
     )
 
 
-def mark_primary(apps, schema_editor):
-    key, pair = apps.get_model("kps", "ServiceKey"), apps.get_model("kps", "GuardianPair")
+def mark_primary(apps: Apps, editor: BaseDatabaseSchemaEditor) -> None:
+    key: Any = apps.get_model("kps", "ServiceKey")
+    pair: Any = apps.get_model("kps", "GuardianPair")
     for each in pair.objects.filter(state="primary"):
         key.objects.filter(pk__in=[each.signing_id, each.encryption_id]).update(primary=True)
 

@@ -1,11 +1,13 @@
 """Which pair a key protector depends on, and who decides a change of the keys."""
 
 import django.db.models.deletion
+from django.apps.registry import Apps
 from django.conf import settings
 from django.db import migrations, models
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
 
-def depend_on_the_first(apps, schema_editor):
+def depend_on_the_first(apps: Apps, editor: BaseDatabaseSchemaEditor) -> None:
     """Until now there was one pair, so every protector that was opened names it."""
     pair = apps.get_model("kps", "GuardianPair").objects.filter(number=1).first()
     if pair is not None:

@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from cli.owner_file import read_owner
+from cli.owner_file import new_keys, read_owner
 from cli.tenant import tenant
 from guardedhost.process import by_pipe
 from kps.core.bundle import parse_state, parse_vm
 from kps.core.guardian import GuardianKeys, build_metadata, sign_succession
 from kps.core.protector import open_protector, verify_protector
 from kps.core.secrets import VmSecrets, open_secrets
-from tests.kps.parties import FABRIC, OTHER_FABRIC, STRANGER, new_keys
+from tests.kps.parties import FABRIC, OTHER_FABRIC, STRANGER
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 PASSPHRASE = "correct horse battery"

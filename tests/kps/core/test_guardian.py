@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attestation.core.base64url import to_b64u
+from cli.owner_file import new_keys
 from kps import errors
 from kps.core import jose
 from kps.core.guardian import (
@@ -16,7 +17,7 @@ from kps.core.guardian import (
     sign_succession,
     verify_metadata,
 )
-from tests.kps.parties import FABRIC, NOW, OTHER_FABRIC, STRANGER, new_keys, said, signed
+from tests.kps.parties import FABRIC, NOW, OTHER_FABRIC, STRANGER, said, signed
 
 TOKEN = build_metadata(FABRIC, now=NOW)
 
