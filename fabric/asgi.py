@@ -12,6 +12,9 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fabric.settings")
 pages = get_asgi_application()  # loads the apps; consumers may be imported only after it
 
 from fabric.consumers import FleetConsumer  # noqa: E402  (needs loaded apps)
+from ledger.sequencer import start_when_serving  # noqa: E402
+
+start_when_serving()
 
 application = ProtocolTypeRouter(
     {

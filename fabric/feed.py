@@ -78,6 +78,10 @@ SENTENCES = {
     "guardian.disabled": "{actor} disabled {name} of this fabric's guardian",
     "guardian.enabled": "{actor} enabled {name} of this fabric's guardian again",
     "machine.added": "{actor} added VM {name}",
+    "ledger.begun": "The log {name} began",
+    "ledger.counted": "The log was closed at {size} entries",
+    "witness.added": "{actor} lets {name} witness the log",
+    "witness.removed": "{actor} lets {name} witness the log no more",
 }
 
 

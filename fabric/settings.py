@@ -29,6 +29,7 @@ CERTIFICATE_LIFETIME = timedelta(
 )
 RETRY_AFTER = timedelta(seconds=environment.whole_number("RETRY_SECONDS", 60, least=1, most=3600))
 FOUR_EYES = environment.flag("FOUR_EYES", default=True)
+SEQUENCER = environment.choice("SEQUENCER", "thread", {"thread", "command"})
 CUSTODY = environment.choice("CUSTODY", "insecure-file", {"insecure-file"})
 CUSTODY_FILE = Path(environment.text("CUSTODY_FILE", str(STATE_DIR / "custody.key")))
 environment.all_or_none("KERBEROS_KEYTAB", "KERBEROS_SERVICE", "KERBEROS_REALM")

@@ -164,6 +164,14 @@ def start_redis() -> str:
     return f"redis://127.0.0.1:{port}/0"
 
 
+@pytest.fixture(autouse=True)
+def fresh_log_key() -> None:
+    """Open the log's key anew in each test: a process keeps it, and each test has a database of its own."""
+    from ledger.log_key import forget
+
+    forget()
+
+
 def set_environment() -> None:
     with_services = os.environ.get(WITH_SERVICES, "0")
     if with_services not in {"0", "1"}:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,8 +31,12 @@ class Act:
     @property
     def owner(self) -> str:
         """The owner whom this act concerns, and whom it is shown to; "" for an act that concerns the fabric alone."""
-        found = self.detail.get(OWNER)
-        return found if isinstance(found, str) else ""
+        return owner_in(self.detail)
+
+
+def owner_in(detail: Mapping[str, object]) -> str:
+    found = detail.get(OWNER)
+    return found if isinstance(found, str) and re.fullmatch("[0-9a-f]{64}", found) else ""
 
 
 def canonical(act: Act) -> bytes:

@@ -155,6 +155,17 @@ class GrowingTree:
         self.size = 0
         self._full: list[Hash] = []
 
+    @classmethod
+    def resumed(cls, size: int, nodes: Nodes) -> "GrowingTree":
+        """Return the tree of the first `size` leaves, to go on from."""
+        tree, start = cls(), 0
+        for level in reversed(range(size.bit_length())):
+            if size >> level & 1:
+                tree._full.append(nodes(level, start >> level))
+                start += 1 << level
+        tree.size = size
+        return tree
+
     def add(self, leaf: Hash) -> None:
         head, rest = leaf, self.size
         while rest & 1:

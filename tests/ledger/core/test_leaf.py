@@ -61,7 +61,9 @@ def test_a_leaf_from_before_there_were_salts_hashes_as_it_did() -> None:
     assert b"salt" not in canonical(replace(ACT, salt=""))
 
 
-@pytest.mark.parametrize("detail", [{}, {"owner": 7}, {"owner": None}], ids=["none", "number", "null"])
+@pytest.mark.parametrize(
+    "detail", [{}, {"owner": 7}, {"owner": None}, {"owner": "Ada"}], ids=["none", "number", "null", "a name"]
+)
 def test_an_act_that_names_no_owner_concerns_none(detail: dict[str, object]) -> None:
     assert replace(ACT, detail=detail).owner == ""
-    assert replace(ACT, detail={"owner": "ab"}).owner == "ab"
+    assert replace(ACT, detail={"owner": "ab" * 32}).owner == "ab" * 32

@@ -1,0 +1,117 @@
+"""The log's own key: Ed25519, since signed notes know no other kind that witnesses check; sealed under custody.
+
+Custody's keys are on P-256, so what it seals here is a seed, under a key that only it can derive. In use the key is in
+this process's memory. Whoever steals it can sign heads of another log, and no more than that: witnesses, receipts and
+kept checkpoints show the fork.
+"""
+
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from django.conf import settings
+from django.db import IntegrityError, transaction
+
+from ledger.core.note import Kind, VerifierKey, verifier_key
+from ledger.custody import NONCE_SIZE, Custody, custody
+from ledger.models import LogKey
+from ledger.recording import record
+
+NUMBER: Final = 1
+_PURPOSE: Final = "log key"
+
+
+@dataclass(frozen=True, slots=True)
+class LogSigner:
+    """The log's key, opened, and the name that it signs under."""
+
+    origin: str
+    private: Ed25519PrivateKey
+
+    @property
+    def verifier(self) -> VerifierKey:
+        return verifier_key(self.origin, Kind.ED25519, self.private)
+
+
+class _Opened:
+    """The key that this process has opened; a release must not wait for custody, nor for the database, to have it."""
+
+    signer: LogSigner | None = None
+
+
+def log_signer(*, now: datetime) -> LogSigner:
+    """Return the log's key; the first who asks for one has it made, and of two nodes the first one's counts."""
+    if _Opened.signer is None:
+        _Opened.signer = _read() or _made(now)
+    return _Opened.signer
+
+
+def forget() -> None:
+    """Have the key read anew: custody has moved, or a test begins with another database."""
+    _Opened.signer = None
+
+
+def log_verifier() -> VerifierKey | None:
+    """Return what the log's signatures are checked with; None for a log that has signed nothing yet."""
+    row = LogKey.objects.filter(pk=NUMBER).first()
+    return None if row is None else VerifierKey(row.origin, Kind.ED25519, bytes(row.public))
+
+
+def reseal(before: Custody, after: Custody) -> None:
+    """Hand the key over from one custody to another, in the caller's transaction."""
+    for row in LogKey.objects.select_for_update():
+        row.sealed = _seal(_unseal(bytes(row.sealed), row.origin, before), row.origin, after)
+        row.save(update_fields=["sealed"])
+    forget()
+
+
+def _read() -> LogSigner | None:
+    row = LogKey.objects.filter(pk=NUMBER).first()
+    if row is None:
+        return None
+    seed = _unseal(bytes(row.sealed), row.origin, custody())
+    return LogSigner(row.origin, Ed25519PrivateKey.from_private_bytes(seed))
+
+
+def _made(now: datetime) -> LogSigner:
+    private = Ed25519PrivateKey.generate()
+    public = private.public_key().public_bytes_raw()
+    origin = _origin(settings.FABRIC_NAME, public)
+    row = LogKey(number=NUMBER, origin=origin, public=public, created_at=now)
+    row.sealed = _seal(private.private_bytes_raw(), origin, custody())
+    signer = LogSigner(origin, private)
+    try:
+        with transaction.atomic():
+            row.save(force_insert=True)
+            detail = {"name": origin, "key": str(signer.verifier)}
+            record(actor="system", act="ledger.begun", subject=f"log:{origin}", detail=detail, now=now)
+    except IntegrityError:
+        found = _read()
+        if found is None:
+            raise
+        return found
+    return signer
+
+
+def _origin(fabric: str, public: bytes) -> str:
+    """Return a name that no other log has, even of a fabric that is called the same."""
+    word = re.sub("[^A-Za-z0-9.-]+", "-", fabric).strip("-") or "fabric"
+    return f"guardhouse/{word}-{public[:4].hex()}"
+
+
+def _seal(seed: bytes, origin: str, by: Custody) -> bytes:
+    nonce = secrets.token_bytes(NONCE_SIZE)
+    return nonce + _sealing(by).encrypt(nonce, seed, origin.encode())
+
+
+def _unseal(sealed: bytes, origin: str, by: Custody) -> bytes:
+    """Raises `InvalidTag` when this custody has not sealed it."""
+    return _sealing(by).decrypt(sealed[:NONCE_SIZE], sealed[NONCE_SIZE:], origin.encode())
+
+
+def _sealing(by: Custody) -> AESGCM:
+    return AESGCM(by.derive(_PURPOSE, b"seal"))
