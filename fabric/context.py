@@ -66,6 +66,7 @@ def _staff_links(user: Viewer) -> list[Link]:
         Link("Fleet", "Overview", "layout-dashboard", reverse("fleet")),
         Link("Fleet", "Hosts", "server-2", reverse("hosts"), counts.hosts),
         Link("Fleet", "Virtual machines", "device-desktop", reverse("machines"), machines.count()),
+        Link("Fleet", "Templates", "template", reverse("templates")),
         Link("Trust", "Proposals", "git-compare", reverse("proposals"), waiting, waiting > 0),
         Link("Trust", "Changes", "replace", reverse("changes")),
         Link("Trust", "Attestation mode", "shield-check", reverse("mode")),
@@ -92,7 +93,7 @@ def _tenant_links(user: Viewer) -> list[Link]:
             Link(tenant.name, "Virtual machines", "device-desktop", f"{home}#machines", tenant.machines.count()),
             Link(tenant.name, "Who got my key", "key", f"{home}#releases"),
         ]
-    return links
+    return [*links, Link("Fabric", "Templates", "template", reverse("templates"))] if links else []
 
 
 def _role(user: Viewer) -> str:

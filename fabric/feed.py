@@ -82,6 +82,9 @@ SENTENCES = {
     "ledger.counted": "The log was closed at {size} entries",
     "witness.added": "{actor} lets {name} witness the log",
     "witness.removed": "{actor} lets {name} witness the log no more",
+    "template.added": "{actor} offers the template {name}",
+    "template.retired": "{actor} retired the template {name}",
+    "template.offered_again": "{actor} offers the template {name} again",
 }
 
 
@@ -134,5 +137,6 @@ def _page_of(subject: str) -> str:
         "maker": "maker",
         "authority": "authority",
         "bundle": "bundle",
+        "template": "template",
     }
     return reverse(pages[kind], args=[identifier]) if kind in pages and identifier else ""

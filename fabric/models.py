@@ -164,3 +164,57 @@ class ApiToken(AbstractAuthToken):  # type: ignore[misc]  # knox ships no types
         """Remember that it was used, to the minute, so that one that nobody uses can be seen and ended."""
         stale = Q(used_at=None) | Q(used_at__lt=now - USE_SHOWN_AFTER)
         ApiToken.objects.filter(stale, pk=self.pk).update(used_at=now)
+
+
+class TemplateDiskQuerySet(models.QuerySet["TemplateDisk"]):
+    def visible_to(self, user: Viewer) -> "TemplateDiskQuerySet":
+        """Everybody who has a role here, a tenant's people too: they decide whose signature they trust."""
+        return self if sees_templates(user) else self.none()
+
+
+class TemplateDisk(models.Model):
+    """A disk that new machines are made of, by its signer's catalog. It never changes; it can be retired."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    name = models.CharField(max_length=64)
+    version = models.CharField(max_length=40)
+    version_order = models.CharField(max_length=40)  # the same, such that text sorts as the numbers do
+    signer = models.CharField(max_length=43)  # the JWK thumbprint
+    signer_name = models.CharField(max_length=64)
+    signed_at = models.DateTimeField()
+    size = models.BigIntegerField()
+    root = models.CharField(max_length=64)
+    catalog = models.TextField()
+    added_at = models.DateTimeField()
+    added_by = models.CharField(max_length=200)
+    retired_at = models.DateTimeField(null=True)
+    retired_by = models.CharField(max_length=200, blank=True)
+
+    objects = TemplateDiskQuerySet.as_manager()
+
+    class Meta:
+        ordering: ClassVar = ["name", "signer", "-version_order"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["signer", "name", "version_order"], name="one_template_of_a_version")
+        ]
+        permissions: ClassVar = [("offer_templates", "May offer template disks and retire them")]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
+    def get_absolute_url(self) -> str:
+        return reverse("template", args=[self.pk])
+
+    @property
+    def subject(self) -> str:
+        return f"template:{self.pk}"
+
+    @property
+    def retired(self) -> bool:
+        return self.retired_at is not None
+
+
+def sees_templates(user: Viewer) -> bool:
+    return user.has_perm("fabric.view_fleet") or (
+        user.is_authenticated and Membership.objects.filter(user_id=user.pk).exists()
+    )

@@ -5,7 +5,7 @@ from django.db.models import Q
 
 ROLES = {
     "fabric admin": (
-        *("attestation.propose", "attestation.revoke", "kps.deny", "kps.rotate"),
+        *("attestation.propose", "attestation.revoke", "kps.deny", "kps.rotate", "fabric.offer_templates"),
         *("fabric.view_fleet", "fabric.view_audit"),
     ),
     "approver": (

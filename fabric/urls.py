@@ -18,6 +18,7 @@ from fabric.views import (
     modes,
     policies,
     runtime,
+    templates,
     tenants,
     tokens,
     trust,
@@ -133,6 +134,18 @@ urlpatterns = [
     path("authorities/<slug:fingerprint>/off/", makers.switch_authority, {"enabled": False}, name="authority-off"),
     path("bundles/<uuid:bundle_id>/", bundles.bundle, name="bundle"),
     path("bundles/<uuid:bundle_id>/import/", bundles.import_bundle, name="import-bundle"),
+    # template disks
+    path("templates/", templates.templates, name="templates"),
+    path("templates/offer/", templates.offer_template, name="offer-template"),
+    path("templates/<uuid:template_id>/", templates.template, name="template"),
+    path("templates/<uuid:template_id>/catalog/", templates.template_catalog, name="template-catalog"),
+    path("templates/<uuid:template_id>/retire/", templates.retire_template, {"retired": True}, name="retire-template"),
+    path(
+        "templates/<uuid:template_id>/offer-again/",
+        templates.retire_template,
+        {"retired": False},
+        name="offer-template-again",
+    ),
     # records
     path("attestations/", audit.attestations, name="attestations"),
     path("attestations/<int:attestation_id>/", audit.attestation_detail, name="attestation"),

@@ -37,6 +37,7 @@ STATES = {
     "rejected": ("bad", "circle-x", "Rejected"),
     "revoked": ("bad", "ban", "Revoked"),
     "retired": ("off", "circle-minus", "Retired"),
+    "offered": ("ok", "circle-check", "On offer"),
     "trusted": ("ok", "circle-check", "Chain verified"),
     "untrusted": ("warn", "certificate-off", "Issuer not trusted"),
     "absent": ("warn", "certificate-off", "No EK certificate"),
@@ -95,6 +96,8 @@ ACTS = (
     ("maker.exceptions_set", "note", "certificate"),
     ("runtime.added", "note", "file-check"),
     ("codepolicy.added", "note", "shield-lock"),
+    ("template.retired", "warn", "circle-minus"),
+    ("template.", "note", "template"),
     ("token.made", "note", "key"),
     ("token.ended", "warn", "key-off"),
 )

@@ -15,6 +15,7 @@ from attestation.core.ima_templates import decode_line
 from attestation.core.runtime_findings import unknown_file
 from attestation.models import Attestation
 from fabric.models import VirtualMachine
+from fabric.template_disks import add_template
 from fabric.tokens import make_token
 from fabric.urls import urlpatterns
 from tests.attestation.conftest import Portal
@@ -22,6 +23,7 @@ from tests.certificate_forge import MIDDLE
 from tests.ci_policies import STRICT
 from tests.fabric.conftest import REASON, newest
 from tests.ima_lists import line_of, ng
+from tests.kps.core.test_catalog import TOKEN
 from tests.machines import Machine
 from tests.measuring import FILES, lines
 
@@ -92,6 +94,8 @@ MAY_OPEN = {
     "tenants": STAFF,
     "tenant": STAFF | TENANTS,
     "add-machine": {"owner"},
+    **{name: EVERYBODY - {"nobody"} for name in ("templates", "template", "template-catalog")},
+    **{name: {"admin"} for name in ("offer-template", "retire-template", "offer-template-again")},
     "proves": EVERYBODY,
     "api-tokens": EVERYBODY,
     "make-api-token": EVERYBODY,
@@ -106,6 +110,7 @@ ACTS = (
     *("upload-baseline", "propose-baseline", "amend-baseline"),
     *MAKER_ACTS,
     *("add-runtime-policy", "runtime-from-host", "accept-finding", "add-code-policy"),
+    *("offer-template", "retire-template", "offer-template-again"),
     "end-api-token",
 )
 # Buttons without a page of their own.
@@ -145,7 +150,9 @@ def addresses(fleet: Portal, healthy: Machine, admin: User, approver: User, mach
         "S-1-5-21-1-2-3-1104", "Guarded Hosts", by=admin, reason=REASON, now=datetime.now(UTC)
     )
     token, _ = make_token("ci", lifetime=timedelta(days=1), by=admin, reason=REASON, now=now)
+    template = add_template(TOKEN.encode(), by=admin, now=now)
     arguments: dict[str, list[object]] = {
+        **{name: [template.pk] for name in ("template", "template-catalog", "retire-template", "offer-template-again")},
         "end-api-token": [token.pk],
         "retire-directory-group": [directory.kerberos_group_id],
         **{name: [root.vendor_id] for name in ("maker", "maker-on", "maker-off")},
