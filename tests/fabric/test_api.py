@@ -494,7 +494,7 @@ def test_a_host_that_is_ready_is_shown_so(fleet: Portal, ada: Program, ben: Prog
 
 
 def test_the_ledger_names_the_token_that_an_act_came_by(
-    fleet: Portal, ada: Program, ben: Program, admin: User, approver: User, session: Client
+    fleet: Portal, ada: Program, ben: Program, admin: User, approver: User, session: Client, browse: Browse
 ) -> None:
     number = ada.post("mode/hostkey/proposals", SWITCH).json()["id"]
     ben.post(f"proposals/{number}/decision", {"decision": "reject", "reason": REASON})
@@ -503,6 +503,7 @@ def test_the_ledger_names_the_token_that_an_act_came_by(
     assert put.detail["token"] == str(ApiToken.objects.get(user=admin).pk)
     assert decided.detail["token"] == str(ApiToken.objects.get(user=approver).pk)
     assert "token" not in later.detail
+    assert f"by API token {put.detail['token']}" in text(browse(admin).get("/audit/"))
 
 
 # --- proposals ---------------------------------------------------------------------------------------------------
