@@ -105,6 +105,7 @@ class _Asked:
     expires: object
     send_ima_log: bool
     ima_from: int
+    trial: bool
     pcrs: tuple[int, ...] = QUOTED_PCRS
     boot_pcrs: tuple[int, ...] = BOOT_PCRS
     bank: str = BANK
@@ -113,10 +114,14 @@ class _Asked:
 class ChallengesView(MachineView):
     @extend_schema(request=ChallengeRequestSerializer, responses={201: ChallengeSerializer})
     def post(self, request: Request) -> Response:
-        """Ask for a nonce; it lives 60 seconds and answers once."""
+        """Ask for a nonce; it lives 60 seconds and answers once. What answers a `trial` gets a verdict alone."""
         wanted = CHALLENGE_REQUEST.read(request.data)
         challenge = service.new_challenge(
-            wanted["attester"], wanted["event_log_sha256"], boot=wanted["boot"], now=timezone.now()
+            wanted["attester"],
+            wanted["event_log_sha256"],
+            boot=wanted["boot"],
+            trial=wanted["trial"],
+            now=timezone.now(),
         )
         asked = _Asked(
             challenge.id,
@@ -125,6 +130,7 @@ class ChallengesView(MachineView):
             challenge.expires_at,
             challenge.send_ima_log,
             challenge.ima_from,
+            challenge.trial,
         )
         return Response(CHALLENGE.written(asked), status=201)
 
@@ -165,7 +171,8 @@ class KerberosView(MachineView):
     def post(self, request: Request) -> Response:
         """Attest by a machine account's ticket (RFC 4559), bound to this body; a member of an approved group passes.
 
-        The ticket's channel bindings are the SHA-256 of the body. One leg: the answer proves this service in turn.
+        The ticket's channel bindings are the SHA-256 of the body. One leg: the answer proves this service in turn. A
+        `trial` gets a verdict alone.
         """
         now = timezone.now()
         ticket = service.accept_ticket(request.headers.get("Authorization", ""), request.body, now=now)
@@ -173,7 +180,8 @@ class KerberosView(MachineView):
         self.headers["WWW-Authenticate"] = written_negotiate(ticket.reply)
         caller = service.caller_of(ticket, now=now)
         body = MEMBERSHIP.read(request.data)
-        return Response(OUTCOME.written(service.appraise_membership(caller, body["transport_key"], now=now)))
+        outcome = service.appraise_membership(caller, body["transport_key"], trial=body["trial"], now=now)
+        return Response(OUTCOME.written(outcome))
 
 
 class InfoView(MachineView):

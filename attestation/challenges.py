@@ -26,14 +26,15 @@ _ASKED: Final = Part(
     "send_event_log",
     "send_ima_log",
     "ima_from",
+    "trial",
     "expires_at",
 )
 _ASK: Final = f"""
 INSERT INTO attestation_challenge
   (id, nonce, created_at, expires_at, attester_id, event_log_sha256, send_event_log, send_ima_log,
-   ima_from)
+   ima_from, trial)
 SELECT %s, %s, %s, %s, host.id, COALESCE(log.sha256, ''), log.sha256 IS NULL, host.state = 'approved',
-  COALESCE(ima."offset", 0)
+  COALESCE(ima."offset", 0), %s
 FROM attestation_attester AS host
 LEFT JOIN attestation_blob AS log ON log.sha256 = %s
 LEFT JOIN attestation_imaprogress AS ima ON ima.attester_id = host.id AND ima.reset_count = %s
@@ -42,17 +43,21 @@ RETURNING {_ASKED}
 """  # noqa: S608  what is put in is a Part: names of the models' own columns; every value is a parameter
 
 
-def new_challenge(attester_id: UUID, event_log_sha256: str, *, boot: int | None = None, now: datetime) -> Challenge:
+def new_challenge(
+    attester_id: UUID, event_log_sha256: str, *, boot: int | None = None, trial: bool = False, now: datetime
+) -> Challenge:
     """Return a challenge of 32 random bytes that lives 60 s and answers once.
 
     An event log that is known here by its digest does not have to travel. `boot` is the host's word for its TPM's
     resetCount: when it is the boot whose IMA list is known here in part, only the rest has to travel. A wrong word
-    gains nothing, the rest would not lead to the quoted PCR 10. A list is asked for of approved hosts only. Raises
-    `UnknownAttester` for hosts that nobody enrolled, and for rejected and revoked ones alike.
+    gains nothing, the rest would not lead to the quoted PCR 10. A list is asked for of approved hosts only. What a host
+    answers to a `trial` earns nothing and changes nothing. Raises `UnknownAttester` for hosts that nobody enrolled, and
+    for rejected and revoked ones alike.
     """
     strangers.forget(lambda: Challenge.objects.filter(spent_at=None), now=now)
     nonce, expires = secrets.token_bytes(NONCE_SIZE), now + settings.CHALLENGE_LIFETIME
-    challenge = insert_and_read(_ASKED, _ASK, [uuid4(), nonce, now, expires, event_log_sha256, boot, attester_id])
+    values = [uuid4(), nonce, now, expires, trial, event_log_sha256, boot, attester_id]
+    challenge = insert_and_read(_ASKED, _ASK, values)
     if challenge is None:
         refusal = UnknownAttester("This host is not enrolled here, or it was rejected or revoked.")
         strangers.refused("challenge.refused", f"host:{attester_id}", refusal, now=now)

@@ -10,7 +10,7 @@ from attestation.models import Attestation, Attester, Challenge, ImaProgress, Po
 from ledger.statements import Change, Part, change_and_read, read_beside
 
 _CHALLENGE: Final = Part(
-    Challenge, "changed", "id", "attester_id", "nonce", "event_log_sha256", "send_event_log", "ima_from"
+    Challenge, "changed", "id", "attester_id", "nonce", "event_log_sha256", "send_event_log", "ima_from", "trial"
 )
 _HOST: Final = Part(
     Attester,

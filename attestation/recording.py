@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from django.conf import settings
 from django.db import transaction
 
-from attestation import certificates, components, strangers
+from attestation import certificates, components, strangers, trials
 from attestation.core.appraise import AttestationResult
 from attestation.core.claims import IMA_PCR, Claims, Evidence
 from attestation.core.finding import Finding, finding_from, substatus_of
@@ -103,6 +103,8 @@ def record(judged: Judged, began: Moment) -> Outcome | None:
     None, with nothing recorded, when somebody decided about the host since the opening, or it attested another time.
     """
     opening, host = judged.opening, judged.opening.host
+    if opening.challenge.trial:
+        return _tried(opening, _attestation(judged, _NO_LOGS, began))
     kept = _kept(judged)
     attestation = _attestation(judged, kept, began)
     _remember_counters(host, attestation)
@@ -134,7 +136,15 @@ def record_shown(opening: Opening, shown: Shown, began: Moment) -> Outcome | Non
         evidence=dict(shown.evidence),
         duration_us=began.elapsed_us(),
     )
+    if opening.challenge.trial:
+        return _tried(opening, attestation)
     return _written(opening, attestation, [New(attestation)], (), spki=shown.transport_spki, until=None)
+
+
+def _tried(opening: Opening, found: Attestation) -> Outcome:
+    """Keep a verdict that a host asked for as a trial, and write nothing else."""
+    trials.keep(opening, found)
+    return _outcome(found, None, found.at + settings.RETRY_AFTER, spki=b"")
 
 
 def conclude_shown(opening: Opening, shown: Shown, began: Moment) -> Outcome:
@@ -192,6 +202,9 @@ class _Kept:
     event_log: str | None
     ima_log: str | None
     new: tuple[Blob, ...]
+
+
+_NO_LOGS = _Kept(None, None, ())
 
 
 def _kept(judged: Judged) -> _Kept:
@@ -368,30 +381,36 @@ def record_refusal(opening: Opening, refusal: Refusal, began: Moment) -> None:
         why=str(refusal),
         remedy="If the host itself sent it, look at its TPM and boot log; if not, somebody else used its name.",
     )
+    refused = Attestation(
+        id=opening.number,
+        attester=attester,
+        challenge=opening.challenge,
+        at=began.now,
+        mode=attester.mode,
+        status="TpmError",
+        substatus=substatus,
+        code=refusal.code,
+        findings=[asdict(finding)],
+        policy_version=0 if opening.version is None else opening.version.version,
+        duration_us=began.elapsed_us(),
+    )
+    anyone = isinstance(refusal, ANYONE_CAN_SEND)
+    actor = "stranger" if anyone else attester.subject
     with transaction.atomic():
-        attestation = Attestation.objects.create(
-            id=opening.number,
-            attester=attester,
-            challenge=opening.challenge,
-            at=began.now,
-            mode=attester.mode,
-            status="TpmError",
-            substatus=substatus,
-            code=refusal.code,
-            findings=[asdict(finding)],
-            policy_version=0 if opening.version is None else opening.version.version,
-            duration_us=began.elapsed_us(),
-        )
-        if isinstance(refusal, VerificationError) and not isinstance(refusal, ANYONE_CAN_SEND):
-            _show_refused(attester, attestation, began.now + settings.RETRY_AFTER)
+        if opening.challenge.trial:
+            trials.keep_refused(opening, refused, actor=actor)
+            return
+        refused.save(force_insert=True)
+        if isinstance(refusal, VerificationError) and not anyone:
+            _show_refused(attester, refused, began.now + settings.RETRY_AFTER)
         ledger.record(
-            actor="stranger" if isinstance(refusal, ANYONE_CAN_SEND) else attester.subject,
+            actor=actor,
             act="attestation.refused",
             subject=attester.subject,
-            detail={"name": attester.name, "attestation": attestation.id, "code": refusal.code},
+            detail={"name": attester.name, "attestation": refused.id, "code": refusal.code},
             now=began.now,
         )
-    log.warning("attestation %s of host %s refused: %s", attestation.id, attester.id, refusal.code)
+    log.warning("attestation %s of host %s refused: %s", refused.id, attester.id, refusal.code)
 
 
 def _show_refused(attester: Attester, attestation: Attestation, next_at: datetime) -> None:

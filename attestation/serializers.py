@@ -133,12 +133,14 @@ class PossessionSerializer(Message):
 
 class MembershipSerializer(Message):
     transport_key = Base64Bytes(limit=KEY_LIMIT)
+    trial = serializers.BooleanField(required=False, default=False)
 
 
 class ChallengeRequestSerializer(Message):
     attester = serializers.UUIDField()
     event_log_sha256 = serializers.RegexField(r"^[0-9a-f]{64}\Z", required=False, allow_blank=True, default="")
     boot = serializers.IntegerField(min_value=0, max_value=(1 << 32) - 1, required=False, allow_null=True, default=None)
+    trial = serializers.BooleanField(required=False, default=False)
 
 
 class ChallengeSerializer(Message):
@@ -150,6 +152,7 @@ class ChallengeSerializer(Message):
     send_event_log = serializers.BooleanField()
     send_ima_log = serializers.BooleanField()
     ima_from = serializers.IntegerField()
+    trial = serializers.BooleanField()
     expires = serializers.DateTimeField()
 
 

@@ -177,6 +177,7 @@ from attestation.runtime_reads import lines_of as runtime_lines
 from attestation.runtime_reads import signers_of as runtime_signers
 from attestation.runtime_reads import text_of as runtime_policy_text
 from attestation.tickets import accept_ticket, appraise_membership, caller_of
+from attestation.trials import trials
 
 __all__ = [
     "CHECKS",
@@ -373,6 +374,7 @@ __all__ = [
     "switches",
     "tally_dry_run",
     "times_of_baselines",
+    "trials",
     "trust_authority",
     "turnover",
     "upload_baseline",

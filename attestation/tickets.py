@@ -56,9 +56,10 @@ def _traced(subject: str, *, now: datetime) -> Iterator[None]:
         raise
 
 
-def appraise_membership(caller: Caller, transport_key: bytes, *, now: datetime) -> Outcome:
+def appraise_membership(caller: Caller, transport_key: bytes, *, trial: bool, now: datetime) -> Outcome:
     """Certify the transport key of a machine that is in an approved group; record it of one that was and is no more.
 
+    A `trial` earns no certificate and changes nothing of a host, but that one makes the row of a host that is new.
     Raises `UnknownAttester` for a machine that never was in one, and for one that people have rejected or revoked.
     """
     began = Moment.begun(now)
@@ -67,7 +68,7 @@ def appraise_membership(caller: Caller, transport_key: bytes, *, now: datetime) 
         groups = tuple(approved(caller.group_sids).select_related("group"))
         host = settled(lambda: _attester(caller, groups, now=now))
     shown = _shown(caller, transport_key, groups)
-    opening = _opened(host, now=now)
+    opening = _opened(host, trial=trial, now=now)
     return conclude_shown(opening, shown, began)
 
 
@@ -80,13 +81,14 @@ def _shown(caller: Caller, transport_key: bytes, groups: Sequence[KerberosGroup]
     return Shown(transport_key, evidence, () if groups else (NOT_A_MEMBER,))
 
 
-def _opened(host: Attester, *, now: datetime) -> Opening:
+def _opened(host: Attester, *, trial: bool, now: datetime) -> Opening:
     """A ticket is its own challenge: it is good once. So the row that every attestation answers is made and spent."""
     challenge = Challenge.objects.create(
         attester=host,
         nonce=secrets.token_bytes(NONCE_SIZE),
         send_event_log=False,
         send_ima_log=False,
+        trial=trial,
         created_at=now,
         expires_at=now + settings.CHALLENGE_LIFETIME,
     )

@@ -41,9 +41,9 @@ class Running:
                 self.machine.tpm.extend(pcr, digest)
             self.list += entry
 
-    def attest(self, api: Api, *, boot: int | None = None, sent: bytes | None = None) -> Any:
+    def attest(self, api: Api, *, boot: int | None = None, sent: bytes | None = None, trial: bool = False) -> Any:
         """Attest with what the challenge asks for of the list; `boot` is what the agent says of its TPM."""
-        challenge = api.challenge(self.machine, **({} if boot is None else {"boot": boot})).json()
+        challenge = api.challenge(self.machine, trial=trial, **({} if boot is None else {"boot": boot})).json()
         self.asked_from = challenge["ima_from"]
         body = self.machine.evidence(decoded(challenge, "nonce"))
         body["ima_log"] = to_b64u(self.list[self.asked_from :] if sent is None else sent)

@@ -1,7 +1,7 @@
 """What the Verifier keeps. Private to this app: others come through `attestation.service`."""
 
 from attestation.models.certificates import DenyBefore, HealthCertificate, SignerKey
-from attestation.models.evidence import Attestation, Blob, Challenge, Component, ImaProgress
+from attestation.models.evidence import Attestation, Blob, Challenge, Component, ImaProgress, Trial
 from attestation.models.hosts import DEFAULT_GROUP, Attester, Enrolment, ExpectedHost, HostGroup, Mode
 from attestation.models.kerberos import KerberosGroup
 from attestation.models.makers import AuthorityBundle, EndorsementAuthority, Vendor
@@ -37,5 +37,6 @@ __all__ = [
     "Proposal",
     "RuntimePolicy",
     "SignerKey",
+    "Trial",
     "Vendor",
 ]

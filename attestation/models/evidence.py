@@ -20,7 +20,7 @@ class Blob(models.Model):
 
 
 class Challenge(models.Model):
-    """A nonce that answers once (RFC 9334 section 10.2)."""
+    """A nonce that answers once (RFC 9334 section 10.2). The answer to a `trial` changes nothing."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     attester = models.ForeignKey(Attester, on_delete=models.PROTECT, db_index=False)
@@ -29,6 +29,7 @@ class Challenge(models.Model):
     send_event_log = models.BooleanField()
     send_ima_log = models.BooleanField(default=True)
     ima_from = models.PositiveBigIntegerField(default=0)
+    trial = models.BooleanField(default=False)
     created_at = models.DateTimeField()
     expires_at = models.DateTimeField(db_index=True)
     spent_at = models.DateTimeField(null=True)
@@ -75,6 +76,32 @@ class Attestation(models.Model):
 
     def pcr_bytes(self) -> dict[int, bytes]:
         return {int(pcr): bytes.fromhex(value) for pcr, value in self.pcrs.items()}
+
+
+class Trial(models.Model):
+    """A verdict that a host asked for to see it, kept for good. Append-only in the database.
+
+    Not an `Attestation`: what reads those, for a page or a decision, cannot take one of these for what a host showed.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    attester = models.ForeignKey(Attester, on_delete=models.PROTECT, related_name="trials")
+    challenge = models.OneToOneField(Challenge, on_delete=models.PROTECT, related_name="+")
+    at = models.DateTimeField()
+    mode = models.CharField(max_length=10)
+    status = models.CharField(max_length=30)
+    substatus = models.JSONField(default=list)
+    code = models.CharField(max_length=60, blank=True)
+    findings = models.JSONField(default=list)
+    policy_version = models.PositiveIntegerField()
+    pcrs = models.JSONField(default=dict)
+    evidence = models.JSONField(default=dict)
+
+    class Meta:
+        ordering: ClassVar = ["-id"]
+
+    def __str__(self) -> str:
+        return f"{self.attester_id} {self.status}"
 
 
 class ImaProgress(models.Model):

@@ -19,7 +19,7 @@ from fabric.models import Host, VirtualMachine
 from fabric.pictures import chart
 from fabric.tenancy import usage
 
-LAPSING, FEED, HISTORY, STRIP = 6, 12, 10, 45
+LAPSING, FEED, HISTORY, STRIP, TRIALS = 6, 12, 10, 45, 5
 PER_PAGE = 50
 STATUSES = (
     "Passed",
@@ -102,6 +102,7 @@ def host(request: HttpRequest, attester_id: UUID) -> HttpResponse:
         "open_proposal": attestation.open_proposal_for(attester_id),
         "history": history[:HISTORY],
         "strip": _strip(history[:STRIP]),
+        "trials": attestation.trials(attester_id)[:TRIALS],
     }
     return page(request, "fabric/host.html", context)
 

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError, transaction
+from django.forms.models import model_to_dict
 from gssapi.raw.misc import GSSError
 from hypothesis import HealthCheck, given
 from hypothesis import settings as few
@@ -43,6 +44,7 @@ from attestation.models import (
     Mode,
     ModeSwitch,
     Proposal,
+    Trial,
 )
 from ledger import service as ledger
 from tests.ad import Domain
@@ -357,6 +359,50 @@ def test_in_another_mode_it_is_a_trial(attest: Any, approve: Approve) -> None:
     answer = attest().json()
     assert (answer["status"], answer["certificate"]) == ("Passed", None)
     assert ledger.leaves(act_prefix="attestation.trial_passed").count() == 1
+
+
+TRIED = json.dumps({"transport_key": to_b64u(spki(TRANSPORT)), "trial": True}).encode()
+
+
+def test_a_trial_earns_nothing_and_leaves_the_host_as_it_was(attest: Any, approve: Approve, admin: User) -> None:
+    group = approve()
+    certificate = from_b64u(attest().json()["certificate"])
+    before = model_to_dict(Attester.objects.get())
+    answer = attest(body=TRIED).json()
+    assert (answer["status"], answer["certificate"], answer["release_secret"]) == ("Passed", None, None)
+    KerberosGroup.objects.filter(pk=group.pk).update(sid="S-1-5-21-1-2-3-1104")
+    assert attest(body=TRIED).json()["status"] == "UnauthorizedHost"
+    assert model_to_dict(Attester.objects.get()) == before
+    assert (Attestation.objects.count(), HealthCertificate.objects.count()) == (1, 1)
+    assert [trial.status for trial in Trial.objects.all()] == ["UnauthorizedHost", "Passed"]
+    assert sorted(leaf.act for leaf in ledger.leaves(act_prefix="trial.")) == ["trial.failed", "trial.passed"]
+    KerberosGroup.objects.filter(pk=group.pk).update(sid=group.sid)
+    assert service.verify_certificate(certificate, now=datetime.now(UTC)).host == "member"
+
+
+def test_a_ticket_for_a_trial_is_good_for_that_alone(attest: Any, approve: Approve) -> None:
+    """The word is in the body that the ticket is bound to, so nobody on the way can turn one into the other."""
+    approve()
+    assert refused(attest(body=TRIED, sent=ASKED)) == (401, "ticket_not_bound")
+    assert refused(attest(body=ASKED, sent=TRIED)) == (401, "ticket_not_bound")
+    assert not Trial.objects.exists()
+    assert not Attestation.objects.exists()
+
+
+@pytest.mark.parametrize("account", ["stranger$", "alice"])
+def test_who_may_not_attest_gets_no_trial(attest: Any, approve: Approve, account: str) -> None:
+    approve()
+    assert attest(account, body=TRIED).status_code == 403
+    assert not Trial.objects.exists()
+    assert ledger.leaves(act_prefix="ticket.refused").count() == 1
+
+
+def test_the_first_ticket_of_a_member_makes_its_row_in_a_trial_too(attest: Any, approve: Approve) -> None:
+    approve()
+    assert attest(body=TRIED).json()["status"] == "Passed"
+    host = Attester.objects.get()
+    assert (host.state, host.status, host.latest) == ("approved", "UnauthorizedHost", None)
+    assert ledger.leaves(act_prefix="host.joined").count() == 1
 
 
 # --- which groups
