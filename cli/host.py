@@ -156,7 +156,8 @@ def status(folder: Path, as_json: bool) -> None:
 def diagnose(folder: Path, as_json: bool, bundle: Path | None, save: Path | None) -> None:
     """Check all that attesting needs, from the portal's name to its verdict, and say what to do about what fails.
 
-    An enrolled host attests once. Exit code 0 when nothing fails, 1 when something does, 2 for a damaged bundle.
+    Nothing is changed: the portal tells an enrolled host its verdict as a trial. Exit code 0 when nothing fails, 1 when
+    something does, 2 for a damaged bundle.
     """
     if bundle is not None and save is not None:
         raise click.UsageError("--bundle judges what --save once wrote; use one of them.")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from enum import Enum
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -57,6 +58,18 @@ class NotInMode(AgentError):
             f" run `guardhouse host enrol --mode {mode}`."
         )
         self.mode = mode
+
+
+class Purpose(Enum):
+    """Why a host shows its state: for a certificate, for people to see who is ready, or to know its own verdict."""
+
+    CERTIFICATE = "certificate"
+    REHEARSAL = "rehearsal"
+    VERDICT = "verdict"
+
+    @property
+    def is_trial(self) -> bool:
+        return self is Purpose.VERDICT
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,16 +133,25 @@ def register_host_key(host: Host) -> Activation:
 
 def attest(host: Host) -> Verdict:
     """Attest once in the mode in force, and keep the outcome: the certificate of a pass, the findings in any case."""
+    return _in_force(host, Purpose.CERTIFICATE)
+
+
+def ask_verdict(host: Host) -> Verdict:
+    """Ask what attesting would come to now. Nothing comes of the answer, at the portal or here: no file is written."""
+    return _in_force(host, Purpose.VERDICT)
+
+
+def _in_force(host: Host, purpose: Purpose) -> Verdict:
     mode = host.client.mode()
     if mode not in modes_of(host.config):
         raise NotInMode(mode)
-    return _IN_MODE[mode](host, keep=True)
+    return _IN_MODE[mode](host, purpose)
 
 
 def rehearse(host: Host) -> dict[str, Verdict]:
     """Try every other mode that this host is registered for; that earns nothing, and shows people who is ready."""
     mode = host.client.mode()
-    return {each: _IN_MODE[each](host, keep=False) for each in modes_of(host.config) if each != mode}
+    return {each: _IN_MODE[each](host, Purpose.REHEARSAL) for each in modes_of(host.config) if each != mode}
 
 
 def mode_of(store: Store) -> str:
@@ -144,12 +166,13 @@ def modes_of(config: Config) -> tuple[str, ...]:
     return tuple(mode for mode, identity in known.items() if identity)
 
 
-def _attest_by_key(host: Host, *, keep: bool) -> Verdict:
-    key, transport = host_key.host_key(host.store.folder), _own_transport_key(host)
-    challenge = host.client.challenge(host.config.key_attester)
+def _attest_by_key(host: Host, purpose: Purpose) -> Verdict:
+    read = host_key.kept_host_key if purpose.is_trial else host_key.host_key
+    key, transport = read(host.store.folder), _own_transport_key(host, purpose)
+    challenge = host.client.challenge(host.config.key_attester, trial=purpose.is_trial)
     proof = prove(key, nonce=challenge.nonce, transport_spki=transport.public)
     verdict = host.client.possession(challenge.id, proof)
-    if keep:
+    if purpose is Purpose.CERTIFICATE:
         _keep(host, verdict, HOST_KEY, transport, boot_pcrs=(), reset_count=0)
     return verdict
 
@@ -163,12 +186,12 @@ def use_account(host: Host) -> None:
     host.store.save_config(host.config)
 
 
-def _attest_by_account(host: Host, *, keep: bool) -> Verdict:
-    transport = _own_transport_key(host)
-    body = json.dumps({"transport_key": to_b64u(transport.public)}).encode()
+def _attest_by_account(host: Host, purpose: Purpose) -> Verdict:
+    transport = _own_transport_key(host, purpose)
+    body = json.dumps({"transport_key": to_b64u(transport.public), "trial": purpose.is_trial}).encode()
     spoken = conversation(host.config, body)
     verdict = host.client.membership(body, spoken.header, spoken.require_proof)
-    if keep:
+    if purpose is Purpose.CERTIFICATE:
         _keep(host, verdict, KERBEROS, transport, boot_pcrs=(), reset_count=0)
     return verdict
 
@@ -195,28 +218,29 @@ def service_host(server: str) -> str:
     return urlsplit(server).hostname or ""
 
 
-def _own_transport_key(host: Host) -> SavedKey:
+def _own_transport_key(host: Host, purpose: Purpose) -> SavedKey:
     saved = host.store.own_transport_key()
     if saved is None:
         made = host_key.new_transport_key()
         saved = SavedKey(host_key.public_spki(made), host_key.private_pem(made))
-        host.store.save_own_transport_key(saved)
+        if not purpose.is_trial:
+            host.store.save_own_transport_key(saved)
     return saved
 
 
-def _attest_by_tpm(host: Host, *, keep: bool) -> Verdict:
+def _attest_by_tpm(host: Host, purpose: Purpose) -> Verdict:
     event_log = log_content(host.config.event_log, EVENT_LOG_LIMIT)
     if event_log is None:
         raise AgentError(f"There is no boot log at {host.config.event_log}; the host cannot show what it booted.")
     log_digest, boot = sha256(event_log).hexdigest(), host.tpm.reset_count()
-    challenge = host.client.challenge(host.config.attester, log_digest, boot=boot)
-    key, reset_count = _transport_key(host, challenge.boot_pcrs)
+    challenge = host.client.challenge(host.config.attester, log_digest, boot=boot, trial=purpose.is_trial)
+    key, reset_count = _transport_key(host, challenge.boot_pcrs, purpose)
     quoted = host.tpm.quote(challenge.pcrs, challenge.nonce)
     evidence = _evidence(host, challenge, quoted, key)
     if challenge.send_event_log:
         evidence["event_log"] = to_b64u(event_log)
     verdict = host.client.evidence(challenge.id, evidence)
-    if keep:
+    if purpose is Purpose.CERTIFICATE:
         _keep(host, verdict, TPM, key, boot_pcrs=challenge.boot_pcrs, reset_count=reset_count)
     return verdict
 
@@ -258,14 +282,15 @@ def open_token(host: Host, credential: Credential, token: str) -> bytes:
     return open_jwe(token, lambda wrapped: host.tpm.decrypt(credential.key, credential.boot_pcrs, wrapped))
 
 
-def _transport_key(host: Host, boot_pcrs: tuple[int, ...]) -> tuple[SavedKey, int]:
+def _transport_key(host: Host, boot_pcrs: tuple[int, ...], purpose: Purpose) -> tuple[SavedKey, int]:
     """The key of this boot: made once, because making an RSA key takes a hardware TPM seconds."""
     reset_count = host.tpm.reset_count()
     saved = host.store.transport_key()
     if saved and saved[1] == reset_count and host.tpm.usable_now(saved[0], boot_pcrs):
         return saved
     key = host.tpm.create_transport_key(boot_pcrs)
-    host.store.save_transport_key(key, reset_count)
+    if not purpose.is_trial:
+        host.store.save_transport_key(key, reset_count)
     return key, reset_count
 
 

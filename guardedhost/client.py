@@ -88,9 +88,15 @@ class Client:
         require_proof(proof)
         return _read(read_verdict, answer, path)
 
-    def challenge(self, attester: str, event_log_sha256: str = "", *, boot: int | None = None) -> Challenge:
-        body = {"attester": attester, "event_log_sha256": event_log_sha256, "boot": boot}
-        return self._post("attestation/v1/challenges", body, read_challenge)
+    def challenge(
+        self, attester: str, event_log_sha256: str = "", *, boot: int | None = None, trial: bool
+    ) -> Challenge:
+        """Ask for a nonce. What answers a `trial` gets a verdict and no certificate, and changes nothing there."""
+        body = {"attester": attester, "event_log_sha256": event_log_sha256, "boot": boot, "trial": trial}
+        challenge = self._post("attestation/v1/challenges", body, read_challenge)
+        if challenge.trial is not trial:
+            raise malformed("another kind of challenge than was asked for")
+        return challenge
 
     def evidence(self, challenge: str, evidence: Mapping[str, Any]) -> Verdict:
         return self._post(f"attestation/v1/challenges/{challenge}/evidence", evidence, read_verdict)

@@ -23,6 +23,14 @@ def host_key(folder: Path) -> SigningKey:
     path = folder / "host-key.pem"
     if not path.exists():
         files.write_new(path, private_pem(ec.generate_private_key(ec.SECP256R1())))
+    return kept_host_key(folder)
+
+
+def kept_host_key(folder: Path) -> SigningKey:
+    """Return this host's key, which has to be there."""
+    path = folder / "host-key.pem"
+    if not path.exists():
+        raise StoreDamaged(f"{path} is gone, and the portal knows this host by it.")
     key = read_private(path.read_bytes(), what=str(path))
     if not isinstance(key, (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey)):
         raise StoreDamaged(f"{path} holds a key of a kind that no portal takes.")

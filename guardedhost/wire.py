@@ -43,11 +43,12 @@ class Challenge:
     send_event_log: bool
     send_ima_log: bool
     ima_from: int
+    trial: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the portal made of the evidence; `certificate` is there only when the host passed."""
+    """What the portal made of the evidence; `certificate` is there only when the host passed, and not in a trial."""
 
     status: str
     substatus: tuple[str, ...]
@@ -91,6 +92,7 @@ def read_challenge(body: Mapping[str, Any]) -> Challenge:
         send_event_log=body["send_event_log"] is True,
         send_ima_log=body.get("send_ima_log") is not False,
         ima_from=max(int(body.get("ima_from", 0)), 0),
+        trial=body.get("trial") is True,
     )
     if body["bank"] != "sha256" or len(challenge.nonce) not in _NONCE_SIZES:
         raise ValueError("a bank or nonce that this agent does not sign")

@@ -20,7 +20,7 @@ from attestation.errors import ParseError, TooLarge
 from guardedhost.diagnosis.trace import Trace
 from kps.core import jose
 
-FORMAT: Final = "guardhouse-trace-1"
+FORMAT: Final = "guardhouse-trace-2"
 # Both logs in base64, and room for all the rest.
 DOCUMENT_LIMIT: Final = (IMA_LIMIT + EVENT_LOG_LIMIT) * 4 // 3 + (4 << 20)
 

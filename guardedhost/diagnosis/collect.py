@@ -1,6 +1,7 @@
 """Looks at everything on one host that attesting needs, and writes down what is there and what is not.
 
-Whatever fails, the rest is looked at all the same. Nothing is changed, but that an enrolled host attests once.
+Whatever fails, the rest is looked at all the same, and nothing is changed. An enrolled host asks the portal for its
+verdict, which is a trial there.
 """
 
 import os
@@ -45,7 +46,7 @@ _NONCE: Final = 32
 
 
 def collect(store: Store) -> Trace:
-    """A look at the host whose state is in `store`. An enrolled one attests once, as `guardhouse host attest` does."""
+    """A look at the host whose state is in `store`."""
     at = datetime.now(UTC)
     folder = _folder(store)
     config = folder.config or Config()
@@ -221,7 +222,7 @@ def _answer(store: Store, config: Config, tpm: Tpm | None, portal: PortalSeen | 
     if step := next((each for each in portal.errors if each not in ("info", "signers")), None):
         return Answer(code=UNREACHABLE, sentence=f"{portal.errors[step]}.")
     try:
-        return _words(agent.attest(agent.Host(store, config, Client(config.server, config.ca), tpm)))
+        return _words(agent.ask_verdict(agent.Host(store, config, Client(config.server, config.ca), tpm)))
     except Refused as error:
         return Answer(code=error.code, sentence=error.detail)
     except Unreachable as error:
@@ -231,8 +232,8 @@ def _answer(store: Store, config: Config, tpm: Tpm | None, portal: PortalSeen | 
     except AgentError as error:
         return Answer(code=HERE, sentence=str(error))
     except OSError as error:
-        return Answer(code=HERE, sentence=f"The state folder cannot be written: {error.strerror}.")
+        return Answer(code=HERE, sentence=f"The state folder cannot be read: {error.strerror}.")
 
 
 def _words(verdict: Verdict) -> Answer:
-    return Answer(verdict.status, verdict.substatus, verdict.findings, verdict.certificate is not None)
+    return Answer(verdict.status, verdict.substatus, verdict.findings)

@@ -60,7 +60,7 @@ def state_folder(trace: Trace) -> Outcome:
 
 
 def certificate(trace: Trace) -> Outcome:
-    """The one that was in hand before this look; a fresh attestation may have replaced it by now."""
+    """The one in hand, which this look has not touched."""
     held = trace.held
     if not trace.enrolled:
         return skipped(NOT_ENROLLED)

@@ -133,7 +133,7 @@ class HeldCertificate:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of attesting now: a status by the portal, or a `code` and a sentence where there is none.
+    """What the portal would make of the host now: its status, or a `code` and a sentence where there is none.
 
     `code` is the portal's, "unreachable", "unproven" when somebody answered who has not proved to be the portal, or
     "here" when the host got no further than itself.
@@ -142,7 +142,6 @@ class Answer:
     status: str = ""
     substatus: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
-    certified: bool = False
     code: str = ""
     sentence: str = ""
 

@@ -60,7 +60,7 @@ def documents() -> list[bytes]:
         ima_log=LogSeen("ima", ima),
         held=HeldCertificate(seeds.certificates()[0], 3, True),
         last=last,
-        answer=Answer("Passed", certified=True),
+        answer=Answer("Passed"),
     )
     refused = replace(full, answer=Answer("InsecureHostConfiguration", ("SecureBoot",), (finding,)))
     nothing = Trace(NOW, "0.1.0", FolderSeen("x", 1), None, TpmSeen("x"), LogSeen("x"), LogSeen(""))

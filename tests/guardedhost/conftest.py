@@ -158,6 +158,7 @@ def enrolled(portal: Portal, store: Store) -> Verifier:
 
 @pytest.fixture
 def healthy(enrolled: Verifier, store: Store) -> Trace:
-    """The second look at a host that passes: it has a certificate by then."""
-    collect(store)
+    """A look at a host that has attested and passes."""
+    with agent.opened(store) as host:
+        agent.attest(host)
     return collect(store)

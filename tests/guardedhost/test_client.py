@@ -59,9 +59,11 @@ def test_the_agent_talks_to_https_and_to_this_machine(server: str) -> None:
 
 def test_a_challenge_is_read(portal: Portal) -> None:
     portal.answer = lambda path, body: (201, CHALLENGE)
-    challenge = Client(portal.url + "/").challenge("host", "00", boot=7)
+    challenge = Client(portal.url + "/").challenge("host", "00", boot=7, trial=False)
     assert (challenge.id, challenge.nonce, challenge.boot_pcrs) == ("c1", bytes(32), (0, 1))
-    assert portal.seen == [("/attestation/v1/challenges", {"attester": "host", "event_log_sha256": "00", "boot": 7})]
+    assert portal.seen == [
+        ("/attestation/v1/challenges", {"attester": "host", "event_log_sha256": "00", "boot": 7, "trial": False})
+    ]
 
 
 @pytest.mark.parametrize(
@@ -77,18 +79,19 @@ def test_a_challenge_is_read(portal: Portal) -> None:
         pytest.param({"boot_pcrs": [-1]}, id="negative PCR"),
         pytest.param({"pcrs": "all"}, id="PCRs in words"),
         pytest.param({"nonce": 7}, id="number for text"),
+        pytest.param({"trial": True}, id="for a trial"),
     ],
 )
 def test_a_challenge_that_should_not_be_signed_is_not(portal: Portal, change: dict[str, Any]) -> None:
     portal.answer = lambda path, body: (201, {**CHALLENGE, **change})
     with pytest.raises(Unreachable, match="agreed form"):
-        Client(portal.url).challenge("host", "00", boot=7)
+        Client(portal.url).challenge("host", "00", boot=7, trial=False)
 
 
 def test_a_refusal_keeps_its_code_and_sentence(portal: Portal) -> None:
     portal.answer = lambda path, body: (409, {"code": "challenge_spent", "detail": "Ask for another.", "status": 409})
     with pytest.raises(Refused, match="Ask for another") as refusal:
-        Client(portal.url).challenge("host", "00", boot=7)
+        Client(portal.url).challenge("host", "00", boot=7, trial=False)
     assert refusal.value.code == "challenge_spent"
 
 
@@ -97,38 +100,38 @@ def test_a_refusal_keeps_its_code_and_sentence(portal: Portal) -> None:
 def test_a_portal_in_trouble_is_asked_again_later(portal: Portal, status: int, answer: Any) -> None:
     portal.answer = lambda path, body: (status, answer)
     with pytest.raises(Unreachable):
-        Client(portal.url).challenge("host", "00", boot=7)
+        Client(portal.url).challenge("host", "00", boot=7, trial=False)
 
 
 @pytest.mark.parametrize("answer", [b"", b"<html>", b"[]", b"{}", b'"text"', b"{" + b" " * (5 << 20) + b"}"])
 def test_an_answer_in_another_form_is_not_believed(portal: Portal, answer: bytes) -> None:
     portal.answer = lambda path, body: (200, answer)
     with pytest.raises(Unreachable, match="agreed form"):
-        Client(portal.url).challenge("host", "00", boot=7)
+        Client(portal.url).challenge("host", "00", boot=7, trial=False)
 
 
 def test_a_redirect_is_not_followed(portal: Portal) -> None:
     portal.answer = lambda path, body: (307, {})
     portal.headers = {"Location": "/elsewhere"}
     with pytest.raises(Unreachable):
-        Client(portal.url).challenge("host", "00", boot=7)
+        Client(portal.url).challenge("host", "00", boot=7, trial=False)
     assert len(portal.seen) == 1
 
 
 def test_a_proxy_in_the_environment_is_not_asked(portal: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     portal.answer = lambda path, body: (201, CHALLENGE)
-    assert Client(portal.url).challenge("host", "00", boot=7).id == "c1"
+    assert Client(portal.url).challenge("host", "00", boot=7, trial=False).id == "c1"
 
 
 def test_nobody_there_is_unreachable() -> None:
     with pytest.raises(Unreachable, match="nobody answers"):
-        Client("http://127.0.0.1:9").challenge("host", "00", boot=7)
+        Client("http://127.0.0.1:9").challenge("host", "00", boot=7, trial=False)
 
 
 def test_an_absent_authorities_file_is_a_sentence() -> None:
     with pytest.raises(AgentError, match="trusted authorities"):
-        Client("https://127.0.0.1:9", ca="/nowhere/ca.pem").challenge("host", "00", boot=7)
+        Client("https://127.0.0.1:9", ca="/nowhere/ca.pem").challenge("host", "00", boot=7, trial=False)
 
 
 @pytest.fixture
@@ -171,9 +174,9 @@ def tls(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 
 def test_a_portal_with_a_certificate_of_nobody_we_know_gets_nothing(tls: tuple[str, Path]) -> None:
     with pytest.raises(Unreachable, match="certificate is not trusted"):
-        Client(tls[0]).challenge("host", "00", boot=7)
+        Client(tls[0]).challenge("host", "00", boot=7, trial=False)
 
 
 def test_the_operator_names_the_authorities_of_the_portal(tls: tuple[str, Path]) -> None:
     with pytest.raises(Refused, match="Reached"):
-        Client(tls[0], ca=str(tls[1])).challenge("host", "00", boot=7)
+        Client(tls[0], ca=str(tls[1])).challenge("host", "00", boot=7, trial=False)

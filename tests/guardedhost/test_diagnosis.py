@@ -86,6 +86,91 @@ def test_each_check_has_a_name_of_its_own_and_each_status_is_one_of_the_eight(he
     assert diagnose(replace(healthy, answer=odd)).status == "Unknown"
 
 
+def attest(store: Store) -> None:
+    with agent.opened(store) as host:
+        agent.attest(host)
+
+
+# What a look leaves
+
+
+def files(store: Store) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in store.folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize("attested", [True, False])
+@pytest.mark.parametrize("passing", [True, False])
+def test_a_look_leaves_every_file_as_it_was(enrolled: Verifier, store: Store, attested: bool, passing: bool) -> None:
+    """A certificate in hand above all: whoever looks why something fails must not make it worse."""
+    if attested:
+        attest(store)
+    before, enrolled.passing = files(store), passing
+    assert ("credential.json" in before) is attested
+    assert (result(collect(store), "verdict") is Result.PASS) is passing
+    assert files(store) == before
+
+
+@pytest.mark.parametrize("code", ["unauthorized_host", "log_replay_mismatch"])
+def test_a_look_at_a_host_that_is_refused_leaves_every_file_as_it_was(
+    enrolled: Verifier, store: Store, portal: Portal, code: str
+) -> None:
+    attest(store)
+    before = files(store)
+    portal.answer = lambda path, body: (403, {"code": code, "detail": "No."})
+    assert code in sentence(collect(store), "verdict")
+    assert files(store) == before
+
+
+def test_a_host_after_a_boot_is_looked_at_with_a_key_that_is_kept_nowhere(healthy: Trace, store: Store) -> None:
+    """The key of the boot before is of no use any more; the one of this boot is made by whoever attests."""
+    lab.reboot(store.folder, boot_log=ON, ima_log=None)
+    before = files(store)
+    assert result(collect(store), "verdict") is Result.PASS
+    assert files(store) == before
+
+
+def test_the_portal_is_asked_for_a_trial_and_nothing_is_kept_of_one_that_earns_a_certificate(
+    enrolled: Verifier, store: Store, portal: Portal
+) -> None:
+    def generous(path: str, body: Any) -> tuple[int, Any]:
+        if path.endswith("/evidence"):
+            enrolled.trial = False
+        return enrolled.answer(path, body)
+
+    portal.answer = generous
+    before = files(store)
+    assert result(collect(store), "verdict") is Result.PASS
+    asked = [body for path, body in portal.seen if path.endswith("/challenges")]
+    assert [body["trial"] for body in asked] == [True]
+    assert files(store) == before
+    assert store.credential() is None
+
+
+def test_a_portal_that_knows_no_trials_is_shown_nothing(enrolled: Verifier, store: Store, portal: Portal) -> None:
+    """It would take the look for an attestation, and let the certificate in hand count no more."""
+
+    def old(path: str, body: Any) -> tuple[int, Any]:
+        status, answer = enrolled.answer(path, body)
+        return status, {**answer, "trial": None} if path.endswith("/challenges") else answer
+
+    attest(store)
+    shown, portal.answer = len(enrolled.evidence), old
+    assert "another kind of challenge" in sentence(collect(store), "verdict")
+    assert len(enrolled.evidence) == shown
+
+
+def test_a_look_at_a_host_by_its_key_leaves_every_file_as_it_was(by_key: Store) -> None:
+    for _ in range(2):
+        before = files(by_key)
+        assert result(collect(by_key), "verdict") is Result.PASS
+        assert files(by_key) == before
+        attest(by_key)
+    (by_key.folder / "host-key.pem").unlink()
+    before = files(by_key)
+    assert "is gone" in sentence(collect(by_key), "verdict")
+    assert files(by_key) == before
+
+
 # The portal
 
 
@@ -303,7 +388,9 @@ def away(store: Store) -> Trace:
 
 
 def test_a_host_without_a_tpm_is_asked_for_its_key_and_for_nothing_of_a_tpm(by_key: Store) -> None:
-    for found in (collect(by_key), collect(by_key)):
+    fresh = collect(by_key)
+    attest(by_key)
+    for found in (fresh, collect(by_key)):
         assert (diagnose(found).status, failures(found)) == ("Passed", set())
         assert all(result(found, each) is Result.SKIPPED for each in ("tpm", "ak", "boot_log", "keytab"))
         assert "ECC, 256 bits, SHA-256" in named(diagnose(found))["host_key"].what
@@ -313,6 +400,7 @@ def test_a_host_without_a_tpm_is_asked_for_its_key_and_for_nothing_of_a_tpm(by_k
 
 
 def test_no_private_key_is_in_the_bundle_of_a_host_that_has_one(by_key: Store) -> None:
+    attest(by_key)
     bundle = zlib.decompress(write_bundle(collect(by_key)), 31)
     credential = by_key.credential()
     assert credential is not None
@@ -357,12 +445,13 @@ def test_a_host_that_is_not_registered_for_the_mode_in_force_is_told_how(
 
 
 def test_what_the_portal_finds_is_shown_with_its_remedy(enrolled: Verifier, store: Store) -> None:
-    collect(store)
+    attest(store)
     enrolled.passing = False
-    trace = collect(store)
-    diagnosis = diagnose(trace)
-    assert (diagnosis.status, failures(trace)) == ("InsecureHostConfiguration", {"verdict"})
-    assert [finding.remedy for finding in named(diagnosis)["verdict"].findings] == ["Reboot."]
+    for trace in (collect(store), collect(store)):
+        diagnosis = diagnose(trace)
+        assert (diagnosis.status, failures(trace)) == ("InsecureHostConfiguration", {"verdict"})
+        assert [finding.remedy for finding in named(diagnosis)["verdict"].findings] == ["Reboot."]
+    attest(store)
     again = collect(store)
     assert failures(again) == {"certificate", "last_attestation", "verdict"}
     assert named(diagnose(again))["last_attestation"].findings == ()
@@ -435,15 +524,16 @@ def test_a_file_that_somebody_else_owns_fails(healthy: Trace) -> None:
 
 def test_a_certificate_of_an_earlier_boot_fails(healthy: Trace, store: Store) -> None:
     lab.reboot(store.folder, boot_log=ON, ima_log=None)
-    trace = collect(store)
-    assert failures(trace) == {"certificate"}
-    assert "of an earlier boot" in sentence(trace, "certificate")
-    assert failures(collect(store)) == set(), "the look itself attested"
+    for trace in (collect(store), collect(store)):
+        assert failures(trace) == {"certificate"}
+        assert "of an earlier boot" in sentence(trace, "certificate")
+    attest(store)
+    assert failures(collect(store)) == set()
 
 
 def test_a_certificate_that_lapsed_fails(enrolled: Verifier, store: Store) -> None:
     enrolled.lifetime = timedelta(seconds=-1)
-    collect(store)
+    attest(store)
     enrolled.lifetime = timedelta(hours=8)
     trace = collect(store)
     assert failures(trace) == {"certificate"}

@@ -38,6 +38,7 @@ class Service:
 
     acceptor: Acceptor
     url: str = ""
+    passing: bool = True
     reply: str | None = None  # instead of the proof
     refusal: tuple[int, object] | None = None  # what an impostor says who cannot open a ticket
     tickets: list[Ticket] = field(default_factory=list)
@@ -81,7 +82,9 @@ def service(domain: Domain, tmp_path: Path) -> Iterator[Service]:
                 self.answer(refusal.status, answer, proof or refusal.scheme)
                 return
             state.callers.append(caller)
-            spki = from_b64u(json.loads(body)["transport_key"])
+            asked = json.loads(body)
+            spki, verdicts.trial = from_b64u(asked["transport_key"]), asked["trial"]
+            verdicts.passing = state.passing
             self.answer(200, verdicts.passed(spki), proof)
 
         def answer(self, status: int, answer: object, proof: str = "") -> None:
@@ -303,6 +306,19 @@ def test_the_diagnosis_of_a_member_finds_all_in_order(member: Store) -> None:
     assert lines["verdict"].result is Result.PASS
     assert read_bundle(write_bundle(trace)) == trace
     assert b"BEGIN" not in write_bundle(trace)
+
+
+def test_a_look_at_a_member_leaves_its_certificate_alone(member: Store, service: Service, domain: Domain) -> None:
+    with agent.opened(member) as host:
+        agent.attest(host)
+    service.passing = False
+    before = {path.name: path.read_bytes() for path in member.folder.iterdir()}
+    assert diagnose(collect(member)).status == "InsecureHostConfiguration"
+    member.save_config(replace(member.config(), keytab=str(domain.keytab("alice"))))
+    assert diagnose(collect(member)).status == "UnauthorizedHost"
+    after = {path.name: path.read_bytes() for path in member.folder.iterdir()}
+    assert {name for name in before if before[name] != after[name]} == {"config.json"}
+    assert before.keys() == after.keys()
 
 
 @pytest.mark.parametrize("trouble", ["none", "missing", "open", "stranger"])

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from attestation.core.base64url import to_b64u
 from attestation.errors import ParseError, TooLarge
 from cli import diagnosis
+from guardedhost import agent
 from guardedhost.diagnosis import bundle
 from guardedhost.diagnosis.bundle import read_bundle, write_bundle
 from guardedhost.diagnosis.checks import diagnose
@@ -45,7 +46,8 @@ def test_a_bundle_is_judged_elsewhere_as_on_the_host(healthy: Trace) -> None:
 
 def test_a_host_that_fails_fails_elsewhere_with_the_same_sentences(enrolled: Verifier, store: Store) -> None:
     enrolled.passing = False
-    collect(store)
+    with agent.opened(store) as host:
+        agent.attest(host)
     trace = collect(store)
     assert diagnose(read_bundle(write_bundle(trace))) == diagnose(trace)
     assert "Reboot." in str(diagnose(trace))
@@ -110,7 +112,7 @@ def test_a_trace_that_is_none_is_refused(healthy: Trace, damage: Damage) -> None
         b"no gzip",
         packed([]),
         packed({}),
-        packed({"format": "guardhouse-trace-2", "trace": {}}),
+        packed({"format": "guardhouse-trace-3", "trace": {}}),
         packed({"format": bundle.FORMAT}),
         packed({"format": bundle.FORMAT, "trace": 1}),
         packed({"format": bundle.FORMAT, "trace": 1.5}),

@@ -24,7 +24,7 @@ class Verifier:
 
     def __init__(self) -> None:
         self.passing, self.lifetime, self.send_event_log = True, timedelta(hours=8), True
-        self.nonce = NONCE
+        self.nonce, self.trial = NONCE, False
         self.evidence: list[dict[str, Any]] = []
         self.ek = self.ak = b""
 
@@ -38,8 +38,9 @@ class Verifier:
                 else (403, {})
             )
         if path.endswith("/challenges"):
+            self.trial = body["trial"]
             fields = {"id": "c", "nonce": to_b64u(self.nonce), "bank": "sha256", "send_event_log": self.send_event_log}
-            return 201, {**fields, "pcrs": QUOTED_PCRS, "boot_pcrs": BOOT_PCRS}
+            return 201, {**fields, "pcrs": QUOTED_PCRS, "boot_pcrs": BOOT_PCRS, "trial": self.trial}
         return 200, self._verdict(body)
 
     def _credential(self, body: Any) -> dict[str, str]:
@@ -65,6 +66,8 @@ class Verifier:
             words = {"what": "The command line has drift=1 added.", "why": "It was not approved.", "remedy": "Reboot."}
             finding = {"code": "pcr_mismatch", "substatus": "CodeIntegrityPolicy", **words, "pcrs": [8]}
             return {**answer, "status": "InsecureHostConfiguration", "findings": [finding]}
+        if self.trial:
+            return {**answer, "status": "Passed", "certificate": None, "release_secret": None}
         certificate = self._certificate(spki, now)
         secret = wrap_to_transport_key(SECRET, spki)
         return {**answer, "status": "Passed", "certificate": to_b64u(certificate), "release_secret": secret}
