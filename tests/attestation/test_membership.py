@@ -56,6 +56,7 @@ pytestmark = pytest.mark.django_db
 PATH = "/attestation/v1/kerberos"
 GROUP = "Guarded Hosts"
 ASKED = json.dumps({"transport_key": to_b64u(spki(TRANSPORT))}).encode()
+TRIED = json.dumps({"transport_key": to_b64u(spki(TRANSPORT)), "trial": True}).encode()
 Approve = Callable[..., KerberosGroup]
 
 
@@ -155,6 +156,45 @@ def test_a_user_of_the_group_is_refused(attest: Any, approve: Approve) -> None:
     approve()
     assert refused(attest("alice")) == (403, "not_a_machine")
     assert not Attester.objects.exists()
+
+
+def test_another_node_takes_a_ticket_once_more_for_that_very_request_and_its_key(
+    domain: Domain, approve: Approve, settings: Settings, tmp_path: Path
+) -> None:
+    """Nodes share no replay cache; what that is worth is bounded by what the ticket is bound to (docs/modes.md)."""
+    approve()
+    _, token = domain.begin("member$", body=ASKED)
+    header = f"Negotiate {base64.b64encode(token).decode()}"
+    first = send(header).json()
+    settings.KERBEROS_REPLAY_CACHE = tmp_path / "of another node"
+    again = send(header).json()
+    for answer in (first, again):
+        statement = service.verify_certificate(from_b64u(answer["certificate"]), now=datetime.now(UTC))
+        assert statement.transport_spki == spki(TRANSPORT)
+    assert first["release_secret"] != again["release_secret"]
+    assert send(header).status_code == 401
+    settings.KERBEROS_REPLAY_CACHE = tmp_path / "of a third"
+    assert refused(send(header, TRIED)) == (401, "ticket_not_bound")
+    assert Attestation.objects.count() == ledger.leaves(act_prefix="attestation.passed").count() == 2
+
+
+@pytest.mark.parametrize("end", ["group", "host"])
+def test_what_people_end_is_over_on_every_node(
+    domain: Domain, approve: Approve, settings: Settings, tmp_path: Path, admin: User, end: str
+) -> None:
+    group = approve()
+    _, token = domain.begin("member$", body=ASKED)
+    header = f"Negotiate {base64.b64encode(token).decode()}"
+    certificate = from_b64u(send(header).json()["certificate"])
+    now = datetime.now(UTC)
+    if end == "group":
+        service.retire_kerberos_group(group.id, by=admin, reason="over", now=now)
+    else:
+        service.revoke_host(Attester.objects.get().id, by=admin, reason="stolen", now=now)
+    settings.KERBEROS_REPLAY_CACHE = tmp_path / "of another node"
+    assert send(header).json().get("certificate") is None
+    with pytest.raises(CertificateRefused):
+        service.verify_certificate(certificate, now=now)
 
 
 REFUSED = {"stranger$": "unauthorized_host", "alice": "not_a_machine", "member$": "malformed"}
@@ -359,9 +399,6 @@ def test_in_another_mode_it_is_a_trial(attest: Any, approve: Approve) -> None:
     answer = attest().json()
     assert (answer["status"], answer["certificate"]) == ("Passed", None)
     assert ledger.leaves(act_prefix="attestation.trial_passed").count() == 1
-
-
-TRIED = json.dumps({"transport_key": to_b64u(spki(TRANSPORT)), "trial": True}).encode()
 
 
 def test_a_trial_earns_nothing_and_leaves_the_host_as_it_was(attest: Any, approve: Approve, admin: User) -> None:
