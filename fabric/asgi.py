@@ -12,7 +12,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fabric.settings")
 pages = get_asgi_application()  # loads the apps; consumers may be imported only after it
 
 from fabric.consumers import FleetConsumer  # noqa: E402  (needs loaded apps)
-from ledger.sequencer import start_when_serving  # noqa: E402
+from ledger.sequencer import start_when_serving  # noqa: E402  (needs loaded apps)
 
 start_when_serving()
 

@@ -180,7 +180,7 @@ def _attest_by_key(host: Host, purpose: Purpose) -> Verdict:
 def use_account(host: Host) -> None:
     """Let this host attest by its machine account from now on; the directory knows it, so nobody is told."""
     with _libkrb5():
-        import guardedhost.kerberos  # noqa: F401
+        import guardedhost.kerberos  # noqa: F401  (whether it can be is all that is asked)
     if not Path(host.config.keytab).is_file():
         raise AgentError(f"There is no keytab at {host.config.keytab or 'the path that --keytab names'}.")
     host.store.save_config(host.config)

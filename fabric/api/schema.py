@@ -9,6 +9,6 @@ class TokenScheme(KnoxTokenScheme):  # type: ignore[no-untyped-call]  # drf-spec
     name = "token"
 
 
-class PortalSessionScheme(SessionScheme):  # type: ignore[no-untyped-call]
+class PortalSessionScheme(SessionScheme):  # type: ignore[no-untyped-call]  # registered as the one above
     target_class = "fabric.api.access.BySession"
     name = "session"

@@ -148,7 +148,7 @@ def test_a_process_sequences_only_where_it_is_set_up_to_and_once_it_serves(
     sequencer.start_when_serving()
     serving.send(sender=None)
     assert not started
-    settings.SEQUENCER = "thread"  # type: ignore[attr-defined]
+    settings.SEQUENCER = "thread"  # type: ignore[attr-defined]  # pytest-django's
     sequencer.start_when_serving()
     assert not started
     serving.send(sender=None)
