@@ -153,6 +153,8 @@ def revoke_certificate(serial: str, *, by: User, reason: str, now: datetime) -> 
         if live.update(revoked_at=now, revoked_by=by.get_username(), revoked_reason=reason) != 1:
             raise NotFound("There is no such certificate, or it is revoked already.")
         row = HealthCertificate.objects.select_related("attester").get(serial=serial)
+        # What pages count by; a newer certificate has another end, and stays.
+        Attester.objects.filter(pk=row.attester_id, certified_until=row.not_after).update(certified_until=None)
         detail = {"name": row.attester.name, "certificate": serial, "reason": reason}
         record(by, "certificate.revoked", row.attester.subject, detail, now)
 
@@ -165,4 +167,6 @@ def deny_issued_before(moment: datetime, *, by: User, reason: str, now: datetime
     with transaction.atomic():
         queue()
         DenyBefore.objects.create(moment=moment, at=now, by=by.get_username(), reason=reason)
+        # What pages count by. A host that attests meanwhile has its row changed by that, and is left alone.
+        Attester.objects.filter(status_at__lt=moment).update(certified_until=None)
         record(by, "certificates.denied", "fabric", {"before": moment.isoformat(), "reason": reason}, now)

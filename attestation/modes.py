@@ -195,37 +195,13 @@ def roll_back(*, by: User, reason: str, now: datetime) -> ModeSwitch:
     return switch
 
 
-@dataclass(frozen=True, slots=True)
-class Turnover:
-    """How far hosts have followed a switch while certificates of the mode before count: how many each mode has.
-
-    `behind` are the names of hosts that have one of the mode before alone.
-    """
-
-    mode: Mode
-    before: Mode
-    until: datetime
-    followed: int
-    of_before: int
-    behind: list[Attester]
-
-
-def turnover(*, now: datetime) -> Turnover | None:
-    """Return how far a switch has come, while it is on its way; None when only one mode counts."""
+def counting(*, now: datetime) -> tuple[str, ...]:
+    """Return the modes whose certificates count: the one in force, and the one before it until its time is up."""
     current = in_force()
-    if current.before_until is None or current.before_until <= now:
-        return None
-    alive = Attester.objects.filter(state=Attester.State.APPROVED, certified_until__gt=now)
-    new, old = alive.filter(mode=current.mode), alive.filter(mode=current.before)
-    behind = old.exclude(name__in=new.values("name")).order_by("name")
-    return Turnover(
-        Mode(current.mode), Mode(current.before), current.before_until, new.count(), old.count(), list(behind)
-    )
+    grace = current.before_until is not None and now < current.before_until
+    return (current.mode, current.before) if grace else (current.mode,)
 
 
 def mode_counts(mode: str, *, now: datetime) -> bool:
-    """Say whether a certificate of this mode counts: of the one in force, or of the one before until its time is up."""
-    current = in_force()
-    if mode == current.mode:
-        return True
-    return mode == current.before and current.before_until is not None and now < current.before_until
+    """Say whether a certificate of this mode counts."""
+    return mode in counting(now=now)

@@ -1,6 +1,6 @@
 """The reading half of this app's door: what pages show. Nothing here changes anything or opens a transaction."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -9,7 +9,8 @@ from django.db.models import Case, CharField, Count, F, Q, QuerySet, Subquery, V
 from django.db.models.functions import TruncHour
 from django.utils import timezone
 
-from attestation.certificates import mode_in_force
+from attestation import modes
+from attestation.certificates import FAILING, mode_in_force
 from attestation.core.reference import ByValue, Rule, meets
 from attestation.errors import NotFound
 from attestation.models import (
@@ -17,6 +18,7 @@ from attestation.models import (
     Attester,
     Baseline,
     HealthCertificate,
+    Mode,
     ModeSwitch,
     PolicyVersion,
     Proposal,
@@ -168,13 +170,50 @@ def waiting() -> QuerySet[Attester]:
 
 def lapsing(*, now: datetime, limit: int) -> list[Attester]:
     """Return the certified hosts whose certificates end soonest."""
-    alive = Attester.objects.filter(state=Attester.State.APPROVED, certified_until__gt=now)
-    return list(alive.order_by("certified_until")[:limit])
+    return list(_certified(now).order_by("certified_until")[:limit])
 
 
 def certified(*, now: datetime) -> int:
-    """Return how many hosts hold a certificate that has not lapsed."""
-    return Attester.objects.filter(state=Attester.State.APPROVED, certified_until__gt=now).count()
+    """Return how many hosts hold a certificate that they get keys with."""
+    return _certified(now).count()
+
+
+def certified_among(hosts: Collection[UUID], *, now: datetime) -> set[UUID]:
+    """Return which of these hosts hold a certificate that they get keys with."""
+    return set(_certified(now).filter(pk__in=hosts).values_list("pk", flat=True))
+
+
+def _certified(now: datetime) -> QuerySet[Attester]:
+    """The hosts that would get keys: those that fail have a certificate for nothing, as those of another mode have."""
+    standing = Attester.objects.filter(state=Attester.State.APPROVED, mode__in=modes.counting(now=now))
+    return standing.filter(certified_until__gt=now).exclude(status__in=FAILING)
+
+
+@dataclass(frozen=True, slots=True)
+class Turnover:
+    """How far hosts have followed a switch while certificates of the mode before count: how many each mode has.
+
+    `behind` are the hosts that have one of the mode before alone.
+    """
+
+    mode: Mode
+    before: Mode
+    until: datetime
+    followed: int
+    of_before: int
+    behind: list[Attester]
+
+
+def turnover(*, now: datetime) -> Turnover | None:
+    """Return how far a switch has come, while it is on its way; None when only one mode counts."""
+    current = modes.in_force()
+    if current.before_until is None or current.before_until <= now:
+        return None
+    new, old = (_certified(now).filter(mode=mode) for mode in (current.mode, current.before))
+    behind = old.exclude(name__in=new.values("name")).order_by("name")
+    return Turnover(
+        Mode(current.mode), Mode(current.before), current.before_until, new.count(), old.count(), list(behind)
+    )
 
 
 def certificates(attester_id: UUID) -> QuerySet[HealthCertificate]:

@@ -98,7 +98,6 @@ from attestation.models import AuthorityBundle, Baseline, Mode, ModePlan, Policy
 from attestation.modes import (
     Impact,
     Readiness,
-    Turnover,
     can_roll_back,
     impact_of,
     mode_counts,
@@ -106,7 +105,6 @@ from attestation.modes import (
     rehearsal,
     roll_back,
     switches,
-    turnover,
     weakens,
 )
 from attestation.policies import add_group, change_draft, drop_draft, promote, propose_draft, start_draft
@@ -135,6 +133,7 @@ from attestation.reads import (
     Counts,
     Effect,
     Hour,
+    Turnover,
     attestation,
     attestations,
     attester,
@@ -144,6 +143,7 @@ from attestation.reads import (
     certificate,
     certificates,
     certified,
+    certified_among,
     counts,
     effect_of,
     failing,
@@ -159,6 +159,7 @@ from attestation.reads import (
     proposals,
     shown_status,
     status_counts,
+    turnover,
     waiting,
 )
 from attestation.recording import Outcome
@@ -254,6 +255,7 @@ __all__ = [
     "certificate",
     "certificates",
     "certified",
+    "certified_among",
     "chain_of",
     "change",
     "change_draft",

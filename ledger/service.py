@@ -2,12 +2,14 @@
 
 from django.db.models import QuerySet
 
+from ledger.core.counts import COUNTED
 from ledger.core.leaf import leaf_hash
 from ledger.models import Leaf
 from ledger.recording import new_leaf, record, record_with, recorded
 from ledger.sequencing import sequence, sequence_all, sequenced
 
 __all__ = [
+    "COUNTED",
     "Leaf",
     "intact",
     "leaves",

@@ -65,8 +65,10 @@ def hosts(request: HttpRequest) -> HttpResponse:
     query, status, group = (asked(request, name) for name in ("q", "status", "group"))
     now = timezone.now()
     found = attestation.attesters(query=query, status=status, group=group, now=now)
+    rows = Paginator(found, PER_PAGE).get_page(request.GET.get("page"))
     context = {
-        "rows": Paginator(found, PER_PAGE).get_page(request.GET.get("page")),
+        "rows": rows,
+        "certified": attestation.certified_among([row.pk for row in rows], now=now),
         "group": group,
         "groups": attestation.groups(),
         "query": query,

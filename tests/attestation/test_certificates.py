@@ -92,6 +92,37 @@ def test_the_fabric_can_deny_everything_issued_before_a_moment(
     assert service.verify_certificate(fresh, now=later()).host == healthy.name
 
 
+def test_a_certificate_that_is_void_is_not_counted_among_those_that_hosts_hold(
+    certificate: bytes, fabric: Portal, healthy: Machine, admin: User
+) -> None:
+    def shown() -> tuple[int, int, dict[str, int]]:
+        now = later()
+        return service.certified(now=now), len(service.lapsing(now=now, limit=9)), service.status_counts(now=now)
+
+    assert shown() == (1, 1, {"Passed": 1})
+    service.revoke_certificate(serial(certificate), by=admin, reason="", now=later())
+    assert shown() == (0, 0, {"Expired": 1})
+    fabric.attest(healthy)
+    assert shown() == (1, 1, {"Passed": 1})
+    service.deny_issued_before(later(), by=admin, reason="signer in doubt", now=later(seconds=1))
+    assert shown() == (0, 0, {"Expired": 1})
+
+
+def test_an_older_certificate_that_is_revoked_takes_nothing_from_the_newer_one(
+    certificate: bytes, fabric: Portal, healthy: Machine, admin: User
+) -> None:
+    fabric.attest(healthy)
+    service.revoke_certificate(serial(certificate), by=admin, reason="", now=later())
+    assert service.certified(now=later()) == 1
+
+
+def test_a_host_that_fails_is_not_counted_by_its_older_certificate(
+    certificate: bytes, fabric: Portal, healthy: Machine, drifted: Machine
+) -> None:
+    fabric.attest(healthy, log=drifted.log)
+    assert service.certified(now=later()) == 0
+
+
 def test_certificates_of_the_future_cannot_be_denied(fabric: Portal, admin: User) -> None:
     with pytest.raises(CannotApprove):
         service.deny_issued_before(later(hours=1), by=admin, reason="", now=later())

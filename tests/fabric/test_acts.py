@@ -217,3 +217,11 @@ def test_a_form_without_its_token_is_refused(proposed: str, approver: User) -> N
     answer = client.post(proposed, decision())
     assert answer.status_code == 403
     assert "csrf_failed" in answer.content.decode()
+
+
+def test_that_the_log_counts_its_entries_is_no_news(fleet: Portal, browse: Browse, admin: User) -> None:
+    ledger.sequence_all(now=datetime.now(UTC))
+    assert ledger.leaves()[0].act == ledger.COUNTED
+    page = browse(admin).get("/fleet/").content.decode()
+    assert "The log was closed" not in page
+    assert "passed under policy" in page

@@ -209,6 +209,7 @@ def test_the_dashboard_counts_certificates_by_mode_while_a_switch_is_on_its_way(
     switched(ada, ben, "hostkey", name="Host key", grace="8")
     page = text(ada.get("/fleet/"))
     assert "Host key 0 in force TPM 1 until" in page
+    assert re.search(r"min left\s*by TPM", text(ada.get(f"/hosts/?q={healthy.name}")))
     assert f"1 host has not followed, and gets no keys after that: {healthy.name}" in page
     host = KeyHost(fleet, healthy.name, ec.generate_private_key(ec.SECP256R1()))
     host.register()
@@ -219,3 +220,5 @@ def test_the_dashboard_counts_certificates_by_mode_while_a_switch_is_on_its_way(
     assert "Every host that had a certificate has followed." in page
     switched(ada, ben, "tpm", grace="0")
     assert "Certificates by mode" not in text(ada.get("/fleet/"))
+    lapsing = text(ada.get("/fleet/")).partition("Certificates lapsing next")[2]
+    assert "by Host key" not in lapsing  # cut off at once, they open nothing
