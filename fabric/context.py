@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from attestation import service as attestation
 from fabric.models import Tenant, Viewer, VirtualMachine
-from ledger.custody import custody
+from ledger.custody import is_secure
 
 MODES = {
     "tpm": ("TPM-trusted", "shield-check", False),
@@ -40,7 +40,7 @@ def portal(request: HttpRequest) -> dict[str, object]:
         "fabric_name": settings.FABRIC_NAME,
         "mode": {"word": word, "icon": icon, "weak": weak, "code": mode, "name": attestation.Mode(mode).label},
         "navigation": navigation(user),
-        "insecure_custody": not custody().secure,
+        "insecure_custody": not is_secure(),
         "four_eyes": settings.FOUR_EYES,
         "theme": theme if theme in THEMES else "auto",
         "now": timezone.now(),

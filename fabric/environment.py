@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -46,6 +47,15 @@ def words(name: str, default: list[str]) -> list[str]:
     if value is None:
         return default
     return [word.strip() for word in value.split(",") if word.strip()]
+
+
+def numbers(name: str, default: list[int], *, of: Collection[int]) -> list[int]:
+    """Read a list of numbers out of some; an empty one is a mistake."""
+    value = words(name, [str(number) for number in default])
+    if not value or not all(word.isascii() and word.isdigit() and int(word) in of for word in value):
+        known = ", ".join(str(number) for number in sorted(of))
+        raise ImproperlyConfigured(f"{PREFIX}{name} is {','.join(value)!r}; it must list some of {known}.")
+    return sorted({int(word) for word in value})
 
 
 def choice(name: str, default: str, choices: set[str]) -> str:

@@ -7,6 +7,7 @@ from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
 from fabric import environment
+from ledger.custody.pcrs import BINDABLE
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 STATE_DIR = Path(environment.text("STATE_DIR", str(BASE_DIR / "var")))
@@ -30,8 +31,12 @@ CERTIFICATE_LIFETIME = timedelta(
 RETRY_AFTER = timedelta(seconds=environment.whole_number("RETRY_SECONDS", 60, least=1, most=3600))
 FOUR_EYES = environment.flag("FOUR_EYES", default=True)
 SEQUENCER = environment.choice("SEQUENCER", "thread", {"thread", "command"})
-CUSTODY = environment.choice("CUSTODY", "insecure-file", {"insecure-file"})
+CUSTODY = environment.choice("CUSTODY", "insecure-file", {"insecure-file", "tpm"})
 CUSTODY_FILE = Path(environment.text("CUSTODY_FILE", str(STATE_DIR / "custody.key")))
+CUSTODY_SEALED_FILE = Path(environment.text("CUSTODY_SEALED_FILE", str(STATE_DIR / "custody.tpm")))
+CUSTODY_TCTI = environment.text("CUSTODY_TCTI", "device:/dev/tpmrm0")
+# Firmware, option ROMs, Secure Boot's keys: what changes when somebody services the machine, not with each new kernel.
+CUSTODY_PCRS = environment.numbers("CUSTODY_PCRS", [0, 2, 7], of=BINDABLE)
 environment.all_or_none("KERBEROS_KEYTAB", "KERBEROS_SERVICE", "KERBEROS_REALM")
 KERBEROS_KEYTAB = environment.shaped("KERBEROS_KEYTAB", "/.+", like="/etc/guardhouse/http.keytab")
 KERBEROS_SERVICE = environment.shaped("KERBEROS_SERVICE", "[A-Za-z]+@[A-Za-z0-9.-]+", like="HTTP@host.example.net")
