@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -78,6 +78,13 @@ def all_or_none(*names: str) -> None:
     missing = [PREFIX + name for name in names if not text(name, "")]
     if 0 < len(missing) < len(names):
         raise ImproperlyConfigured(f"{', '.join(missing)} must be set too: {', '.join(names)} belong together.")
+
+
+def together(values: Mapping[str, str], *, needed: bool) -> None:
+    """Refuse settings that mean nothing without each other; all may be missing unless they are `needed`."""
+    missing = [PREFIX + name for name, value in values.items() if not value]
+    if missing and (needed or len(missing) < len(values)):
+        raise ImproperlyConfigured(f"{', '.join(missing)} must be set too: {', '.join(values)} belong together.")
 
 
 def secret(name: str, default: str) -> str:

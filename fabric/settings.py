@@ -31,12 +31,20 @@ CERTIFICATE_LIFETIME = timedelta(
 RETRY_AFTER = timedelta(seconds=environment.whole_number("RETRY_SECONDS", 60, least=1, most=3600))
 FOUR_EYES = environment.flag("FOUR_EYES", default=True)
 SEQUENCER = environment.choice("SEQUENCER", "thread", {"thread", "command"})
-CUSTODY = environment.choice("CUSTODY", "insecure-file", {"insecure-file", "tpm"})
+CUSTODY = environment.choice("CUSTODY", "insecure-file", {"insecure-file", "tpm", "pkcs11"})
 CUSTODY_FILE = Path(environment.text("CUSTODY_FILE", str(STATE_DIR / "custody.key")))
 CUSTODY_SEALED_FILE = Path(environment.text("CUSTODY_SEALED_FILE", str(STATE_DIR / "custody.tpm")))
 CUSTODY_TCTI = environment.text("CUSTODY_TCTI", "device:/dev/tpmrm0")
 # Firmware, option ROMs, Secure Boot's keys: what changes when somebody services the machine, not with each new kernel.
 CUSTODY_PCRS = environment.numbers("CUSTODY_PCRS", [0, 2, 7], of=BINDABLE)
+# Beside another custody, the token of before: its keys go on opening there.
+CUSTODY_PKCS11_MODULE = Path(environment.shaped("CUSTODY_PKCS11_MODULE", "/.+", like="/usr/lib/softhsm/libsofthsm2.so"))
+CUSTODY_TOKEN = environment.text("CUSTODY_TOKEN", "")
+CUSTODY_PIN = environment.secret("CUSTODY_PIN", "")
+environment.together(
+    {"CUSTODY_PKCS11_MODULE": CUSTODY_PKCS11_MODULE.name, "CUSTODY_TOKEN": CUSTODY_TOKEN, "CUSTODY_PIN": CUSTODY_PIN},
+    needed=CUSTODY == "pkcs11",
+)
 environment.all_or_none("KERBEROS_KEYTAB", "KERBEROS_SERVICE", "KERBEROS_REALM")
 KERBEROS_KEYTAB = environment.shaped("KERBEROS_KEYTAB", "/.+", like="/etc/guardhouse/http.keytab")
 KERBEROS_SERVICE = environment.shaped("KERBEROS_SERVICE", "[A-Za-z]+@[A-Za-z0-9.-]+", like="HTTP@host.example.net")

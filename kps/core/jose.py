@@ -167,4 +167,14 @@ def _algorithm(key: SigningKey | VerifyingKey) -> str:
 
 
 def _imported(key: SigningKey | VerifyingKey) -> ECKey | OctKey:
-    return OctKey.import_key(key) if isinstance(key, bytes) else ECKey.import_key(key)
+    if isinstance(key, bytes):
+        return OctKey.import_key(key)
+    return private_key(key) if isinstance(key, ec.EllipticCurvePrivateKey) else ECKey.import_key(key)
+
+
+def private_key(key: ec.EllipticCurvePrivateKey) -> ECKey:
+    """Return a private key as the JOSE library uses it, described by its public half alone.
+
+    Otherwise the library would read the private number to describe it, and a token gives none.
+    """
+    return ECKey(key, jwk(key.public_key()))

@@ -76,7 +76,7 @@ def decrypt(wrapped: jose.Json, key: ec.EllipticCurvePrivateKey) -> bytes:
         raise ProtectorUnopened("The key is not wrapped for this guardian.")
     flattened: Any = {name: wrapped[name] for name in ("protected", *_SIZES)} | part
     try:
-        opened = jwe.decrypt_json(flattened, ECKey.import_key(key), registry=_registry()).plaintext
+        opened = jwe.decrypt_json(flattened, jose.private_key(key), registry=_registry()).plaintext
     except (JoseError, InvalidTag, ValueError) as error:
         raise ProtectorUnopened("The wrapped key does not open with this guardian's key.") from error
     if opened is None or len(opened) != KEY_SIZE:
