@@ -32,20 +32,20 @@ PCRS = [0, 2, 7]
 @pytest.fixture
 def power_on(tmp_path: Path) -> Iterator[Callable[[str], str]]:
     """Start a node's TPM, or start it again: the same seeds, all PCRs at zero."""
-    with ExitStack() as stack:
-        running: dict[str, ExitStack] = {}
-        stack.callback(lambda: [each.close() for each in running.values()])
+    running: dict[str, ExitStack] = {}
 
-        def start(node: str) -> str:
-            if node in running:
-                running[node].close()
-            for left in (tmp_path / node).glob("cmd*"):
-                left.unlink()
-            (tmp_path / node).mkdir(exist_ok=True)
-            running[node] = ExitStack()
-            return running[node].enter_context(tpm_lab.running(tmp_path / node))
+    def start(node: str) -> str:
+        if node in running:
+            running[node].close()
+        for left in (tmp_path / node).glob("cmd*"):
+            left.unlink()
+        (tmp_path / node).mkdir(exist_ok=True)
+        running[node] = ExitStack()
+        return running[node].enter_context(tpm_lab.running(tmp_path / node))
 
-        yield start
+    yield start
+    for each in running.values():
+        each.close()
 
 
 @pytest.fixture
