@@ -63,8 +63,7 @@ def _bounded(answer: requests.Response) -> bytes:
 
 def require_fingerprint(guardian: Guardian, expected: str) -> None:
     """Refuse another guardian than the one whose fingerprint was told; spaces and colons do not matter."""
-    wanted = expected.replace(":", "").replace(" ", "").lower()
-    if wanted != guardian.fingerprint:
+    if same_fingerprint(expected) != guardian.fingerprint:
         raise GuardianRefused(f"The fingerprint of {guardian.name} is {guardian.fingerprint}, not the expected one.")
 
 
@@ -77,6 +76,11 @@ def followed(metadata: Metadata, folder: Path) -> Guardian | None:
     if metadata.guardian.fingerprint in known:
         return metadata.guardian
     return metadata.follows(known)
+
+
+def same_fingerprint(written: str) -> str:
+    """Return a fingerprint as it is compared, however a person has written it."""
+    return written.replace(":", "").replace(" ", "").lower()
 
 
 def store(guardian: Guardian, token: str, folder: Path) -> Path:

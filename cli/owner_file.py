@@ -1,16 +1,17 @@
-"""The owner's key file: both private keys under a passphrase (JWE, PBES2), the card beside them in the open."""
+"""The owner's key file: the owner's secret under a passphrase (JWE, PBES2), the card beside it in the open."""
 
 import json
 from pathlib import Path
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.asymmetric import ec
 from joserfc import jwe
 from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, OctKey
+from joserfc.jwk import OctKey
 
-from guardedhost.files import write_new
+from attestation.core.base64url import to_b64u
+from cli.owner_secret import SECRET_SIZE, OwnerSecret, new_secret
+from guardedhost.files import write_atomically, write_new
 from kps.core import jose
 from kps.core.guardian import Guardian, GuardianKeys, parse_card
 from kps.errors import MalformedDocument, SecretsRefused
@@ -22,18 +23,26 @@ _LIMIT: Final = 16 * 1024
 
 
 def new_keys(name: str) -> GuardianKeys:
-    return GuardianKeys(name, ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1()))
+    return new_secret(name).keys
 
 
-def write_owner(path: Path, keys: GuardianKeys, passphrase: str) -> None:
+def write_owner(path: Path, owner: OwnerSecret, passphrase: str) -> None:
     """Write the file for its owner's eyes only. A file that is there already is never replaced."""
-    private = {"signing": _exported(keys.signing), "encryption": _exported(keys.encryption)}
+    write_new(path, _sealed(owner, passphrase))
+
+
+def change_passphrase(path: Path, old: str, new: str) -> None:
+    """Put the same owner under another passphrase: after any crash the file opens with the old or the new one."""
+    path = path.resolve()  # a link stays a link
+    write_atomically(path, _sealed(read_owner_secret(path, old), new))
+
+
+def _sealed(owner: OwnerSecret, passphrase: str) -> bytes:
     header = {"alg": _ALGORITHMS[0], "enc": _ALGORITHMS[1], "p2c": _ROUNDS}
-    token = jwe.encrypt_compact(
-        header, jose.canonical(private), OctKey.import_key(passphrase.encode()), algorithms=_ALGORITHMS
-    )
-    document = {"version": 1, "owner": keys.guardian.card, "keys": token}
-    write_new(path, json.dumps(document, indent=1).encode())
+    content = jose.canonical({"secret": to_b64u(owner.secret)})
+    token = jwe.encrypt_compact(header, content, OctKey.import_key(passphrase.encode()), algorithms=_ALGORITHMS)
+    document = {"version": 1, "owner": owner.keys.guardian.card, "keys": token}
+    return json.dumps(document, indent=1).encode()
 
 
 def read_card(path: Path) -> Guardian:
@@ -43,21 +52,27 @@ def read_card(path: Path) -> Guardian:
 
 def read_owner(path: Path, passphrase: str) -> GuardianKeys:
     """Return the owner's keys, which must be those of the card beside them."""
+    return read_owner_secret(path, passphrase).keys
+
+
+def read_owner_secret(path: Path, passphrase: str) -> OwnerSecret:
     fields = parse_owner_file(path.read_bytes())
     card = parse_card(fields["owner"])
-    if not isinstance(fields["keys"], str):
+    owner = OwnerSecret(card.name, _opened(fields["keys"], passphrase))
+    if owner.keys.guardian.fingerprint != card.fingerprint:
+        raise SecretsRefused("The card in the owner's key file is not that of the keys in it.")
+    return owner
+
+
+def _opened(token: object, passphrase: str) -> bytes:
+    if not isinstance(token, str):
         raise MalformedDocument("The owner's key file holds no keys.")
     try:
-        opened = jwe.decrypt_compact(
-            fields["keys"], OctKey.import_key(passphrase.encode()), algorithms=_ALGORITHMS
-        ).plaintext
+        opened = jwe.decrypt_compact(token, OctKey.import_key(passphrase.encode()), algorithms=_ALGORITHMS).plaintext
     except (JoseError, InvalidTag, ValueError, AssertionError) as error:
         raise SecretsRefused("The owner's key file does not open with this passphrase.") from error
-    private = jose.members(jose.read_json(opened or b"", limit=_LIMIT), {"signing", "encryption"}, what="The key file")
-    keys = GuardianKeys(card.name, _imported(private["signing"]), _imported(private["encryption"]))
-    if keys.guardian.fingerprint != card.fingerprint:
-        raise SecretsRefused("The card in the owner's key file is not that of the keys in it.")
-    return keys
+    content = jose.members(jose.read_json(opened or b"", limit=_LIMIT), {"secret"}, what="The key file")
+    return jose.from_b64u(content["secret"], size=range(SECRET_SIZE, SECRET_SIZE + 1))
 
 
 def parse_owner_file(content: bytes) -> jose.Json:
@@ -65,14 +80,3 @@ def parse_owner_file(content: bytes) -> jose.Json:
     return jose.members(
         jose.read_json(content, limit=_LIMIT), {"version", "owner", "keys"}, what="The owner's key file"
     )
-
-
-def _exported(key: ec.EllipticCurvePrivateKey) -> dict[str, object]:
-    return dict(ECKey.import_key(key).as_dict(private=True))
-
-
-def _imported(value: object) -> ec.EllipticCurvePrivateKey:
-    private = ECKey.import_key(jose.members(value, {"kty", "crv", "x", "y", "d"}, what="A private key")).private_key
-    if private is None:
-        raise MalformedDocument("The owner's key file holds no private keys.")
-    return private

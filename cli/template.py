@@ -9,7 +9,8 @@ from typing import Final
 
 import click
 
-from cli.owner_file import new_keys, read_card, read_owner, write_owner
+from cli.owner_file import read_card, read_owner, write_owner
+from cli.owner_secret import new_secret
 from cli.passphrase import passphrase_file, passphrase_from
 from cli.plain import plainly
 from guardedhost.files import write_new
@@ -45,10 +46,10 @@ def signer() -> None:
 def signer_new(name: str, out: Path, passphrase_file: Path | None) -> None:
     """Make a signer's key and keep it in a file under a passphrase."""
     jose.text(name, what="The signer's name")
-    keys = new_keys(name)
-    write_owner(out, keys, passphrase_from(passphrase_file, new=True))
+    made = new_secret(name)
+    write_owner(out, made, passphrase_from(passphrase_file, new=True))
     click.echo(f"Wrote {out}. Tenants compare this thumbprint with what you tell them by another way:")
-    click.echo(f"  {name}\n  thumbprint {jose.thumbprint(keys.signing.public_key())}")
+    click.echo(f"  {name}\n  thumbprint {jose.thumbprint(made.keys.signing.public_key())}")
 
 
 @signer.command("show")

@@ -6,11 +6,14 @@ from pathlib import Path
 import click
 
 from cli.guardians import default_folder, fetch, followed, read_guardian, read_metadata, require_fingerprint, store
-from cli.owner_file import new_keys, read_card, read_owner, write_owner
+from cli.owner import owner
+from cli.owner import show_guardian as _show
+from cli.owner_file import read_owner
 from cli.passphrase import passphrase_file, passphrase_from
 from cli.plain import plainly
 from cli.shielding import Wanted
 from cli.shielding import protect as make_bundle
+from guardedhost.process import leave_no_dumps
 from kps.core import jose
 from kps.core.bundle import MEMORY, NAME
 from kps.core.guardian import Guardian
@@ -27,34 +30,10 @@ fingerprint_option = click.option("--fingerprint", help="What the fabric's peopl
 @click.group()
 def tenant() -> None:
     """Own virtual machines on a fabric without trusting its administrators."""
+    leave_no_dumps()
 
 
-@tenant.group()
-def owner() -> None:
-    """The owner's key pair: the root of every key protector it makes."""
-
-
-@owner.command("new")
-@click.option("--name", required=True)
-@click.option("--out", type=_new, required=True)
-@passphrase_file
-@plainly
-def owner_new(name: str, out: Path, passphrase_file: Path | None) -> None:
-    """Make an owner's keys and keep them in a file under a passphrase."""
-    jose.text(name, what="The owner's name")
-    passphrase = passphrase_from(passphrase_file, new=True)
-    keys = new_keys(name)
-    write_owner(out, keys, passphrase)
-    click.echo(f"Wrote {out}. Keep it and its passphrase: without them nobody can grant your VMs to another fabric.")
-    _show(keys.guardian)
-
-
-@owner.command("show")
-@click.argument("path", metavar="FILE", type=_file)
-@plainly
-def owner_show(path: Path) -> None:
-    """Show the name and the fingerprint in an owner's key file."""
-    _show(read_card(path))
+tenant.add_command(owner)
 
 
 @tenant.group()
@@ -159,7 +138,3 @@ def inspect_protector(path: Path) -> None:
     click.echo("May run it")
     for found in verified.guardians:
         _show(found)
-
-
-def _show(found: Guardian) -> None:
-    click.echo(f"  {found.name}\n  fingerprint {found.fingerprint}")

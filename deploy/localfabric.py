@@ -245,7 +245,8 @@ class TenantDesk:
         passphrase = private_file(self.folder / "passphrase", secrets.token_urlsafe(24))
         words = ["owner", "new", "--name", self.name, "--out", str(self.owner)]
         self._tenant(*words, "--passphrase-file", str(passphrase))
-        return self._tenant("owner", "show", str(self.owner)).split()[-1]
+        shown = self._tenant("owner", "show", str(self.owner)).split()
+        return shown[shown.index("fingerprint") + 1]
 
     @property
     def owner(self) -> Path:

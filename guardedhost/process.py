@@ -13,6 +13,11 @@ _PR_SET_DUMPABLE = 4
 def keep_secrets_in() -> None:
     """No core file of this process or its children, no ptrace by others of the same user, no file that others read."""
     os.umask(0o077)
+    leave_no_dumps()
+
+
+def leave_no_dumps() -> None:
+    """No core file of this process or its children, no ptrace by others of the same user."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 

@@ -60,7 +60,7 @@ def test_an_owner_s_keys_are_readable_by_the_owner_with_the_passphrase(home: Pat
     path = home / "owner.key"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert '"d"' not in path.read_text()
-    assert run(home, "owner", "show", path).output.strip().endswith(owner.guardian.fingerprint)
+    assert f"fingerprint {owner.guardian.fingerprint}\n" in run(home, "owner", "show", path).output
 
 
 def test_an_owner_s_keys_are_never_overwritten(home: Path, owner: GuardianKeys) -> None:

@@ -19,6 +19,8 @@ from attestation.core.base64url import to_b64u
 from attestation.core.check import Parameters
 from attestation.core.document import BaselineEntry, PolicyDocument, to_json
 from attestation.core.policy import PolicyException
+from cli.owner_secret import OwnerSecret
+from cli.recovery import Share, build_share, combine, parse_share, split
 from guardedhost.machine import Firmware
 from kps.core import jose
 from kps.core.bundle import VmDescription, VmState, build_state, build_vm
@@ -35,6 +37,7 @@ SERIAL = "1f" * 16
 PROTECTOR = protector(FABRIC, OTHER_FABRIC)
 _SECRETS = VmSecrets(vtpm_key="ab" * 32, disk_passphrase="c2VjcmV0IHBhc3NwaHJhc2Ugb2YgMzIgYnl0ZXM=")
 _REQUEST = ReleaseRequest(SERIAL, b"certificate", "payroll-1", b"n" * 32, int(NOW.timestamp()), PROTECTOR)
+_SHARES = split(OwnerSecret("owner", KEY), shares=3, needed=2)
 _KID = jose.thumbprint(OWNER.signing.public_key())
 
 
@@ -147,6 +150,32 @@ def published_metadata() -> list[bytes]:
 
 def owner_files() -> list[bytes]:
     return [_text({"version": 1, "owner": OWNER.guardian.card, "keys": "a.b.c.d.e"})]
+
+
+def shares() -> list[bytes]:
+    """Sheets as they are printed, and their words alone."""
+    return [form for share in _SHARES for form in (build_share(share, of=3, made=NOW.date()), _words(share))]
+
+
+def share_sets() -> list[bytes]:
+    return [b"\n\f\n".join(some) for some in (shares()[::2], shares()[1::2], shares()[2:])]
+
+
+def combined(data: bytes) -> bytes:
+    return combine([parse_share(sheet) for sheet in data.split(b"\f")])
+
+
+def cares() -> list[bytes]:
+    split_at = {"at": 1795000000, "set_name": "academic acid", "shares": 3, "needed": 2}
+    drill = {"at": 1795000001, "set_name": "academic acid", "shares": [1, 3], "opened": 2}
+    return [
+        _text({"version": 1, "splits": splits, "drills": drills})
+        for splits, drills in (([split_at], [drill]), ([], []))
+    ]
+
+
+def _words(share: Share) -> bytes:
+    return " ".join(share.words).encode()
 
 
 def metadata_payloads() -> list[bytes]:

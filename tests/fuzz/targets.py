@@ -57,7 +57,7 @@ from attestation.core import (
 )
 from attestation.core import bundle as authorities
 from attestation.errors import NotFromTpm, ParseError, Refusal
-from cli import guardians, inspect_ima, inspect_tables, inspect_tpm, owner_file
+from cli import care, guardians, inspect_ima, inspect_tables, inspect_tpm, owner_file, recovery
 from guardedhost import host_key, image, jwe, machine, wire
 from guardedhost.diagnosis import bundle as bundle_of_trace
 from guardedhost.errors import StoreDamaged
@@ -287,6 +287,9 @@ TARGETS: Final = (
         guardians.read_metadata, documents.published_metadata, raises=(ParseError, GuardianRefused), limit=DOCUMENT
     ),
     _target(owner_file.parse_owner_file, documents.owner_files, limit=DOCUMENT),
+    _target(recovery.parse_share, documents.shares),
+    _target(recovery.combine, documents.share_sets, run=documents.combined, raises=Refusal, limit=DOCUMENT),
+    _target(care.parse_care, documents.cares, limit=DOCUMENT),
     # --- template disks
     _target(volume.parse_volume, documents.volumes, value_of),
     _target(catalog.parse_version, documents.versions, text_of),

@@ -1,0 +1,89 @@
+"""Recovery shares between paper and terminal: shown one at a time, asked for one at a time, and nowhere on a disk."""
+
+import secrets
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import Final
+
+import click
+
+from cli.recovery import WORDS, Share, ShareMalformed, build_share, parse_share
+from guardedhost.files import write_new
+
+_OTHER_SCREEN, _BACK = "\x1b[?1049h\x1b[2J\x1b[H", "\x1b[?1049l"
+_CLEAR: Final = "\x1b[2J\x1b[H"
+
+
+def write_sheets(folder: Path, shares: Sequence[Share], *, made: date) -> None:
+    """Write one file for each share into a new folder, all for their owner's eyes only."""
+    folder.mkdir(mode=0o700)
+    for share in shares:
+        write_new(folder / f"share-{share.number}.txt", build_share(share, of=len(shares), made=made))
+
+
+def show_sheets(shares: Sequence[Share], *, made: date) -> None:
+    """Show one share after the other until each is on paper, on a screen that no scrolling brings back."""
+    require_terminal()
+    with _other_screen():
+        for share in shares:
+            sheet = build_share(share, of=len(shares), made=made).decode()
+            while not _copied(share, sheet):
+                click.echo("That is not the word on the sheet. Look again.\n")
+
+
+def require_terminal() -> None:
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise click.UsageError("Shares are shown on a terminal only. To have them in files, name a folder with --out.")
+
+
+def _copied(share: Share, sheet: str) -> bool:
+    """Show the sheet, take it away, and ask for one of its words."""
+    click.echo(f"Write this on paper.\n\n{sheet}")
+    click.prompt("Then press Enter", default="", show_default=False, prompt_suffix=" ")
+    number = secrets.randbelow(WORDS)
+    answer = click.prompt(f"{_CLEAR}Word {number + 1} of share {share.number}, from your paper")
+    click.echo(_CLEAR, nl=False)
+    return str(answer).strip().lower() == share.words[number]
+
+
+def gather(paths: Sequence[Path]) -> list[Share]:
+    """Return the shares in these files, or, when none is named, those that a person types from paper."""
+    if not paths:
+        with _other_screen():
+            return _asked()
+    shares = []
+    for path in paths:
+        try:
+            shares.append(parse_share(path.read_bytes()))
+        except ShareMalformed as error:
+            raise ShareMalformed(f"{path}: {error}") from error
+    return shares
+
+
+def _asked() -> list[Share]:
+    """Ask until there are as many different shares as the first says that its set needs."""
+    found: list[Share] = []
+    while not found or len({share.words for share in found}) < found[0].needed:
+        needed = f" of {found[0].needed}" if found else ""
+        typed = click.prompt(f"Share {len(found) + 1}{needed}: its {WORDS} words on one line")
+        try:
+            found.append(parse_share(typed.encode()))
+        except ShareMalformed as error:
+            click.echo(f"{error} Once more.", err=True)
+    return found
+
+
+@contextmanager
+def _other_screen() -> Iterator[None]:
+    """The terminal's other screen, of which nothing stays to scroll back to; no screen where there is no terminal."""
+    terminal = sys.stdout.isatty()
+    if terminal:
+        click.echo(_OTHER_SCREEN, nl=False)
+    try:
+        yield
+    finally:
+        if terminal:
+            click.echo(_BACK, nl=False)
