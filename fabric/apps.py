@@ -10,9 +10,10 @@ class FabricConfig(AppConfig):
 
     def ready(self) -> None:
         from fabric import inventory, live, roles
-        from ledger.service import recorded
+        from ledger.service import recorded, sequenced
 
         recorded.connect(inventory.keep, dispatch_uid="fabric.inventory")
         recorded.connect(live.announce, dispatch_uid="fabric.live")
+        sequenced.connect(live.announce_log, dispatch_uid="fabric.live")
         # After the permissions of every app have been made, which is also done on this signal.
         post_migrate.connect(roles.create, sender=self, dispatch_uid="fabric.roles")

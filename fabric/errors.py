@@ -21,7 +21,7 @@ logger = logging.getLogger("guardhouse.errors")
 Params = ParamSpec("Params")
 
 PROBLEM = "application/problem+json"
-MACHINES = ("/attestation/v1/", "/kps/v1/", "/api/")
+MACHINES = ("/attestation/v1/", "/kps/v1/", "/ledger/v1/", "/api/")
 TITLES = {
     400: "Malformed request",
     401: "Not authenticated",

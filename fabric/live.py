@@ -38,6 +38,11 @@ def announce(sender: object, act: Act, **kwargs: object) -> None:
     transaction.on_commit(partial(_send, act.act, act.subject), robust=True)
 
 
+def announce_log(sender: object, size: int, **kwargs: object) -> None:
+    """Receive `ledger.service.sequenced`: entries that were shown as on their way have their places now."""
+    _send("ledger.sequenced", "log")
+
+
 def opened(loop: asyncio.AbstractEventLoop) -> None:
     """Count a page that listens in this process."""
     _pages[loop] += 1

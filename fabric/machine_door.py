@@ -7,7 +7,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import SimpleTemplateResponse
 from django.urls import resolve
 
-MACHINES: Final = ("/attestation/v1/", "/kps/v1/")
+MACHINES: Final = ("/attestation/v1/", "/kps/v1/", "/ledger/v1/")
 
 
 class MachineDoor:

@@ -85,7 +85,12 @@ def add_machine(tenant: Tenant, name: str, document: bytes, *, by: User, now: da
             machine = VirtualMachine.objects.create(
                 tenant=tenant, name=name, protector_id=protector.id, level=protector.level, added_at=now
             )
-            detail = {"name": name, "tenant": tenant.slug, "level": protector.level}
+            detail = {
+                "name": name,
+                "tenant": tenant.slug,
+                "level": protector.level,
+                "owner": tenant.owner_fingerprint,
+            }
             actor = f"user:{by.get_username()}"
             ledger.record(actor=actor, act="machine.added", subject=protector.subject, detail=detail, now=now)
     except IntegrityError:

@@ -14,6 +14,7 @@ from fabric.views import (
     code,
     entrance,
     fleet,
+    log,
     makers,
     modes,
     policies,
@@ -34,6 +35,7 @@ OPEN = {"authentication_classes": [], "permission_classes": [AllowAny]}
 urlpatterns = [
     path("attestation/v1/", include("attestation.urls")),
     path("kps/v1/", include("kps.urls")),
+    path("ledger/v1/", include("ledger.urls")),
     path("api/v1/", include("fabric.api.urls")),
     path("api/schema/", SpectacularAPIView.as_view(**OPEN), name="api-schema"),
     path("api/docs/", SpectacularSwaggerSplitView.as_view(url_name="api-schema", **OPEN), name="api-docs"),
@@ -55,6 +57,8 @@ urlpatterns = [
     path("hosts/<uuid:attester_id>/revoke/", fleet.revoke_host, name="revoke-host"),
     path("certificates/<str:serial>/revoke/", fleet.revoke_certificate, name="revoke-certificate"),
     path("machines/", fleet.machines, name="machines"),
+    # the log
+    path("audit/entries/<int:index>/", log.entry, name="entry"),
     # trust
     path("proposals/", trust.proposals, name="proposals"),
     path("proposals/<int:proposal_id>/", trust.proposal, name="proposal"),

@@ -60,10 +60,11 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Keys wrapped to the transport key, and the protector rolled for the next start."""
+    """Keys wrapped to the transport key, the protector rolled for the next start, and the log's promise about it."""
 
     wrapped_keys: str
     key_protector: dict[str, Any]
+    receipt: str = ""
 
 
 def read_enrolment(body: Mapping[str, Any]) -> Enrolment:
@@ -115,7 +116,7 @@ def read_release(body: Mapping[str, Any]) -> Release:
     protector = body["key_protector"]
     if not isinstance(protector, dict):
         raise ValueError("the key protector is not an object")
-    return Release(str(body["wrapped_keys"]), protector)
+    return Release(str(body["wrapped_keys"]), protector, str(body.get("receipt", "")))
 
 
 def malformed(what: str) -> Unreachable:

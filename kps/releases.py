@@ -20,7 +20,7 @@ from kps.core.wrapped import KEY_SIZE
 from kps.errors import ReleaseReplayed, ReleaseRequestRefused
 from kps.guardianship import newest_named, our_fingerprints, our_keys, require_enabled
 from kps.models import KeyProtectorRecord, KeyRelease
-from ledger.service import record
+from ledger.service import Leaf, receipt, record
 
 logger = logging.getLogger("guardhouse.releases")
 ANSWERED_AFTER_EXPIRY = timedelta(days=1)
@@ -28,10 +28,11 @@ ANSWERED_AFTER_EXPIRY = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class ReleaseAnswer:
-    """`wrapped_keys` opens only in the host's TPM; `key_protector` is for the next start."""
+    """`wrapped_keys` opens only in the host's TPM; `key_protector` is for the next start; `receipt` is the log's."""
 
     wrapped_keys: str
     key_protector: jose.Json
+    receipt: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +126,12 @@ def _release(asked: _Asked, *, now: datetime) -> ReleaseAnswer:
     keys = our_keys(permit(protector, ours=our_fingerprints(), denied=known.denied_at is not None))
     ingress, egress = open_protector(protector, keys.encryption), secrets.token_bytes(KEY_SIZE)
     _remember(known, protector, now)
-    _write(asked, None, now=now)
+    leaf = _write(asked, None, now=now)
     released = ReleasedKeys(protector.id, protector.level, protector.roll + 1, ingress=ingress, egress=egress)
     return ReleaseAnswer(
         wrapped_keys=wrap(released, transport_spki=statement.transport_spki),
         key_protector=roll_protector(protector, key=egress, signer=keys.signing),
+        receipt=receipt(leaf, now=now),
     )
 
 
@@ -166,7 +168,7 @@ def _refuse(asked: _Asked, refusal: Refusal, *, now: datetime) -> None:
         raise _replayed(asked.request, error) from error
 
 
-def _write(asked: _Asked, refusal: Refusal | None, *, now: datetime) -> None:
+def _write(asked: _Asked, refusal: Refusal | None, *, now: datetime) -> Leaf:
     """Write the row and its leaf, in the caller's transaction."""
     request, protector = asked.request, asked.protector
     row = KeyRelease.objects.create(
@@ -187,7 +189,7 @@ def _write(asked: _Asked, refusal: Refusal | None, *, now: datetime) -> None:
         detail=str(refusal) if refusal else "",
         nonce_sha256=_nonce_digest(request),
     )
-    record(
+    return record(
         actor=f"host:{asked.attester_id}",
         act="key.refused" if refusal else "key.released",
         subject=protector.subject if protector else f"certificate:{request.serial}",

@@ -24,3 +24,4 @@ class ReleaseRequestSerializer(serializers.Serializer[object]):
 class ReleaseAnswerSerializer(serializers.Serializer[object]):
     wrapped_keys = serializers.CharField(help_text="A compact JWE to the certificate's transport key.")
     key_protector = serializers.DictField(help_text="The key protector for the next start.")
+    receipt = serializers.CharField(help_text="The log's signed promise that this release will be in it.")

@@ -51,3 +51,9 @@ class Inconsistent(LogRefused):
     """A later tree does not contain an earlier one: the log was changed, or shows different people different logs."""
 
     code = "log_inconsistent"
+
+
+class UnknownWitness(Refusal):
+    """A cosignature of somebody whom this fabric has not let witness its log."""
+
+    code = "unknown_witness"

@@ -9,6 +9,7 @@ import re
 import secrets
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -45,9 +46,15 @@ class _Opened:
 
 def log_signer(*, now: datetime) -> LogSigner:
     """Return the log's key; the first who asks for one has it made, and of two nodes the first one's counts."""
-    if _Opened.signer is None:
-        _Opened.signer = _read() or _made(now)
-    return _Opened.signer
+    if _Opened.signer is not None:
+        return _Opened.signer
+    signer = _read() or _made(now)
+    transaction.on_commit(partial(_keep, signer))  # the key of a transaction that fails is nobody's
+    return signer
+
+
+def _keep(signer: LogSigner) -> None:
+    _Opened.signer = signer
 
 
 def forget() -> None:

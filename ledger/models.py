@@ -101,6 +101,10 @@ class Checkpoint(models.Model):
     def __str__(self) -> str:
         return str(self.size)
 
+    @property
+    def head(self) -> str:
+        return bytes(self.root).hex()
+
 
 class OwnerCount(models.Model):
     """How many entries concern an owner, and the chain over them, as the newest checkpoint's last entry counts them."""

@@ -7,6 +7,7 @@ from django.views.decorators.http import require_GET
 from attestation import service as attestation
 from fabric import feed
 from fabric.access import asked, needs, page
+from fabric.logbook import places_of_releases
 from kps import service as kps
 from ledger import service as ledger
 
@@ -48,7 +49,7 @@ def attestation_detail(request: HttpRequest, attestation_id: int) -> HttpRespons
 @needs("fabric.view_fleet")
 def releases(request: HttpRequest) -> HttpResponse:
     rows = Paginator(kps.releases(), PER_PAGE).get_page(request.GET.get("page"))
-    return page(request, "fabric/releases.html", {"rows": rows})
+    return page(request, "fabric/releases.html", {"rows": rows, "places": places_of_releases(list(rows))})
 
 
 @require_GET
@@ -59,4 +60,13 @@ def audit(request: HttpRequest) -> HttpResponse:
     rows = Paginator(found, PER_PAGE).get_page(request.GET.get("page"))
     entries = [(feed.line(leaf), leaf, "intact" if ledger.intact(leaf) else "altered") for leaf in rows]
     altered = sum(verdict == "altered" for _, _, verdict in entries)
-    return page(request, "fabric/audit.html", {"rows": rows, "entries": entries, "altered": altered, **wanted})
+    context = {
+        "rows": rows,
+        "entries": entries,
+        "altered": altered,
+        "places": {leaf: entry.index for leaf, entry in ledger.entries_of(list(rows)).items()},
+        "checkpoint": ledger.latest_checkpoint(),
+        "key": ledger.log_verifier(),
+        **wanted,
+    }
+    return page(request, "fabric/audit.html", context)

@@ -13,6 +13,7 @@ from django.views.decorators.http import require_GET, require_http_methods
 from fabric.access import needs, page, person
 from fabric.errors import explained
 from fabric.forms import MachineForm
+from fabric.logbook import places_of_releases
 from fabric.models import Tenant, VirtualMachine
 from fabric.tenancy import add_machine as add
 from fabric.tenancy import may_add, usage
@@ -33,10 +34,12 @@ def tenants(request: HttpRequest) -> HttpResponse:
 def tenant(request: HttpRequest, slug: str) -> HttpResponse:
     found = get_object_or_404(Tenant.objects.visible_to(request.user).distinct(), slug=slug)
     releases = kps.releases(owner_fingerprint=found.owner_fingerprint)
+    rows = Paginator(releases, PER_PAGE).get_page(request.GET.get("page"))
     context = {
         "tenant": found,
         "machines": usage(VirtualMachine.objects.visible_to(request.user).filter(tenant=found)),
-        "rows": Paginator(releases, PER_PAGE).get_page(request.GET.get("page")),
+        "rows": rows,
+        "places": places_of_releases(list(rows)),
         "may_add": may_add(request.user, found),
         "guardian": kps.guardian_fingerprint(now=timezone.now()),
     }

@@ -6,10 +6,12 @@ from uuid import UUID
 
 import pytest
 from django.contrib.auth.models import Group, User
+from django.db import transaction
 from django.test import Client
 
 from attestation import service
 from fabric.models import Membership, Tenant, VirtualMachine
+from ledger import service as ledger
 from tests.attestation.conftest import (
     Portal,
     approve_host,
@@ -138,6 +140,15 @@ def fleet(fabric: Portal, healthy: Machine, drifted: Machine, foreign: Machine, 
     foreign.ek_certificate = None
     assert fabric.enrol(foreign).json()["state"] == "pending"
     return fabric
+
+
+def sequenced(owner: str) -> int:
+    """Record an act that concerns an owner, put it into the log, and return its place."""
+    now = datetime.now(UTC)
+    with transaction.atomic():
+        leaf = ledger.record(actor="system", act="key.released", subject="x:1", detail={"owner": owner}, now=now)
+    ledger.sequence_all(now=now)
+    return ledger.entries_of([leaf])[leaf.pk].index
 
 
 def newest(machine: Machine) -> int:

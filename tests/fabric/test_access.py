@@ -21,7 +21,7 @@ from fabric.urls import urlpatterns
 from tests.attestation.conftest import Portal
 from tests.certificate_forge import MIDDLE
 from tests.ci_policies import STRICT
-from tests.fabric.conftest import REASON, newest
+from tests.fabric.conftest import REASON, newest, sequenced
 from tests.ima_lists import line_of, ng
 from tests.kps.core.test_catalog import TOKEN
 from tests.machines import Machine
@@ -91,6 +91,7 @@ MAY_OPEN = {
     "attestation": STAFF,
     "releases": STAFF,
     "audit": STAFF,
+    "entry": STAFF | TENANTS,
     "tenants": STAFF,
     "tenant": STAFF | TENANTS,
     "add-machine": {"owner"},
@@ -152,6 +153,7 @@ def addresses(fleet: Portal, healthy: Machine, admin: User, approver: User, mach
     token, _ = make_token("ci", lifetime=timedelta(days=1), by=admin, reason=REASON, now=now)
     template = add_template(TOKEN.encode(), by=admin, now=now)
     arguments: dict[str, list[object]] = {
+        "entry": [sequenced(machine.tenant.owner_fingerprint)],
         **{name: [template.pk] for name in ("template", "template-catalog", "retire-template", "offer-template-again")},
         "end-api-token": [token.pk],
         "retire-directory-group": [directory.kerberos_group_id],

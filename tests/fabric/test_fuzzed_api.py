@@ -36,6 +36,7 @@ FIELDS = {
         *("transport_public", "transport_certify", "transport_signature"),
     ),
     RELEASES: ("request",),
+    "/ledger/v1/cosignatures": ("size", "line"),
 }
 ACTS = {
     "/api/v1/mode/hostkey/proposals": ("grace_hours", "reason", "confirm", "password"),

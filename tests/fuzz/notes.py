@@ -19,6 +19,7 @@ from ledger.core.note import (
     verify_cosignature,
     verify_note,
 )
+from ledger.core.proof import Growth, LeafProof, parse_growth, parse_leaf_proof, verify_growth, verify_leaf_proof
 from ledger.core.tree import (
     consistency_proof,
     full_root,
@@ -91,6 +92,24 @@ def growths() -> list[bytes]:
     """Consistency proofs: old size, new size, steps."""
     made = [(old, consistency_proof(old, len(LEAVES), _node)) for old in (1, 8, 13)]
     return [json.dumps([old, len(LEAVES), *(step.hex() for step in proof)]).encode() for old, proof in made]
+
+
+def leaf_proofs() -> list[bytes]:
+    path = inclusion_proof(3, len(LEAVES), _node)
+    return [json.dumps(LeafProof(LEAVES[3], 3, path, str(COSIGNED)).members()).encode()]
+
+
+def growth_proofs() -> list[bytes]:
+    return [json.dumps(Growth(8, len(LEAVES), consistency_proof(8, len(LEAVES), _node)).members()).encode()]
+
+
+def proved(data: bytes) -> object:
+    return verify_leaf_proof(parse_leaf_proof(data), LEAVES[3], KEY)
+
+
+def grown(data: bytes) -> object:
+    verify_growth(parse_growth(data), replace(HEAD, size=8, root=root(8, _node)), HEAD)
+    return True
 
 
 def verified(data: bytes) -> object:

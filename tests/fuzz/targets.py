@@ -64,7 +64,7 @@ from guardedhost.errors import StoreDamaged
 from kps import serializers as kps
 from kps.core import bundle, catalog, guardian, jose, partitions, protector, request, secrets, volume, wrap, wrapped
 from kps.errors import CatalogRefused, GuardianRefused
-from ledger.core import checkpoint, note, tree
+from ledger.core import checkpoint, note, proof, strict_json, tree
 from ledger.errors import LogRefused
 from tests.fuzz import documents, forge, notes, seeds, traces
 from tests.fuzz.documents import text_of, value_of
@@ -321,6 +321,17 @@ TARGETS: Final = (
     _target(
         checkpoint.verify_receipt, notes.receipt_texts, run=notes.verified_receipt, raises=(ParseError, LogRefused)
     ),
+    _target(partial(strict_json.read_json, limit=DOCUMENT), notes.leaf_proofs, limit=DOCUMENT),
+    _target(proof.parse_leaf_proof, notes.leaf_proofs, limit=DOCUMENT),
+    _target(proof.parse_growth, notes.growth_proofs, limit=DOCUMENT),
+    _target(
+        proof.verify_leaf_proof,
+        notes.leaf_proofs,
+        run=notes.proved,
+        raises=(ParseError, LogRefused),
+        limit=DOCUMENT,
+    ),
+    _target(proof.verify_growth, notes.growth_proofs, run=notes.grown, raises=(ParseError, LogRefused), limit=DOCUMENT),
     _target(tree.verify_inclusion, notes.proofs, run=notes.included, raises=(ParseError, LogRefused)),
     _target(tree.verify_consistency, notes.growths, run=notes.consistent, raises=(ParseError, LogRefused)),
     # --- messages

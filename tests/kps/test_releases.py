@@ -18,7 +18,10 @@ from kps.core.guardian import GuardianKeys
 from kps.core.protector import open_protector, verify_protector
 from kps.models import KeyProtectorRecord, KeyRelease, ServiceKey
 from ledger import service as ledger
+from ledger.core.checkpoint import verify_receipt
 from ledger.core.leaf import Act
+from ledger.core.note import parse_note, parse_vkey
+from ledger.core.proof import parse_leaf_proof, verify_leaf_proof
 from tests.attestation.conftest import Portal
 from tests.kps.conftest import Host
 from tests.kps.parties import (
@@ -88,6 +91,25 @@ def test_a_release_is_a_row_and_a_leaf(host: Host, protect: Protect) -> None:
     assert (leaf.act, leaf.subject) == ("key.released", SUBJECT)
     assert leaf.actor == f"host:{row.attester_id}"
     assert leaf.detail["release"] == row.pk
+
+
+def test_a_release_comes_with_the_logs_promise_which_it_keeps(host: Host, protect: Protect) -> None:
+    answer = host.posts(host.asks(protect())).json()
+    leaf = ledger.leaves(act_prefix="key.").get()
+    key = parse_vkey(host.client.get("/ledger/v1/log").json()["vkey"])
+    promise = verify_receipt(parse_note(answer["receipt"]), key)
+    assert promise.leaf.hex() == leaf.hash
+    assert 0 < promise.due - now().timestamp() <= 61
+    ledger.sequence_all(now=now())
+    proof = parse_leaf_proof(host.client.get(f"/ledger/v1/proofs/{leaf.hash}").content)
+    verify_leaf_proof(proof, promise.leaf, key)
+
+
+def test_a_refusal_is_a_leaf_of_its_owner_too(host: Host, protect: Protect) -> None:
+    host.posts(host.asks(protect(STRANGER.guardian)))
+    ledger.sequence_all(now=now())
+    leaf = ledger.leaves(act_prefix="key.refused").get()
+    assert ledger.entries_of([leaf])[leaf.pk].owner == OWNER.guardian.fingerprint
 
 
 def test_a_row_cannot_be_changed_or_removed(host: Host, protect: Protect) -> None:

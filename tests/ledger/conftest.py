@@ -9,7 +9,7 @@ from django.db import transaction
 from ledger import service
 from ledger.models import Leaf
 
-NOW = datetime(2026, 11, 26, 12, 0, tzinfo=UTC)
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 OWNER, OTHER_OWNER = "a" * 64, "b" * 64
 
 
