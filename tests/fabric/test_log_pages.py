@@ -62,7 +62,7 @@ def test_an_entry_that_somebody_has_changed_past_the_service_is_called_altered(a
     assert "This is not what was recorded" in browse(auditor).get(f"/audit/entries/{index}/").content.decode()
 
 
-def test_the_audit_page_shows_the_checkpoint_who_witnessed_it_and_each_entrys_place(
+def test_the_audit_page_shows_the_checkpoint_who_witnessed_it_and_where_each_entry_stands(
     auditor: User, browse: Browse
 ) -> None:
     index = sequenced("")
