@@ -1,6 +1,7 @@
 """Health certificates: their signers, their issue, what makes one void, and the list of revoked ones."""
 
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -50,6 +51,7 @@ class HealthStatement:
 
     attester_id: UUID
     host: str
+    group: str
     serial: str
     mode: str
     transport_spki: bytes
@@ -191,6 +193,7 @@ def verify_certificate(certificate: bytes, *, now: datetime) -> HealthStatement:
     return HealthStatement(
         attester_id=row.attester.id,
         host=row.attester.name,
+        group=str(row.attester.group_id),
         serial=row.serial,
         mode=row.attestation.mode,
         transport_spki=health.transport_spki,
@@ -234,6 +237,12 @@ def _require_group(row: HealthCertificate) -> None:
     """A certificate of Kerberos mode rests on the groups that the host's ticket had, as long as people accept one."""
     if not approved(row.attestation.evidence["groups"]).exists():
         raise GroupWithdrawn(f"The groups of the directory that {row.attester.name} was in count here no more.")
+
+
+def hosts_with_certificate(attesters: Collection[UUID], *, now: datetime) -> set[UUID]:
+    """Return those of these hosts that hold a certificate which has neither lapsed nor been revoked."""
+    held = HealthCertificate.objects.filter(attester_id__in=attesters, revoked_at=None, not_after__gt=now)
+    return set(held.order_by().values_list("attester_id", flat=True))
 
 
 def revocation_list(*, now: datetime) -> bytes:

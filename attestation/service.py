@@ -37,6 +37,7 @@ from attestation.baselines import (
 )
 from attestation.certificates import (
     HealthStatement,
+    hosts_with_certificate,
     mode_in_force,
     release_secret,
     revocation_list,
@@ -302,6 +303,7 @@ __all__ = [
     "hosts_of_maker",
     "hosts_per_authority",
     "hosts_resting_on",
+    "hosts_with_certificate",
     "impact_of",
     "import_bundle",
     "issued_by",

@@ -24,9 +24,10 @@ from attestation.core.replay import LOG_PCRS, replay, replay_values
 from attestation.core.signature import verify_signature
 from attestation.core.tpm import TpmPublic, parse_public
 from bench.figures import Figure, Item, measure
+from kps.core.chain import SHIELDED
 from kps.core.guardian import GuardianKeys
 from kps.core.jose import Json
-from kps.core.protector import SHIELDED, create_protector, open_protector, roll_protector, verify_protector
+from kps.core.protector import create_protector, open_protector, roll_protector, verify_protector
 from kps.core.wrap import ReleasedKeys, wrap
 from tests.boot_logs import COLLECTION, boot
 from tests.machines import Machine
@@ -166,12 +167,16 @@ def release_items(claims: Claims) -> list[Item]:
         ingress = open_protector(verified, guardian.encryption)
         released = ReleasedKeys(verified.id, verified.level, verified.roll + 1, ingress=ingress, egress=bytes(32))
         wrap(released, transport_spki=claims.transport.spki)
-        roll_protector(verified, key=released.egress, signer=guardian.signing)
+        roll_protector(verified, verified.chain, key=released.egress, signer=guardian.signing)
 
     return [
         Item("key released: whole", whole, SIGNATURE),
         Item("  protector verified", lambda: verify_protector(document), SIGNATURE),
         Item("  protector opened", lambda: open_protector(protector, guardian.encryption), SIGNATURE),
         Item("  keys wrapped", lambda: wrap(keys, transport_spki=claims.transport.spki), SIGNATURE),
-        Item("  rolled", lambda: roll_protector(protector, key=bytes(32), signer=guardian.signing), SIGNATURE),
+        Item(
+            "  rolled",
+            lambda: roll_protector(protector, protector.chain, key=bytes(32), signer=guardian.signing),
+            SIGNATURE,
+        ),
     ]

@@ -16,8 +16,9 @@ from cli.shielding import protect as make_bundle
 from guardedhost.process import leave_no_dumps
 from kps.core import jose
 from kps.core.bundle import MEMORY, NAME
+from kps.core.chain import LEVELS
 from kps.core.guardian import Guardian
-from kps.core.protector import LEVELS, PROTECTOR_LIMIT, verify_protector
+from kps.core.protector import PROTECTOR_LIMIT, verify_protector
 
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 _new = click.Path(path_type=Path)

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from cli.outcome import state_dir, with_exit_codes
+from guardedhost import returns
 from guardedhost import vm as machines
 from guardedhost.errors import VmFailure
 from guardedhost.machine import read_machine
@@ -34,12 +35,14 @@ def start(bundle: Path, folder: Path) -> None:
 @vm.command()
 @_bundle
 @click.option("--wait", "patience", type=click.FloatRange(min=0), default=30.0, show_default=True)
+@state_dir
 @with_exit_codes
-def stop(bundle: Path, patience: float) -> None:
-    """Ask the guest to power off, and switch it off when it has not after --wait seconds."""
-    machine = read_machine(bundle)
-    Qemu().stop(machine, patience=patience)
+def stop(bundle: Path, patience: float, folder: Path) -> None:
+    """Ask the guest to power off, and switch it off when it has not after --wait seconds; then tell the portal."""
+    machine, untold = returns.stop(Store(folder), bundle, Qemu(), patience=patience)
     click.echo(f"{machine.name} is off.")
+    if untold is not None:
+        click.echo(f"The portal was not told, and will be by the daemon: {untold}", err=True)
 
 
 @vm.command()

@@ -85,6 +85,7 @@ def add_machine(tenant: Tenant, name: str, document: bytes, *, by: User, now: da
             machine = VirtualMachine.objects.create(
                 tenant=tenant, name=name, protector_id=protector.id, level=protector.level, added_at=now
             )
+            kps.know_protector(protector.chain, by=by, now=now)
             detail = {
                 "name": name,
                 "tenant": tenant.slug,

@@ -104,6 +104,10 @@ class Client:
     def release(self, request: str) -> Release:
         return self._post("kps/v1/releases", {"request": request}, read_release)
 
+    def give_back(self, said: str) -> bool:
+        """Tell the portal that a machine has stopped; False when it knew of no key of it on this host."""
+        return self._post("kps/v1/returns", {"message": said}, lambda body: body["returned"] is True)
+
     def signers(self) -> tuple[bytes, ...]:
         """The certificates that sign health certificates."""
         return self._call(

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from guardedhost.errors import VmFailure
 from kps.core import jose
 from kps.core.bundle import VM_FILE, VmDescription, parse_vm
-from kps.core.protector import ENCRYPTION_SUPPORTED, SHIELDED
+from kps.core.chain import ENCRYPTION_SUPPORTED, SHIELDED
 from kps.errors import MalformedDocument
 
 _DESCRIPTION_LIMIT: Final = 4 * 1024

@@ -184,6 +184,19 @@ class Store:
         known = sorted({str(path) for path in (*self.machines(), bundle)})
         self._save("machines.json", {"bundles": known})
 
+    def held(self) -> list[Path]:
+        """The bundles whose key this host got, and of which it has not told the portal that they stopped."""
+        return self._load("held.json", lambda fields: [Path(path) for path in fields["bundles"]]) or []
+
+    def remember_held(self, bundle: Path) -> None:
+        self._save_held({*self.held(), bundle})
+
+    def forget_held(self, bundle: Path) -> None:
+        self._save_held(set(self.held()) - {bundle})
+
+    def _save_held(self, bundles: set[Path]) -> None:
+        self._save("held.json", {"bundles": sorted(map(str, bundles))})
+
     def _make_folder(self) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 

@@ -62,6 +62,7 @@ def start(store: Store, machine: Machine, hypervisor: Hypervisor) -> str:
             raise VmFailure(f"{machine.name} is already running.")
         with agent.opened(store) as host:
             store.remember_machine(machine.folder)
+            store.remember_held(machine.folder)
             prepared = prepare(machine, lambda state: release(host, machine, state))
         launch(prepared, hypervisor)
     return prepared.unlocked.level
@@ -135,7 +136,8 @@ def _unlock(machine: Machine, state: VmState, released: Released) -> tuple[VmSta
     """Open the secrets, and seal them for the next start.
 
     The level is read from what the owner has signed; a portal that says otherwise is not obeyed. Nor is a rolled
-    protector kept that is not this one's successor: the next start would find no key in it.
+    protector kept that is not this one's successor: the next start would find no key in it. The successor may carry a
+    newer word of the same owner's, which the portal had and this bundle had not; an older one it may not.
     """
     keys = released.keys
     try:
@@ -145,11 +147,13 @@ def _unlock(machine: Machine, state: VmState, released: Released) -> tuple[VmSta
         sealed = seal_secrets(opened, keys.egress, protector_id=following.id, roll=following.roll)
     except Refusal as error:
         raise StateUnusable(str(error)) from error
-    unlocked = UnlockedMachine(machine, present.level, opened.vtpm_key.encode(), opened.disk_passphrase.encode())
+    unlocked = UnlockedMachine(machine, following.level, opened.vtpm_key.encode(), opened.disk_passphrase.encode())
     return VmState(released.protector, sealed), unlocked
 
 
 def _require_successor(present: VerifiedProtector, following: VerifiedProtector, keys: ReleasedKeys) -> None:
-    same = present.id == following.id == keys.protector and present.chain == following.chain
-    if not same or not present.roll < following.roll == keys.roll or keys.level != present.level:
+    before, after = present.chain.statement, following.chain.statement
+    same = before.id == after.id == keys.protector and before.owner == after.owner
+    goes_on = before == after or before.serial < after.serial
+    if not (same and goes_on) or not present.roll < following.roll == keys.roll or keys.level != following.level:
         raise StateUnusable("The portal's answer is not for this key protector, its level and its next start.")

@@ -8,7 +8,19 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from kps import service
-from kps.serializers import MetadataSerializer, ReleaseAnswerSerializer, ReleaseRequestSerializer
+from kps.serializers import (
+    ApprovalSerializer,
+    ChainSerializer,
+    ChainTakenSerializer,
+    DecidedSerializer,
+    MetadataSerializer,
+    OwnersViewSerializer,
+    QuestionSerializer,
+    ReleaseAnswerSerializer,
+    ReleaseRequestSerializer,
+    ReturnedSerializer,
+    ReturnSerializer,
+)
 
 
 class MachineView(APIView):
@@ -33,3 +45,43 @@ class ReleasesView(MachineView):
         body.is_valid(raise_exception=True)
         answer = service.release(body.validated_data["request"], now=timezone.now())
         return Response(ReleaseAnswerSerializer(answer).data)
+
+
+class ReturnsView(MachineView):
+    @extend_schema(request=ReturnSerializer, responses=ReturnedSerializer)
+    def post(self, request: Request) -> Response:
+        """Take a host's word that a VM has stopped there: the host counts no longer as one that runs it."""
+        body = ReturnSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        returned = service.take_return(body.validated_data["message"], now=timezone.now())
+        return Response(ReturnedSerializer({"returned": returned}).data)
+
+
+class ChainsView(MachineView):
+    @extend_schema(request=ChainSerializer, responses=ChainTakenSerializer)
+    def post(self, request: Request) -> Response:
+        """Take an owner's newer word on one of its key protectors; the owner's signature in it is what counts."""
+        body = ChainSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        taken = service.take_chain(body.validated_data, now=timezone.now())
+        return Response(ChainTakenSerializer({"serial": taken.statement.serial}).data)
+
+
+class ProtectorsView(MachineView):
+    @extend_schema(request=QuestionSerializer, responses=OwnersViewSerializer)
+    def post(self, request: Request) -> Response:
+        """Tell an owner, who signs the question, the newest chain of one of its protectors and what waits for it."""
+        body = QuestionSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        answer = service.answer_question(body.validated_data["question"], now=timezone.now())
+        return Response(OwnersViewSerializer(answer).data)
+
+
+class ApprovalsView(MachineView):
+    @extend_schema(request=ApprovalSerializer, responses=DecidedSerializer)
+    def post(self, request: Request) -> Response:
+        """Take an owner's signed yes to one release that waits for it."""
+        body = ApprovalSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        approval = service.approve_by_key(body.validated_data["approval"], now=timezone.now())
+        return Response(DecidedSerializer(approval).data)

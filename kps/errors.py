@@ -65,6 +65,12 @@ class ProtectorUnopened(ProtectorRefused):
     code = "protector_unopened"
 
 
+class SuccessionNotAllowed(ProtectorRefused):
+    """A guardian has named new keys of its own, and the owner's policy has not allowed that beforehand."""
+
+    code = "succession_not_allowed"
+
+
 class GuardianNotNamed(Refusal):
     """The owner has not named this fabric as a guardian."""
 
@@ -84,10 +90,96 @@ class GuardianDisabled(Refusal):
     code = "guardian_disabled"
 
 
+class GuardianRevoked(Refusal):
+    """The owner had named this fabric, and has signed a newer chain that does not."""
+
+    code = "guardian_revoked"
+
+
+class ProtectorNotRewrapped(Refusal):
+    """The newest chain names this fabric, and the key was last wrapped when none did."""
+
+    code = "protector_not_rewrapped"
+
+
+class ChainUnknown(Refusal):
+    """An owner's chain for a key protector that this fabric has never seen."""
+
+    code = "chain_unknown"
+    status = 404
+
+
+class ChainNotNewer(Refusal):
+    """The owner has signed this chain, or a newer one, before."""
+
+    code = "chain_not_newer"
+    status = 409
+
+
+class ReleasePolicyRefused(Refusal):
+    """The owner's release policy does not allow this release; the codes below say why."""
+
+    code = "release_policy_refused"
+
+
+class HostGroupNotAllowed(ReleasePolicyRefused):
+    code = "host_group_not_allowed"
+
+
+class ModeTooWeak(ReleasePolicyRefused):
+    code = "mode_too_weak"
+
+
+class ReleaseTooEarly(ReleasePolicyRefused):
+    code = "release_too_early"
+
+
+class ReleaseTooLate(ReleasePolicyRefused):
+    code = "release_too_late"
+
+
+class OutsideHours(ReleasePolicyRefused):
+    code = "outside_hours"
+
+
+class TooManyHosts(ReleasePolicyRefused):
+    code = "too_many_hosts"
+
+
+class ApprovalRequired(ReleasePolicyRefused):
+    """The owner has to approve this release first; asking has put it on the owner's list."""
+
+    code = "approval_required"
+
+
 class ProtectorDenied(Refusal):
     """A person of this fabric has denied every release under this protector."""
 
     code = "protector_denied"
+
+
+class OwnerMessageRefused(Refusal):
+    """A message that claims to be an owner's, and is not signed with its key; or the owner has no such protector."""
+
+    code = "owner_message_refused"
+    status = 401
+
+
+class OwnerMessageStale(OwnerMessageRefused):
+    code = "owner_message_stale"
+
+
+class ApprovalUnknown(Refusal):
+    """No release waits for this approval: decided already, lapsed, or never asked for."""
+
+    code = "approval_unknown"
+    status = 409
+
+
+class ApprovalNeedsKey(Refusal):
+    """The owner's policy asks for an approval with the owner's key; a click in the portal is none."""
+
+    code = "approval_needs_key"
 
 
 class SecretsRefused(Refusal):

@@ -1,12 +1,13 @@
 """What the Relying Party keeps. Private to this app: others come through `kps.service`. No plain key is here."""
 
+import uuid
 from typing import ClassVar
 
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
-from kps.core.protector import subject_of
+from kps.core.chain import subject_of
 
 
 class ServiceKey(models.Model):
@@ -115,7 +116,7 @@ class RotationProposal(models.Model):
 
 
 class KeyProtectorRecord(models.Model):
-    """What this fabric remembers of a key protector that it has opened: whose it is, and whether it is denied.
+    """What this fabric remembers of a key protector: whose it is, the owner's newest word on it, whether it is denied.
 
     It is known by owner and id together. The owner chooses the id, and anybody can choose the same.
     """
@@ -124,9 +125,11 @@ class KeyProtectorRecord(models.Model):
     protector_id = models.UUIDField()
     owner_name = models.CharField(max_length=64)
     level = models.CharField(max_length=30)
+    serial = models.IntegerField()
+    statement_sha256 = models.CharField(max_length=64)
     first_seen = models.DateTimeField()
-    last_released = models.DateTimeField()
-    last_roll = models.BigIntegerField()
+    last_released = models.DateTimeField(null=True)
+    last_roll = models.BigIntegerField(default=0)
     # The newest of our cards in the protector that the host was given last; empty until the next release.
     guardian_fingerprint = models.CharField(max_length=64, blank=True, db_index=True)
     denied_at = models.DateTimeField(null=True)
@@ -150,10 +153,93 @@ class KeyProtectorRecord(models.Model):
         return subject_of(self.owner_fingerprint, self.protector_id)
 
 
+class OwnerStatement(models.Model):
+    """A statement of an owner's as it was signed, kept for good; the one with the highest serial binds. Append-only."""
+
+    record = models.ForeignKey(KeyProtectorRecord, on_delete=models.PROTECT, related_name="statements")
+    serial = models.IntegerField()
+    sha256 = models.CharField(max_length=64)
+    token = models.TextField()
+    seen_at = models.DateTimeField()
+    brought_by = models.CharField(max_length=200)
+
+    class Meta:
+        ordering: ClassVar = ["-serial"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["record", "serial"], name="one_statement_of_a_serial"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.record} {self.serial}"
+
+
+class ReleaseApproval(models.Model):
+    """A release that waits for its owner's yes, and what became of that. A yes is used once, by the host it names."""
+
+    class State(models.TextChoices):
+        PENDING = "pending", "Waits for the owner"
+        APPROVED = "approved", "Approved"
+        DECLINED = "declined", "Declined"
+        USED = "used", "Used"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    record = models.ForeignKey(KeyProtectorRecord, on_delete=models.PROTECT, related_name="approvals")
+    attester_id = models.UUIDField()
+    host = models.CharField(max_length=64)
+    vm = models.CharField(max_length=64)
+    attestation_id = models.BigIntegerField()
+    needs_key = models.BooleanField()
+    by_key = models.BooleanField(default=False)
+    state = models.CharField(max_length=10, choices=State, default=State.PENDING)
+    asked_at = models.DateTimeField()
+    asked_last = models.DateTimeField()
+    decided_at = models.DateTimeField(null=True)
+    decided_by = models.CharField(max_length=200, blank=True)
+    reason = models.TextField(blank=True)
+    expires_at = models.DateTimeField(null=True)
+    used_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering: ClassVar = ["-asked_last"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["record", "attester_id"], condition=Q(state="pending"), name="one_open_approval_per_host"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.vm} on {self.host}: {self.state}"
+
+
+class KeyReturn(models.Model):
+    """A host has said that a VM whose key it got has stopped. Append-only."""
+
+    at = models.DateTimeField()
+    owner_fingerprint = models.CharField(max_length=64)
+    protector_id = models.UUIDField()
+    vm = models.CharField(max_length=64)
+    attester_id = models.UUIDField()
+    host = models.CharField(max_length=64)
+    serial = models.CharField(max_length=40)
+    release_id = models.BigIntegerField()  # the newest release that this takes back, and all before it
+    nonce_sha256 = models.CharField(max_length=64)
+
+    class Meta:
+        ordering: ClassVar = ["-id"]
+        indexes: ClassVar = [models.Index(fields=["protector_id", "owner_fingerprint"], name="returns_by_protector")]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["serial", "nonce_sha256"], name="one_return_per_nonce"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.vm} on {self.host}"
+
+
 class KeyRelease(models.Model):
     """One authenticated request for a key and its outcome, kept for good. Append-only in the database: no row, no key.
 
-    Owner, level and roll are those that the owner's signatures vouch for; empty when these did not hold.
+    Owner, level and roll are those that the owner's signatures vouch for; empty when these did not hold. Owner's serial
+    and statement are those of the chain that was applied, which is the newest, and not always what the host presented.
     """
 
     class Outcome(models.TextChoices):
@@ -166,8 +252,12 @@ class KeyRelease(models.Model):
     owner_fingerprint = models.CharField(max_length=64, blank=True, db_index=True)
     level = models.CharField(max_length=30, blank=True)
     roll = models.BigIntegerField(null=True)
+    owner_serial = models.IntegerField(null=True)
+    statement_sha256 = models.CharField(max_length=64, blank=True)
+    approval_id = models.UUIDField(null=True)
     attester_id = models.UUIDField(db_index=True)
     host = models.CharField(max_length=64)
+    group = models.CharField(max_length=40, blank=True)
     serial = models.CharField(max_length=40)
     attestation_id = models.BigIntegerField()
     mode = models.CharField(max_length=10)

@@ -3,27 +3,36 @@
 import hashlib
 import logging
 import secrets
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from datetime import datetime
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
 
 from attestation import service as attestation
-from attestation.errors import NotFound, Refusal
+from attestation import standing
+from attestation.errors import Refusal
+from attestation.service import HealthStatement
+from kps.approvals import ask, standing_approval, use
+from kps.chains import binding, record_of, remember
 from kps.core import jose
+from kps.core.chain import MOST_SUCCESSIONS, VerifiedChain, succeed
+from kps.core.guardian import Guardian, GuardianKeys
 from kps.core.protector import VerifiedProtector, open_protector, roll_protector, verify_protector
-from kps.core.release import permit
+from kps.core.release import permit, require_policy
+from kps.core.release_policy import KEY, Circumstances
 from kps.core.request import ReleaseRequest, parse_request, require_fresh, verify_request
 from kps.core.wrap import ReleasedKeys, wrap
 from kps.core.wrapped import KEY_SIZE
-from kps.errors import ReleaseReplayed, ReleaseRequestRefused
-from kps.guardianship import newest_named, our_fingerprints, our_keys, require_enabled
-from kps.models import KeyProtectorRecord, KeyRelease
+from kps.errors import ApprovalRequired, ReleaseReplayed, ReleaseRequestRefused
+from kps.guardianship import newest_named, our_fingerprints, our_keys, require_enabled, successor_of
+from kps.models import KeyProtectorRecord, KeyRelease, ReleaseApproval
+from kps.returns import holders
+from kps.senders import authenticated
 from ledger.service import Leaf, receipt, record
 
 logger = logging.getLogger("guardhouse.releases")
-ANSWERED_AFTER_EXPIRY = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,50 +51,52 @@ class _Asked:
     request: ReleaseRequest
     attester_id: UUID
     host: str
+    group: str
     attestation_id: int
     mode: str
     policy_version: int
     protector: VerifiedProtector | None
     flaw: Refusal | None
 
+    @property
+    def actor(self) -> str:
+        return f"host:{self.attester_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Applied:
+    """What a release is decided by: the owner's newest chain, and what this fabric remembers of the protector.
+
+    Nothing is remembered of a protector that does not name this fabric.
+    """
+
+    chain: VerifiedChain
+    ours: Collection[str]
+    known: KeyProtectorRecord | None
+
 
 def release(token: object, *, now: datetime) -> ReleaseAnswer:
     """Answer a guarded host's request for a VM's key, or raise a `Refusal`.
 
     The row, the leaf and the answer are made in one transaction, and the answer leaves after its commit: whatever
-    dies when, no key goes out without its row. A refusal is a row too, in a transaction of its own, and spends the
-    nonce. A sender that has not authenticated itself leaves no row, only a line in the log.
+    dies when, no key goes out without its row. A refusal is a row too, and spends the nonce. A sender that has not
+    authenticated itself leaves no row, only a line in the log.
     """
-    request = _authenticated(token, now=now)
+    request = authenticated(parse_request(token), verify_request, log=_log_stranger, now=now)
     if _answered(request):
         _log(request, ReleaseReplayed.code)
         raise ReleaseReplayed("This request was answered before. A new one needs a new nonce.")
     asked = _asked(request)
     try:
         with transaction.atomic():
-            answer = _release(asked, now=now)
+            answer = _decide(asked, now=now)
     except IntegrityError as error:
         raise _replayed(request, error) from error
-    except Refusal as refusal:
-        _refuse(asked, refusal, now=now)
-        raise
+    if isinstance(answer, Refusal):
+        _log(request, answer.code)
+        raise answer
     logger.info("key of vm %s released to host %s, certificate %s", request.vm, asked.host, request.serial)
     return answer
-
-
-def _authenticated(token: object, *, now: datetime) -> ReleaseRequest:
-    """Return the request of somebody who holds a certificate, or held one lately: nobody writes rows here for ever."""
-    unverified = parse_request(token)
-    try:
-        request = verify_request(unverified, attestation.release_secret(unverified.kid))
-        if attestation.certificate(request.serial).not_after < now - ANSWERED_AFTER_EXPIRY:
-            raise NotFound("The certificate lapsed long ago.")
-    except NotFound as error:
-        raise ReleaseRequestRefused("The request does not prove that its sender holds the certificate.") from error
-    except Refusal as refusal:
-        logger.warning("release request refused: certificate %s, code %s", unverified.kid, refusal.code)
-        raise
-    return request
 
 
 def _answered(request: ReleaseRequest) -> bool:
@@ -105,6 +116,7 @@ def _asked(request: ReleaseRequest) -> _Asked:
         request=request,
         attester_id=certificate.attester.id,
         host=certificate.attester.name,
+        group=str(certificate.attester.group_id),
         attestation_id=certificate.attestation.id,
         mode=certificate.attestation.mode,
         policy_version=certificate.attestation.policy_version,
@@ -113,62 +125,121 @@ def _asked(request: ReleaseRequest) -> _Asked:
     )
 
 
-def _release(asked: _Asked, *, now: datetime) -> ReleaseAnswer:
+def _decide(asked: _Asked, *, now: datetime) -> ReleaseAnswer | Refusal:
+    """Release or refuse, and write it down; in the caller's transaction, in which nothing that counts changes."""
+    standing.hold()
+    applied = None if asked.protector is None else _applied(asked, asked.protector, now=now)
+    try:
+        host = _proved(asked, now=now)
+        if asked.protector is None or applied is None:
+            raise asked.flaw or AssertionError("a protector that did not verify has a flaw")
+        return _release(asked, asked.protector, applied, host, now=now)
+    except Refusal as refusal:
+        _refuse(asked, applied, refusal, now=now)
+        return refusal
+
+
+def _proved(asked: _Asked, *, now: datetime) -> HealthStatement:
+    """Return what the host has proved, as far as that entitles it to keys now."""
     require_fresh(asked.request, now=now)
     statement = attestation.verify_certificate(asked.request.certificate, now=now)
     if statement.serial != asked.request.serial:
         raise ReleaseRequestRefused("The request was made with the secret of another certificate than it carries.")
-    if asked.protector is None:
-        raise asked.flaw or AssertionError("a protector that did not verify has a flaw")
-    protector = asked.protector
-    known = _locked_record(protector, now)
+    return statement
+
+
+def _applied(asked: _Asked, protector: VerifiedProtector, *, now: datetime) -> _Applied:
+    """Find the owner's newest chain, and lock the record: a denial or a chain comes before this release or after."""
+    ours = our_fingerprints()
+    known = record_of(protector.chain)
+    if known is None and any(guardian.fingerprint in ours for guardian in protector.guardians):
+        known = remember(protector.chain, by=asked.actor, now=now)
+    if known is None:
+        return _Applied(protector.chain, ours, known)
+    return _Applied(binding(known, protector.chain, by=asked.actor, now=now), ours, known)
+
+
+def _release(
+    asked: _Asked, protector: VerifiedProtector, applied: _Applied, host: HealthStatement, *, now: datetime
+) -> ReleaseAnswer:
+    chain, known = applied.chain, applied.known
+    require_enabled(chain.guardians)
     require_enabled(protector.guardians)
-    keys = our_keys(permit(protector, ours=our_fingerprints(), denied=known.denied_at is not None))
-    ingress, egress = open_protector(protector, keys.encryption), secrets.token_bytes(KEY_SIZE)
-    _remember(known, protector, now)
-    leaf = _write(asked, None, now=now)
-    released = ReleasedKeys(protector.id, protector.level, protector.roll + 1, ingress=ingress, egress=egress)
+    allowed = permit(protector, chain, ours=applied.ours, denied=known is not None and known.denied_at is not None)
+    if known is None:
+        raise AssertionError("a protector that names this fabric is remembered")
+    approval = _approval(chain, known, host, now=now)
+    require_policy(chain.statement.policy, _circumstances(chain, host, approved=approval is not None, now=now))
+    ingress, egress = open_protector(protector, our_keys(allowed.opens).encryption), secrets.token_bytes(KEY_SIZE)
+    if approval is not None:
+        use(approval, now=now)
+    following, sealer = _following(chain, allowed.seals, now=now)
+    _remember(known, protector, following, now)
+    leaf = _write(asked, applied, None, approval=approval, now=now)
+    released = ReleasedKeys(protector.id, chain.statement.level, protector.roll + 1, ingress=ingress, egress=egress)
     return ReleaseAnswer(
-        wrapped_keys=wrap(released, transport_spki=statement.transport_spki),
-        key_protector=roll_protector(protector, key=egress, signer=keys.signing),
+        wrapped_keys=wrap(released, transport_spki=host.transport_spki),
+        key_protector=roll_protector(protector, following, key=egress, signer=sealer.signing),
         receipt=receipt(leaf, now=now),
     )
 
 
-def _locked_record(protector: VerifiedProtector, now: datetime) -> KeyProtectorRecord:
-    """Return the record of this protector, locked: a denial is decided before this release or after it."""
-    known, _ = KeyProtectorRecord.objects.select_for_update().get_or_create(
-        owner_fingerprint=protector.owner.fingerprint,
-        protector_id=protector.id,
-        defaults={
-            "owner_name": protector.owner.name,
-            "level": protector.level,
-            "first_seen": now,
-            "last_released": now,
-            "last_roll": protector.roll,
-        },
-    )
-    return known
+def _following(chain: VerifiedChain, mine: Guardian, *, now: datetime) -> tuple[VerifiedChain, GuardianKeys]:
+    """Return the chain for the next start, and our keys that seal it: new ones where the owner has allowed it."""
+    keys = our_keys(mine)
+    newer = successor_of(mine, now=now) if chain.statement.policy.successors else None
+    if newer is None or newer in chain.guardians or len(chain.links) > MOST_SUCCESSIONS:
+        return chain, keys
+    named = replace(newer, name=mine.name)  # as the owner knows this fabric, whatever it calls itself by now
+    return succeed(chain, keys, named), our_keys(newer)
 
 
-def _remember(known: KeyProtectorRecord, protector: VerifiedProtector, now: datetime) -> None:
+def _approval(
+    chain: VerifiedChain, known: KeyProtectorRecord, host: HealthStatement, *, now: datetime
+) -> ReleaseApproval | None:
+    """Return the owner's yes to this host, where the owner wants to be asked."""
+    wanted = chain.statement.policy.approval
+    return None if wanted is None else standing_approval(known, host.attester_id, by_key=wanted == KEY, now=now)
+
+
+def _circumstances(chain: VerifiedChain, host: HealthStatement, *, approved: bool, now: datetime) -> Circumstances:
+    statement, others = chain.statement, 0
+    if statement.policy.simultaneous_hosts is not None:
+        others = len(set(holders(statement.owner.fingerprint, statement.id, now=now)) - {host.attester_id})
+    return Circumstances(group=host.group, mode=host.mode, at=now, others=others, approved=approved)
+
+
+def _remember(known: KeyProtectorRecord, protector: VerifiedProtector, following: VerifiedChain, now: datetime) -> None:
     known.last_released = now
     known.last_roll = max(known.last_roll, protector.roll + 1)
-    known.level = protector.level
-    known.guardian_fingerprint = newest_named(protector.guardians)
-    known.save(update_fields=["last_released", "last_roll", "level", "guardian_fingerprint"])
+    known.guardian_fingerprint = newest_named(following.guardians)
+    known.save(update_fields=["last_released", "last_roll", "guardian_fingerprint"])
 
 
-def _refuse(asked: _Asked, refusal: Refusal, *, now: datetime) -> None:
-    _log(asked.request, refusal.code)
-    try:
-        with transaction.atomic():
-            _write(asked, refusal, now=now)
-    except IntegrityError as error:  # the same request, answered meanwhile by another node
-        raise _replayed(asked.request, error) from error
+def _refuse(asked: _Asked, applied: _Applied | None, refusal: Refusal, *, now: datetime) -> None:
+    """Write the refusal down; one that lacks only the owner's yes goes on the owner's list."""
+    approval = None
+    if isinstance(refusal, ApprovalRequired) and applied is not None and applied.known is not None:
+        approval = ask(
+            applied.known,
+            attester_id=asked.attester_id,
+            host=asked.host,
+            vm=asked.request.vm,
+            attestation_id=asked.attestation_id,
+            needs_key=applied.chain.statement.policy.approval == KEY,
+            now=now,
+        )
+    _write(asked, applied, refusal, approval=approval, now=now)
 
 
-def _write(asked: _Asked, refusal: Refusal | None, *, now: datetime) -> Leaf:
+def _write(
+    asked: _Asked,
+    applied: _Applied | None,
+    refusal: Refusal | None,
+    *,
+    approval: ReleaseApproval | None,
+    now: datetime,
+) -> Leaf:
     """Write the row and its leaf, in the caller's transaction."""
     request, protector = asked.request, asked.protector
     row = KeyRelease.objects.create(
@@ -176,10 +247,14 @@ def _write(asked: _Asked, refusal: Refusal | None, *, now: datetime) -> Leaf:
         vm=request.vm,
         protector_id=protector.id if protector else None,
         owner_fingerprint=protector.owner.fingerprint if protector else "",
-        level=protector.level if protector else "",
+        level=applied.chain.statement.level if applied else "",
         roll=protector.roll if protector else None,
+        owner_serial=applied.chain.statement.serial if applied else None,
+        statement_sha256=applied.chain.statement_sha256 if applied else "",
+        approval_id=approval.pk if approval else None,
         attester_id=asked.attester_id,
         host=asked.host,
+        group=asked.group,
         serial=request.serial,
         attestation_id=asked.attestation_id,
         mode=asked.mode,
@@ -190,7 +265,7 @@ def _write(asked: _Asked, refusal: Refusal | None, *, now: datetime) -> Leaf:
         nonce_sha256=_nonce_digest(request),
     )
     return record(
-        actor=f"host:{asked.attester_id}",
+        actor=asked.actor,
         act="key.refused" if refusal else "key.released",
         subject=protector.subject if protector else f"certificate:{request.serial}",
         detail=_detail(row),
@@ -204,13 +279,17 @@ def _detail(row: KeyRelease) -> dict[str, object]:
         "release": row.pk,
         "vm": row.vm,
         "host": row.host,
+        "group": row.group,
         "certificate": row.serial,
         "attestation": row.attestation_id,
         "mode": row.mode,
         "policy": row.policy_version,
         "owner": row.owner_fingerprint,
+        "owner_serial": row.owner_serial,
+        "statement": row.statement_sha256,
         "level": row.level,
         "roll": row.roll,
+        "approval": str(row.approval_id) if row.approval_id else "",
         "code": row.code,
         "why": row.detail,
     }
@@ -226,6 +305,10 @@ def _replayed(request: ReleaseRequest, error: IntegrityError) -> Exception:
 
 def _nonce_digest(request: ReleaseRequest) -> str:
     return hashlib.sha256(request.nonce).hexdigest()
+
+
+def _log_stranger(serial: str, code: str) -> None:
+    logger.warning("release request refused: certificate %s, code %s", serial, code)
 
 
 def _log(request: ReleaseRequest, code: str) -> None:

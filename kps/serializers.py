@@ -2,7 +2,23 @@
 
 from rest_framework import serializers
 
+from kps.core.chain import CHAIN_LIMIT, MOST_SUCCESSIONS
+from kps.core.handback import RETURN_LIMIT
+from kps.core.owner_message import MESSAGE_LIMIT
 from kps.core.request import REQUEST_LIMIT
+
+
+class Token(serializers.CharField):
+    """A compact JWS of at most so many characters; who made it is not looked at."""
+
+    def __init__(self, limit: int, what: str) -> None:
+        super().__init__(trim_whitespace=False, help_text=what)
+        self._limit = limit
+
+    def run_validation(self, data: object = serializers.empty) -> object:
+        if isinstance(data, str) and len(data) > self._limit:
+            raise serializers.ValidationError(f"This is larger than {self._limit} characters.", code="too_large")
+        return super().run_validation(data)
 
 
 class MetadataSerializer(serializers.Serializer[object]):
@@ -25,3 +41,55 @@ class ReleaseAnswerSerializer(serializers.Serializer[object]):
     wrapped_keys = serializers.CharField(help_text="A compact JWE to the certificate's transport key.")
     key_protector = serializers.DictField(help_text="The key protector for the next start.")
     receipt = serializers.CharField(help_text="The log's signed promise that this release will be in it.")
+
+
+class ReturnSerializer(serializers.Serializer[object]):
+    message = Token(RETURN_LIMIT, "A compact JWS (HS256) under the release secret: which VM has stopped.")
+
+
+class ReturnedSerializer(serializers.Serializer[object]):
+    returned = serializers.BooleanField(help_text="False when this host held no key of that VM.")
+
+
+class ChainSerializer(serializers.Serializer[object]):
+    chain = serializers.ListField(
+        child=Token(CHAIN_LIMIT, "A link of the chain."),
+        max_length=1 + MOST_SUCCESSIONS,
+        help_text="The owner's statement as a compact JWS, and successions, which are not kept.",
+    )
+
+
+class ChainTakenSerializer(serializers.Serializer[object]):
+    serial = serializers.IntegerField(help_text="The serial of the owner's statement that is in force now.")
+
+
+class QuestionSerializer(serializers.Serializer[object]):
+    question = Token(MESSAGE_LIMIT, "A compact JWS (ES256) by the owner.")
+
+
+class WaitingSerializer(serializers.Serializer[object]):
+    id = serializers.UUIDField()
+    vm = serializers.CharField()
+    host = serializers.CharField()
+    attester = serializers.UUIDField(source="attester_id")
+    attestation = serializers.IntegerField(source="attestation_id")
+    asked_at = serializers.DateTimeField()
+    asked_last = serializers.DateTimeField()
+    needs_key = serializers.BooleanField()
+
+
+class OwnersViewSerializer(serializers.Serializer[object]):
+    chain = serializers.ListField(child=serializers.CharField(), source="chain.links")
+    denied = serializers.BooleanField(help_text="This fabric has denied all releases under this protector.")
+    waiting = WaitingSerializer(many=True, help_text="Releases that wait for the owner's yes.")
+
+
+class ApprovalSerializer(serializers.Serializer[object]):
+    approval = Token(MESSAGE_LIMIT, "A compact JWS (ES256) by the owner.")
+
+
+class DecidedSerializer(serializers.Serializer[object]):
+    id = serializers.UUIDField()
+    vm = serializers.CharField()
+    host = serializers.CharField()
+    expires_at = serializers.DateTimeField(help_text="The host has the key once until then, when it asks again.")

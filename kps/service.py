@@ -8,29 +8,42 @@ from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import Count, Max, QuerySet
 
-from kps.core.protector import subject_of
+from kps.approvals import approve_by_key, decide_in_portal, pending, waiting_numbers
+from kps.chains import newest_of, remember, take_chain
+from kps.core.chain import VerifiedChain, subject_of
 from kps.errors import NotAllowed, NotFound
 from kps.guardianship import card, guardian_fingerprint, metadata, our_guardian, pairs
-from kps.models import GuardianPair, KeyProtectorRecord, KeyRelease, RotationProposal
+from kps.models import GuardianPair, KeyProtectorRecord, KeyRelease, ReleaseApproval, RotationProposal
+from kps.owners import OwnersView, answer_question
 from kps.releases import ReleaseAnswer, release
+from kps.returns import holders, take_return
 from kps.rotation import decide, dependants, dependants_by_pair, impact_of, prepare, propose, rotations
 from ledger.service import record
 
 __all__ = [
     "GuardianPair",
+    "OwnersView",
     "ReleaseAnswer",
+    "ReleaseApproval",
     "RotationProposal",
     "allow_protector",
+    "answer_question",
+    "approve_by_key",
     "card",
     "decide",
+    "decide_in_portal",
     "deny_protector",
     "dependants",
     "dependants_by_pair",
     "guardian_fingerprint",
+    "holders",
     "impact_of",
+    "know_protector",
     "metadata",
+    "newest_chain",
     "our_guardian",
     "pairs",
+    "pending",
     "prepare",
     "propose",
     "protectors",
@@ -38,6 +51,9 @@ __all__ = [
     "releases",
     "rotations",
     "starts",
+    "take_chain",
+    "take_return",
+    "waiting_numbers",
 ]
 
 
@@ -54,6 +70,20 @@ def protectors(*, owner_fingerprint: str | None = None) -> QuerySet[KeyProtector
     """Return the key protectors that this fabric has opened, the latest used first."""
     found = KeyProtectorRecord.objects.all()
     return found if owner_fingerprint is None else found.filter(owner_fingerprint=owner_fingerprint)
+
+
+def know_protector(chain: VerifiedChain, *, by: User, now: datetime) -> None:
+    """Remember a protector before its first release, so that its owner's later words are taken here."""
+    with transaction.atomic():
+        remember(chain, by=f"user:{by.get_username()}", now=now)
+
+
+def newest_chain(owner_fingerprint: str, protector_id: UUID) -> VerifiedChain:
+    """Return the chain that binds this fabric, as its owner has signed it."""
+    known = protectors(owner_fingerprint=owner_fingerprint).filter(protector_id=protector_id).first()
+    if known is None:
+        raise NotFound("This fabric knows no such key protector.")
+    return newest_of(known)
 
 
 def starts(wanted: Collection[tuple[str, UUID]]) -> dict[tuple[str, UUID], tuple[int, KeyRelease]]:

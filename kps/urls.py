@@ -8,4 +8,8 @@ app_name = "kps"
 urlpatterns = [
     path("metadata", api.MetadataView.as_view(), name="metadata"),
     path("releases", api.ReleasesView.as_view(), name="releases"),
+    path("returns", api.ReturnsView.as_view(), name="returns"),
+    path("chains", api.ChainsView.as_view(), name="chains"),
+    path("protectors", api.ProtectorsView.as_view(), name="protectors"),
+    path("approvals", api.ApprovalsView.as_view(), name="approvals"),
 ]

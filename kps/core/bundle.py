@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Final
 
 from kps.core import jose
-from kps.core.protector import LEVELS, PROTECTOR_LIMIT
+from kps.core.chain import LEVELS
+from kps.core.protector import PROTECTOR_LIMIT
 from kps.errors import MalformedDocument
 
 VM_FILE: Final = "vm.json"

@@ -7,7 +7,8 @@ from uuid import UUID
 from attestation.core.base64url import to_b64u
 from attestation.core.handover import wrap_to_transport_key
 from kps.core import jose
-from kps.core.protector import LEVELS, MOST_ROLLS
+from kps.core.chain import LEVELS
+from kps.core.protector import MOST_ROLLS
 from kps.errors import MalformedDocument
 
 _LIMIT: Final = 1024

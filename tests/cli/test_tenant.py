@@ -334,7 +334,7 @@ def test_a_protector_is_shown_as_its_owner_signed_it(home: Path, owner: Guardian
 def test_an_altered_protector_is_not_shown(home: Path, owner: GuardianKeys) -> None:
     protect(home, "--demo-disk")
     state = json.loads((home / "payroll" / "state.0.json").read_text())
-    state["protector"]["chain"].pop()
+    state["protector"]["wrapped"]["recipients"].pop()
     (home / "altered.json").write_text(json.dumps(state))
     done = run(home, "inspect", "protector", home / "altered.json")
     assert done.exit_code == 1

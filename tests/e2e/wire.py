@@ -17,9 +17,10 @@ from attestation.core.base64url import to_b64u
 from attestation.core.certificate import serial_text
 from deploy.localfabric import Portal
 from guardedhost.jwe import open_jwe
+from kps.core.chain import SHIELDED
 from kps.core.guardian import Guardian, GuardianKeys, parse_metadata
 from kps.core.jose import Json
-from kps.core.protector import SHIELDED, create_protector
+from kps.core.protector import create_protector
 from kps.core.request import ReleaseRequest, build_request
 from tests.machines import Machine, decoded
 from tests.tpm_lab import Maker

@@ -37,6 +37,10 @@ FIELDS = {
     ),
     RELEASES: ("request",),
     "/ledger/v1/cosignatures": ("size", "line"),
+    "/kps/v1/returns": ("message",),
+    "/kps/v1/chains": ("chain",),
+    "/kps/v1/protectors": ("question",),
+    "/kps/v1/approvals": ("approval",),
 }
 ACTS = {
     "/api/v1/mode/hostkey/proposals": ("grace_hours", "reason", "confirm", "password"),

@@ -14,7 +14,7 @@ from django.test import TestCase
 from fabric.consumers import REFUSED, FleetConsumer
 from fabric.live import groups_for
 from fabric.models import Tenant, VirtualMachine
-from kps.core.protector import subject_of
+from kps.core.chain import subject_of
 from ledger import service as ledger
 from tests.kps.parties import ID, OTHER_ID, OWNERS, SUBJECT, TWIN_SUBJECT
 

@@ -25,11 +25,26 @@ from guardedhost.machine import Firmware
 from kps.core import jose
 from kps.core.bundle import VmDescription, VmState, build_state, build_vm
 from kps.core.catalog import build_catalog, parse_version
-from kps.core.guardian import build_metadata, sign_succession
+from kps.core.guardian import GuardianKeys, build_metadata, sign_succession
+from kps.core.handback import Return, build_return
+from kps.core.owner_message import Approval, Question, build_approval, build_question
+from kps.core.release_policy import Offline, ReleasePolicy
 from kps.core.request import ReleaseRequest, build_request
 from kps.core.secrets import VmSecrets, seal_secrets
 from kps.core.volume import BLOCK_SIZE, Volume, block_hash, document_of, volume_of
-from tests.kps.parties import FABRIC, ID, KEY, NOW, OTHER_FABRIC, OWNER, protector, said
+from tests.kps.parties import (
+    FABRIC,
+    ID,
+    KEY,
+    NOW,
+    OTHER_FABRIC,
+    OWNER,
+    OWNERS,
+    STRANGER,
+    protector,
+    said,
+    succession,
+)
 from tests.machines import CAPTURES
 
 SECRET = b"s" * 32
@@ -39,6 +54,9 @@ _SECRETS = VmSecrets(vtpm_key="ab" * 32, disk_passphrase="c2VjcmV0IHBhc3NwaHJhc2
 _REQUEST = ReleaseRequest(SERIAL, b"certificate", "payroll-1", b"n" * 32, int(NOW.timestamp()), PROTECTOR)
 _SHARES = split(OwnerSecret("owner", KEY), shares=3, needed=2)
 _KID = jose.thumbprint(OWNER.signing.public_key())
+_RETURN = Return(SERIAL, OWNERS, ID, "payroll-1", b"n" * 32, int(NOW.timestamp()))
+_APPROVAL = Approval(ID, ID, ID, OWNERS, int(NOW.timestamp()))
+_NEW = STRANGER.guardian.card | {"name": FABRIC.name}
 
 
 def value_of(data: bytes) -> Any:
@@ -61,8 +79,13 @@ def text_of(data: bytes) -> str:
 
 def by_owner(payload: bytes) -> str:
     """Sign any payload with the owner's key."""
+    return _by(OWNER, payload)
+
+
+def _by(keys: GuardianKeys, payload: bytes) -> str:
+    kid = jose.thumbprint(keys.guardian.signing)
     return jws.serialize_compact(
-        {"alg": "ES256", "kid": _KID}, payload, ECKey.import_key(OWNER.signing), algorithms=["ES256"]
+        {"alg": "ES256", "kid": kid}, payload, ECKey.import_key(keys.signing), algorithms=["ES256"]
     )
 
 
@@ -115,6 +138,88 @@ def statements() -> list[bytes]:
     """Key protectors without their signatures."""
     chain = [said(link) for link in PROTECTOR["chain"]]
     return [_text(PROTECTOR | {"chain": chain, "seal": said(PROTECTOR["seal"])})]
+
+
+def chains() -> list[bytes]:
+    return [_text({"chain": PROTECTOR["chain"]})]
+
+
+def chain_links() -> list[bytes]:
+    """What the links of a chain say, a succession among them, without their signatures."""
+    document = protector(FABRIC, policy=ReleasePolicy(successors=True))
+    links = [said(document["chain"][0]), succession(document["chain"], FABRIC, STRANGER.guardian, guardian=_NEW)]
+    return [_text(links[:1]), _text(links)]
+
+
+def chain_as_signed(data: bytes) -> Any:
+    """Sign the first link as the owner and the rest as a guardian, each for the statement as it then is."""
+    links = value_of(data)
+    if not isinstance(links, list) or not links:
+        return links
+    statement = by_owner(_text(links[0]))
+    for link in links[1:]:
+        if isinstance(link, dict) and "statement" in link:
+            link["statement"] = hashlib.sha256(statement.encode()).hexdigest()
+    return [statement, *(_by(FABRIC, _text(link)) for link in links[1:])]
+
+
+def release_policies() -> list[bytes]:
+    """A release policy with one of everything, and one without anything."""
+    policy = ReleasePolicy(
+        host_groups=("payroll", "reserve"),
+        minimum_mode="tpm",
+        not_before=1,
+        not_after=2,
+        hours="22:00-04:00",
+        simultaneous_hosts=2,
+        approval="key",
+        offline=Offline(1, 2),
+        successors=True,
+    )
+    return [_text(policy.document), b"{}"]
+
+
+@cache
+def returns() -> list[bytes]:
+    return [build_return(_RETURN, SECRET).encode()]
+
+
+def return_payloads() -> list[bytes]:
+    return [jose.canonical(said(returns()[0].decode()))]
+
+
+@cache
+def approvals() -> list[bytes]:
+    return [build_approval(_APPROVAL, OWNER).encode()]
+
+
+def approval_payloads() -> list[bytes]:
+    return [jose.canonical(said(approvals()[0].decode()))]
+
+
+@cache
+def questions() -> list[bytes]:
+    return [build_question(Question(OWNER.guardian, ID, 1), OWNER).encode()]
+
+
+def question_payloads() -> list[bytes]:
+    return [jose.canonical(said(questions()[0].decode()))]
+
+
+def returned_messages() -> list[bytes]:
+    return [_text({"message": "a.b.c"})]
+
+
+def chain_messages() -> list[bytes]:
+    return [_text({"chain": ["a.b.c"]})]
+
+
+def question_messages() -> list[bytes]:
+    return [_text({"question": "a.b.c"})]
+
+
+def approval_messages() -> list[bytes]:
+    return [_text({"approval": "a.b.c"})]
 
 
 def wrapped_keys() -> list[bytes]:

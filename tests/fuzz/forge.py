@@ -42,14 +42,17 @@ from attestation.core.transport import policy_pcr, verify_transport_key
 from attestation.core.words import EventWords, describe
 from guardedhost.jwe import open_jwe
 from kps.core import wrapped
+from kps.core.chain import VerifiedChain, parse_links, verify_links
+from kps.core.handback import Return, parse_return, verify_return
 from kps.core.jose import holds, parse_jws
+from kps.core.owner_message import parse_approval, verify_approval
 from kps.core.protector import open_protector, verify_protector
 from kps.core.request import ReleaseRequest, parse_request, verify_request
 from kps.core.secrets import VmSecrets, open_secrets
 from tests.boot_logs import boot
 from tests.certificate_forge import CHAIN, lenient
 from tests.fuzz import seeds
-from tests.fuzz.documents import SECRET, by_secret, dotted, sealed, text_of, value_of
+from tests.fuzz.documents import SECRET, by_secret, chain_as_signed, dotted, sealed, text_of, value_of
 from tests.ima_signing import certificate
 from tests.kps.parties import FABRIC, ID, KEY, NOW, OWNER
 from tests.tpm_forge import SHA256, certification, quote
@@ -233,6 +236,19 @@ def unwrapped(document: bytes) -> bytes:
 
 def requested(payload: bytes) -> ReleaseRequest:
     return verify_request(parse_request(by_secret(payload)), SECRET)
+
+
+def linked(links: bytes) -> VerifiedChain:
+    return verify_links(parse_links(chain_as_signed(links)))
+
+
+def returned(payload: bytes) -> Return:
+    return verify_return(parse_return(by_secret(payload)), SECRET)
+
+
+def approved(token: bytes) -> None:
+    unverified, _ = parse_approval(text_of(token))
+    verify_approval(unverified, OWNER.guardian)
 
 
 def opened(token: bytes) -> VmSecrets:

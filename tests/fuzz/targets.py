@@ -62,7 +62,23 @@ from guardedhost import host_key, image, jwe, machine, wire
 from guardedhost.diagnosis import bundle as bundle_of_trace
 from guardedhost.errors import StoreDamaged
 from kps import serializers as kps
-from kps.core import bundle, catalog, guardian, jose, partitions, protector, request, secrets, volume, wrap, wrapped
+from kps.core import (
+    bundle,
+    catalog,
+    chain,
+    guardian,
+    handback,
+    jose,
+    owner_message,
+    partitions,
+    protector,
+    release_policy,
+    request,
+    secrets,
+    volume,
+    wrap,
+    wrapped,
+)
 from kps.errors import CatalogRefused, GuardianRefused
 from ledger.core import checkpoint, note, proof, strict_json, tree
 from ledger.errors import LogRefused
@@ -269,11 +285,25 @@ TARGETS: Final = (
     _target(
         protector.verify_protector, documents.statements, documents.protector_by_owner, raises=Refusal, variant="signed"
     ),
+    _target(chain.parse_chain, documents.chains, limit=LARGE),
+    _target(chain.parse_links, documents.chain_links, documents.chain_as_signed, limit=DOCUMENT),
+    _target(chain.verify_chain, documents.chain_links, documents.chain_as_signed, raises=Refusal, limit=DOCUMENT),
+    _target(chain.verify_links, documents.chain_links, run=forge.linked, raises=Refusal, limit=DOCUMENT),
+    _target(release_policy.parse_policy, documents.release_policies, value_of),
     _target(protector.open_protector, documents.protectors, run=forge.opened_protector, raises=Refusal),
     _target(wrapped.parse_wrapped, documents.wrapped_keys, value_of),
     _target(wrapped.decrypt, documents.wrapped_keys, run=forge.unwrapped, raises=Refusal),
     _target(request.parse_request, documents.requests, text_of, limit=DOCUMENT),
     _target(request.verify_request, documents.request_payloads, run=forge.requested, raises=Refusal, limit=DOCUMENT),
+    _target(handback.parse_return, documents.returns, text_of),
+    _target(handback.verify_return, documents.return_payloads, run=forge.returned, raises=Refusal),
+    _target(owner_message.parse_approval, documents.approvals, text_of),
+    _target(owner_message.parse_approval, documents.approval_payloads, documents.by_owner, variant="signed"),
+    _target(owner_message.verify_approval, documents.approvals, run=forge.approved, raises=Refusal),
+    _target(owner_message.verify_question, documents.questions, text_of, raises=Refusal),
+    _target(
+        owner_message.verify_question, documents.question_payloads, documents.by_owner, raises=Refusal, variant="signed"
+    ),
     _target(wrap.parse_released, documents.released_keys),
     _target(secrets.open_secrets, documents.sealed_secrets, run=forge.opened, raises=Refusal),
     _target(secrets.open_secrets, documents.secrets, run=forge.opened_sealed, raises=Refusal, variant="sealed"),
@@ -344,6 +374,10 @@ TARGETS: Final = (
     _message(attestation.ChallengeRequestSerializer, documents.challenge_requests),
     _message(attestation.EvidenceSerializer, documents.evidence),
     _message(kps.ReleaseRequestSerializer, documents.release_requests),
+    _message(kps.ReturnSerializer, documents.returned_messages),
+    _message(kps.ChainSerializer, documents.chain_messages),
+    _message(kps.QuestionSerializer, documents.question_messages),
+    _message(kps.ApprovalSerializer, documents.approval_messages),
     *map(_answer, (wire.read_enrolment, wire.read_activation, wire.read_challenge, wire.read_verdict)),
     *map(_answer, (wire.read_release, wire.read_key_offer)),
     _target(partial(host_key.read_private, what="a file"), seeds.private_keys, raises=StoreDamaged),

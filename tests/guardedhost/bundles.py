@@ -31,7 +31,7 @@ class Fabric:
         egress = os.urandom(32)
         ingress = open_protector(protector, self.guardian.encryption)
         released = ReleasedKeys(protector.id, protector.level, protector.roll + 1, ingress, egress)
-        return Released(released, roll_protector(protector, key=egress, signer=self.guardian.signing))
+        return Released(released, roll_protector(protector, protector.chain, key=egress, signer=self.guardian.signing))
 
 
 def make_bundle(folder: Path, fabric: Fabric, *, level: str) -> Path:

@@ -18,7 +18,7 @@ from guardedhost.errors import Refused, VmFailure
 from guardedhost.machine import RULES, Firmware, Machine, UnlockedMachine, read_machine
 from guardedhost.qemu import Qemu, _command
 from kps.core.bundle import VmState
-from kps.core.protector import ENCRYPTION_SUPPORTED, SHIELDED
+from kps.core.chain import ENCRYPTION_SUPPORTED, SHIELDED
 from tests.guardedhost.bundles import Fabric, make_bundle
 
 QEMU = Qemu()

@@ -2,14 +2,17 @@
 
 import hashlib
 from copy import deepcopy
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 from cli.owner_file import new_keys
 from kps.core import jose, wrapped
+from kps.core.chain import VerifiedChain, sign_statement, statement_digest, subject_of, verify_chain
 from kps.core.guardian import Guardian, GuardianKeys
-from kps.core.protector import create_protector, subject_of, verify_protector
+from kps.core.protector import create_protector, verify_protector
+from kps.core.release_policy import NO_POLICY, ReleasePolicy
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 ID = UUID("6f1e3d2c-4b5a-4697-8899-aabbccddeeff")
@@ -22,9 +25,17 @@ OWNERS, STRANGERS = (keys.guardian.fingerprint for keys in (OWNER, STRANGER))
 SUBJECT, TWIN_SUBJECT = (subject_of(owner, ID) for owner in (OWNERS, STRANGERS))
 
 
-def protector(*guardians: GuardianKeys, level: str = "shielded", owner: GuardianKeys = OWNER) -> dict[str, Any]:
+def protector(
+    *guardians: GuardianKeys, level: str = "shielded", owner: GuardianKeys = OWNER, policy: ReleasePolicy = NO_POLICY
+) -> dict[str, Any]:
     granted = [keys.guardian for keys in guardians or (FABRIC,)]
-    return create_protector(owner, granted, protector_id=ID, level=level, key=KEY, now=NOW)
+    return create_protector(owner, granted, protector_id=ID, level=level, key=KEY, policy=policy, now=NOW)
+
+
+def changed(document: dict[str, Any], owner: GuardianKeys = OWNER, *, serial: int = 1, **changes: Any) -> VerifiedChain:
+    """Return the chain that the owner signs next: `guardians`, `level`, `policy`, whatever is to be another."""
+    statement = verify_chain(document["chain"]).statement
+    return sign_statement(replace(statement, serial=serial, **changes), owner)
 
 
 def said(link: str) -> dict[str, Any]:
@@ -37,12 +48,12 @@ def signed(payload: dict[str, Any], signer: GuardianKeys, *, kid_of: GuardianKey
     return jose.sign(payload, signer.signing, kid=kid)
 
 
-def grant(guardian: Guardian, parent: GuardianKeys, **changes: Any) -> dict[str, Any]:
+def succession(chain: list[str], old: GuardianKeys, new: Guardian, **changes: Any) -> dict[str, Any]:
     made = {
-        "type": "guardhouse-grant/v1",
-        "id": str(ID),
-        "guardian": guardian.card,
-        "parent": parent.guardian.fingerprint,
+        "type": "guardhouse-replacement/v1",
+        "statement": statement_digest(chain[0]),
+        "from": old.guardian.fingerprint,
+        "guardian": new.card,
     }
     return made | changes
 

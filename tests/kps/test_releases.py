@@ -38,6 +38,7 @@ from tests.kps.parties import (
     said,
     sealed,
     signed,
+    succession,
 )
 from tests.kps.parties import protector as made_by
 
@@ -321,10 +322,10 @@ def test_an_altered_level_gets_no_key(host: Host, protect: Protect) -> None:
 
 
 def test_a_fabric_that_adds_itself_gets_no_key(host: Host, guardian: Any) -> None:
-    """The chain of another fabric's VM, with a grant for us that the owner's chain does not reach."""
+    """The chain of another fabric's VM, with a succession to us by somebody whom the owner has not named."""
     document = made_by(FABRIC)
-    grant = said(document["chain"][1]) | {"guardian": guardian.card, "parent": STRANGER.guardian.fingerprint}
-    forged = rewrapped(document | {"chain": [*document["chain"], signed(grant, STRANGER)]}, OWNER, FABRIC, STRANGER)
+    link = signed(succession(document["chain"], STRANGER, guardian), STRANGER)
+    forged = rewrapped(document | {"chain": [*document["chain"], link]}, OWNER, FABRIC, STRANGER)
     assert host.posts(host.asks(sealed(forged, STRANGER, roll=1))).json()["code"] == "protector_stranger"
 
 

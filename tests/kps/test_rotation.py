@@ -10,6 +10,8 @@ from django.db import IntegrityError, transaction
 
 from kps import errors, service
 from kps.core.guardian import Guardian, verify_metadata
+from kps.core.protector import verify_protector
+from kps.core.release_policy import ReleasePolicy
 from kps.guardianship import our_guardian, our_keys, prepare_successor, successor_of
 from kps.models import GuardianPair, KeyProtectorRecord, ServiceKey
 from ledger import service as ledger
@@ -225,7 +227,7 @@ def test_a_disabled_pair_opens_nothing_until_it_is_enabled_again(
     assert service.releases()[0].code == "guardian_disabled"
     with pytest.raises(errors.GuardianDisabled):
         our_keys(guardian)
-    assert host.posts(host.asks(protect(service.card(newest)))).status_code == 200
+    assert host.posts(host.asks(protect(service.card(newest), serial=1))).status_code == 200
     change(first, "enable", ada, ben)
     assert host.posts(host.asks(protector)).status_code == 200
 
@@ -234,7 +236,7 @@ def test_a_protector_that_names_both_pairs_does_not_need_the_old_one(
     host: Host, protect: Protect, guardian: Guardian, ada: User, ben: User
 ) -> None:
     newest = rotate(ada, ben)
-    both = protect(guardian, service.card(newest))
+    both = protect(guardian, service.card(newest), serial=1)
     change(service.pairs().get(number=1), "disable", ada, ben)
     assert host.posts(host.asks(both)).status_code == 200
 
@@ -247,7 +249,7 @@ def test_it_is_known_which_pair_a_protector_depends_on(
     first = service.pairs().get(number=1)
     assert service.dependants(first).count() == 1
     assert service.impact_of("disable", first)["protectors"] == 1
-    host.posts(host.asks(protect(guardian, service.card(newest))))
+    host.posts(host.asks(protect(guardian, service.card(newest), serial=1)))
     assert service.dependants(first).count() == 0
     assert service.dependants_by_pair() == {newest.fingerprint: 1}
     assert KeyProtectorRecord.objects.count() == 1
@@ -269,3 +271,50 @@ def test_every_act_is_a_leaf_with_its_effect(
     last = ledger.leaves(act_prefix="guardian.disabled")[0]
     assert (last.detail["protectors"], last.subject) == (1, f"guardian:{guardian.fingerprint}")
     assert last.actor == f"user:{ben.username}"
+
+
+# --- what owners have allowed beforehand -------------------------------------------------------------------------
+
+
+def test_a_host_wraps_again_where_the_owner_has_allowed_successors(
+    host: Host, protect: Protect, guardian: Guardian, ada: User, ben: User
+) -> None:
+    before = protect(policy=ReleasePolicy(successors=True))
+    newest = rotate(ada, ben)
+    first = service.pairs().get(number=1)
+    rolled = host.starts(before)["key_protector"]
+    assert verify_protector(rolled).guardians == (service.card(newest),)
+    assert service.dependants(first).count() == 0
+    change(first, "disable", ada, ben)
+    again = host.posts(host.asks(rolled))
+    assert again.status_code == 200, again.json()
+    assert verify_protector(again.json()["key_protector"]).chain == verify_protector(rolled).chain
+    assert host.starts(before)["code"] == "guardian_disabled"  # a backup from before
+
+
+def test_nobody_succeeds_whom_the_owner_has_not_allowed_to(
+    host: Host, protect: Protect, guardian: Guardian, ada: User, ben: User
+) -> None:
+    before = protect()
+    rotate(ada, ben)
+    rolled = host.starts(before)["key_protector"]
+    assert verify_protector(rolled).guardians == (guardian,)
+
+
+def test_a_fabric_that_has_both_pairs_does_not_name_itself_twice(
+    host: Host, protect: Protect, guardian: Guardian, ada: User, ben: User
+) -> None:
+    both = (guardian, service.card(rotate(ada, ben)))
+    rolled = host.starts(protect(*both, policy=ReleasePolicy(successors=True)))["key_protector"]
+    assert verify_protector(rolled).guardians == both
+
+
+def test_a_fabric_that_was_renamed_succeeds_under_the_name_its_owner_knows(
+    host: Host, protect: Protect, guardian: Guardian, ada: User, ben: User, settings: Any
+) -> None:
+    before = protect(policy=ReleasePolicy(successors=True))
+    rotate(ada, ben)
+    settings.FABRIC_NAME = "renamed"
+    (successor,) = verify_protector(host.starts(before)["key_protector"]).guardians
+    assert successor.name == guardian.name
+    assert successor.fingerprint == service.guardian_fingerprint(now=now())

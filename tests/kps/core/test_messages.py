@@ -17,11 +17,12 @@ from kps import errors
 from kps.core import jose
 from kps.core.bundle import VmDescription, VmState, build_state, build_vm, parse_state, parse_vm
 from kps.core.protector import verify_protector
-from kps.core.release import permit
+from kps.core.release import Permit, permit, require_policy
+from kps.core.release_policy import Circumstances, parse_policy
 from kps.core.request import ReleaseRequest, build_request, parse_request, require_fresh, verify_request
 from kps.core.secrets import VmSecrets, open_secrets, seal_secrets
 from kps.core.wrap import ReleasedKeys, parse_released, wrap
-from tests.kps.parties import FABRIC, ID, KEY, NOW, OTHER_ID, OWNER, STRANGER, protector
+from tests.kps.parties import FABRIC, ID, KEY, NOW, OTHER_FABRIC, OTHER_ID, OWNER, STRANGER, changed, protector
 
 SECRET = b"s" * 32
 REQUEST = ReleaseRequest(
@@ -100,7 +101,19 @@ def test_a_request_from_another_time_is_stale(seconds: int, word: str) -> None:
 
 def test_a_named_guardian_that_has_nothing_against_it_may_release() -> None:
     verified = verify_protector(protector())
-    assert permit(verified, ours={FABRIC.guardian.fingerprint}, denied=False) == FABRIC.guardian
+    fabric = FABRIC.guardian
+    assert permit(verified, verified.chain, ours={fabric.fingerprint}, denied=False) == Permit(fabric, fabric)
+
+
+def test_a_newer_chain_decides_who_may_and_the_wrapping_who_can() -> None:
+    verified = verify_protector(protector(FABRIC))
+    moved = changed(protector(FABRIC), guardians=(OTHER_FABRIC.guardian,))
+    with pytest.raises(errors.GuardianRevoked, match="statement 1"):
+        permit(verified, moved, ours={FABRIC.guardian.fingerprint}, denied=False)
+    with pytest.raises(errors.ProtectorNotRewrapped):
+        permit(verified, moved, ours={OTHER_FABRIC.guardian.fingerprint}, denied=False)
+    both = {keys.guardian.fingerprint for keys in (FABRIC, OTHER_FABRIC)}
+    assert permit(verified, moved, ours=both, denied=False) == Permit(FABRIC.guardian, OTHER_FABRIC.guardian)
 
 
 @pytest.mark.parametrize(
@@ -114,8 +127,16 @@ def test_a_named_guardian_that_has_nothing_against_it_may_release() -> None:
     ],
 )
 def test_a_release_against_the_rules_is_refused(ours: set[str], denied: bool, refusal: type[errors.Refusal]) -> None:
+    verified = verify_protector(protector())
     with pytest.raises(refusal):
-        permit(verify_protector(protector()), ours=ours, denied=denied)
+        permit(verified, verified.chain, ours=ours, denied=denied)
+
+
+def test_all_that_speaks_against_a_release_is_in_one_refusal() -> None:
+    policy = parse_policy({"host_groups": ["payroll"], "minimum_mode": "tpm"})
+    here = Circumstances(group="else", mode="hostkey", at=NOW, others=0, approved=False)
+    with pytest.raises(errors.HostGroupNotAllowed, match=r"the group payroll.*tpm attestation"):
+        require_policy(policy, here)
 
 
 # --- what a release gives ----------------------------------------------------------------------------------------

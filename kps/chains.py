@@ -1,0 +1,125 @@
+"""The newest word of each owner on each key protector: kept when it is seen, and applied whatever a host presents."""
+
+from datetime import datetime
+
+from django.db import transaction
+
+from kps.core import jose
+from kps.core.chain import VerifiedChain, parse_chain, verify_chain, verify_links
+from kps.errors import ChainNotNewer, ChainUnknown, MalformedDocument, MalformedProtector
+from kps.models import KeyProtectorRecord, OwnerStatement
+from ledger import service as ledger
+
+
+def record_of(chain: VerifiedChain) -> KeyProtectorRecord | None:
+    """Return what is remembered of this owner's protector, locked until the transaction ends; None if nothing is."""
+    known = KeyProtectorRecord.objects.select_for_update().filter(
+        owner_fingerprint=chain.statement.owner.fingerprint, protector_id=chain.statement.id
+    )
+    return known.first()
+
+
+def remember(chain: VerifiedChain, *, by: str, now: datetime) -> KeyProtectorRecord:
+    """Return the record of a protector, locked, after making it if there is none."""
+    statement = chain.statement
+    known, new = KeyProtectorRecord.objects.select_for_update().get_or_create(
+        owner_fingerprint=statement.owner.fingerprint,
+        protector_id=statement.id,
+        defaults={
+            "owner_name": statement.owner.name,
+            "level": statement.level,
+            "serial": statement.serial,
+            "statement_sha256": chain.statement_sha256,
+            "first_seen": now,
+        },
+    )
+    if new:
+        _store(known, chain, by=by, now=now)
+    return known
+
+
+def binding(known: KeyProtectorRecord, presented: VerifiedChain, *, by: str, now: datetime) -> VerifiedChain:
+    """Return the chain that counts for a protector whose record is locked: the newest that its owner has signed.
+
+    One that is newer than all before is kept, even when what it came with is refused. Of two with one serial, which
+    only an owner makes who signs from two places, the first that came here stays.
+    """
+    if presented.statement_sha256 == known.statement_sha256:
+        return presented
+    if presented.statement.serial > known.serial:
+        _replace(known, presented, by=by, now=now)
+        return presented
+    return newest_of(known)
+
+
+def newest_of(known: KeyProtectorRecord) -> VerifiedChain:
+    """Return the chain that begins with the newest statement which is known here."""
+    return verify_chain([known.statements.get(serial=known.serial).token])
+
+
+def take_chain(document: object, *, by: str | None = None, now: datetime) -> VerifiedChain:
+    """Keep an owner's newer chain, which binds the next release; its own signature is what authenticates it.
+
+    `by` is who brought it, where that is a person of this portal. Raises `MalformedProtector`, `ProtectorRefused`,
+    `ChainUnknown` or `ChainNotNewer`; the last leaves one leaf for each old statement that somebody tries again.
+    """
+    try:
+        chain = verify_links(parse_chain(document))
+    except MalformedDocument as error:
+        raise MalformedProtector(str(error)) from error
+    by = by or f"owner:{chain.statement.owner.fingerprint}"
+    with transaction.atomic():
+        known = record_of(chain)
+        if known is None:
+            raise ChainUnknown("This fabric knows no such key protector of this owner. Register the VM here first.")
+        taken = chain.statement.serial > known.serial
+        if taken:
+            _replace(known, chain, by=by, now=now)
+        else:
+            _note_refusal(known, chain, by=by, now=now)
+    if not taken:
+        raise ChainNotNewer(
+            f"Statement {known.serial} of the owner's is in force here, and this one is number"
+            f" {chain.statement.serial}. Take the newest chain from this fabric, and change that one."
+        )
+    return chain
+
+
+def _replace(known: KeyProtectorRecord, chain: VerifiedChain, *, by: str, now: datetime) -> None:
+    before = known.serial
+    known.serial, known.statement_sha256 = chain.statement.serial, chain.statement_sha256
+    known.level, known.owner_name = chain.statement.level, chain.statement.owner.name
+    known.save(update_fields=["serial", "statement_sha256", "level", "owner_name"])
+    _store(known, chain, by=by, now=now)
+    detail = _said(chain) | {"before": before}
+    ledger.record(actor=by, act="chain.taken", subject=chain.subject, detail=detail, now=now)
+
+
+def _store(known: KeyProtectorRecord, chain: VerifiedChain, *, by: str, now: datetime) -> None:
+    OwnerStatement.objects.create(
+        record=known,
+        serial=chain.statement.serial,
+        sha256=chain.statement_sha256,
+        token=chain.links[0],
+        seen_at=now,
+        brought_by=by,
+    )
+
+
+def _note_refusal(known: KeyProtectorRecord, chain: VerifiedChain, *, by: str, now: datetime) -> None:
+    """Write that an old statement was brought again; once for each, for whoever holds an old one can repeat it."""
+    before = ledger.leaves(act_prefix="chain.refused", subject=chain.subject)
+    if not before.filter(detail__statement=chain.statement_sha256).exists():
+        detail = _said(chain) | {"in_force": known.serial, "code": ChainNotNewer.code}
+        ledger.record(actor=by, act="chain.refused", subject=chain.subject, detail=detail, now=now)
+
+
+def _said(chain: VerifiedChain) -> jose.Json:
+    statement = chain.statement
+    return {
+        "serial": statement.serial,
+        "statement": chain.statement_sha256,
+        "level": statement.level,
+        "guardians": [guardian.fingerprint for guardian in statement.guardians],
+        "release_policy": statement.policy.document,
+    }
