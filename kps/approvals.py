@@ -129,6 +129,7 @@ def _decide(
 def _detail(found: ReleaseApproval, reason: str) -> dict[str, object]:
     return {
         "approval": str(found.pk),
+        "owner": found.record.owner_fingerprint,
         "vm": found.vm,
         "host": found.host,
         "attester": str(found.attester_id),

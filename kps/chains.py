@@ -117,6 +117,7 @@ def _note_refusal(known: KeyProtectorRecord, chain: VerifiedChain, *, by: str, n
 def _said(chain: VerifiedChain) -> jose.Json:
     statement = chain.statement
     return {
+        "owner": statement.owner.fingerprint,
         "serial": statement.serial,
         "statement": chain.statement_sha256,
         "level": statement.level,

@@ -67,7 +67,13 @@ def _write(said: Return, newest: KeyRelease, *, now: datetime) -> None:
         actor=f"host:{newest.attester_id}",
         act="key.returned",
         subject=subject_of(said.owner_fingerprint, said.protector),
-        detail={"release": newest.pk, "vm": said.vm, "host": newest.host, "certificate": said.serial},
+        detail={
+            "owner": said.owner_fingerprint,
+            "release": newest.pk,
+            "vm": said.vm,
+            "host": newest.host,
+            "certificate": said.serial,
+        },
         now=now,
     )
 
