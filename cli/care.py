@@ -18,7 +18,8 @@ from kps.errors import MalformedDocument
 _LIMIT: Final = 64 * 1024
 _KEPT: Final = 32  # of each kind; the oldest go
 _LATEST: Final = 2**37  # the year 6325
-_MOST: Final = 64  # protectors in one drill
+MOST_VMS: Final = 64  # in one drill
+LONGEST_FAILURE: Final = 240
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +32,17 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Drill:
-    """Which shares led to the owner again, and how many key protectors that owner then opened."""
+    """Which shares were tried, how many VMs and disks the owner behind them opened, and why it failed if it did.
+
+    A drill that failed before a share was read knows no set.
+    """
 
     at: int
-    set_name: str
+    set_name: str | None
     shares: tuple[int, ...]
     opened: int
+    disks: int
+    failure: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,21 +75,30 @@ def add(folder: Path, fingerprint: str, act: Split | Drill) -> None:
 
 
 def describe(care: Care) -> list[str]:
-    """Say what was done, and aloud what never was."""
-    lines = []
-    if care.splits:
-        last = care.splits[-1]
-        lines.append(
-            f"recovery shares: {last.shares}, any {last.needed} recover; set “{last.set_name}”, made {_day(last.at)}"
-        )
-    else:
-        lines.append("WARNING: no recovery shares were made on this machine. Run `guardhouse tenant owner split`.")
+    """Say what was done, and aloud what never was or went wrong."""
+    return [*_splits_described(care), *_drills_described(care)]
+
+
+def _splits_described(care: Care) -> list[str]:
+    if not care.splits:
+        return ["WARNING: no recovery shares were made on this machine. Run `guardhouse tenant owner split`."]
+    last = care.splits[-1]
+    said = f"{last.shares}, any {last.needed} recover; set “{last.set_name}”, made {_day(last.at)}"
+    return [f"recovery shares: {said}"]
+
+
+def _drills_described(care: Care) -> list[str]:
     if not care.drills:
-        return [*lines, "WARNING: recovery was never tried on this machine. Run `guardhouse tenant owner drill`."]
-    drill = care.drills[-1]
-    numbers = ", ".join(map(str, drill.shares))
-    lines.append(f"last drill: {_day(drill.at)}, shares {numbers} of “{drill.set_name}”, {drill.opened} VMs opened")
-    if care.splits and drill.set_name != care.splits[-1].set_name:
+        return ["WARNING: recovery was never tried on this machine. Run `guardhouse tenant owner drill`."]
+    lines, last = [], care.drills[-1]
+    if last.failure is not None:
+        lines.append(f"WARNING: the last drill failed, {_day(last.at)}: {last.failure}")
+    good = next((drill for drill in reversed(care.drills) if drill.failure is None), None)
+    if good is None:
+        return [*lines, "WARNING: no drill on this machine has ever succeeded."]
+    which = f"shares {', '.join(map(str, good.shares))} of “{good.set_name}”"
+    lines.append(f"last drill that succeeded: {_day(good.at)}, {which}, VMs opened: {good.opened}, disks: {good.disks}")
+    if care.splits and good.set_name != care.splits[-1].set_name:
         lines.append("WARNING: the shares made last were never tried. Run `guardhouse tenant owner drill` with them.")
     return lines
 
@@ -102,10 +117,19 @@ def _split(value: object) -> Split:
 
 
 def _drill(value: object) -> Drill:
-    said = jose.members(value, {"at", "set_name", "shares", "opened"}, what="A drill")
+    names = {"at", "set_name", "shares", "opened", "disks", "failure"}
+    said = jose.members(value, names, what="A drill")
     numbers = tuple(map(_small, _listed(said["shares"], most=16)))
-    opened = jose.whole_number(said["opened"], what="What a drill opened", most=_MOST)
-    return Drill(_time(said["at"]), _set_name(said["set_name"]), numbers, opened)
+    opened, disks = (
+        jose.whole_number(said[name], what="What a drill opened", most=MOST_VMS) for name in ("opened", "disks")
+    )
+    failure = said["failure"]
+    if failure is not None:
+        failure = jose.text(failure, what="Why a drill failed", longest=LONGEST_FAILURE)
+    set_name = None if said["set_name"] is None else _set_name(said["set_name"])
+    if failure is None and set_name is None:
+        raise MalformedDocument("A drill that succeeded says of which set its shares were.")
+    return Drill(_time(said["at"]), set_name, numbers, opened, disks, failure)
 
 
 def _time(value: object) -> int:

@@ -1,39 +1,88 @@
-"""What a restore drill opens with the owner's recovered keys: VMs as they were handed over or backed up."""
+"""The restore drill: what it opens with the owner's recovered keys, and that it is remembered however it ends."""
 
-import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
-from uuid import UUID
 
-from cli.recovery import RecoveryRefused
-from kps.core import jose
-from kps.core.bundle import parse_state
+import click
+
+from attestation.errors import Refusal
+from cli import care
+from cli.backup import disk_of, open_state, states_of
+from cli.recovery import RecoveryRefused, Share
+from cli.sheets import recovered, written_on
+from guardedhost.errors import AgentError
+from guardedhost.luks import require_opens
 from kps.core.guardian import GuardianKeys
-from kps.core.protector import PROTECTOR_LIMIT, open_protector, verify_protector
-from kps.core.secrets import open_secrets
 
-_STATE: Final = re.compile(r"state\.(\d{1,16})\.json")
+_MIB = 1024 * 1024
 
 
-def open_vm(path: Path, owner: GuardianKeys) -> UUID:
-    """Open a key protector, a VM's state file or the newest one of a bundle; return the protector's id.
+@dataclass(slots=True)
+class Attempt:
+    """A drill as far as it has come. Whose it is may be known from the start, or be found on the shares."""
 
-    Of a state file the VM's own secrets open too. All of it stays in memory.
-    """
-    content = (_newest_state(path) if path.is_dir() else path).read_bytes()
-    document = jose.read_json(content, limit=2 * PROTECTOR_LIMIT)
-    state = parse_state(content) if "protector" in document else None
-    verified = verify_protector(state.protector if state else document)
-    if verified.owner.fingerprint != owner.guardian.fingerprint:
-        raise RecoveryRefused(f"The key protector in {path} is of another owner: {verified.owner.fingerprint}.")
-    key = open_protector(verified, owner.encryption)
-    if state is not None:
-        open_secrets(state.secrets, key, protector_id=verified.id, roll=verified.roll)
-    return verified.id
+    fingerprint: str | None
+    set_name: str | None = None
+    shares: tuple[int, ...] = ()
+    opened: int = 0
+    disks: int = 0
+
+    def recover(self, shares: Sequence[Share]) -> GuardianKeys:
+        told, self.fingerprint = self.fingerprint, self.fingerprint or written_on(shares)
+        self.set_name = shares[0].set_name
+        self.shares = tuple(sorted({share.number for share in shares}))
+        keys = recovered(shares, told=told, name="drill").keys
+        self.fingerprint = keys.guardian.fingerprint
+        return keys
+
+    def open(self, vm: Path, owner: GuardianKeys, *, disk: Path | None) -> str:
+        """Open a key protector, a state file or the newest one of a bundle, and its disk; return what was done.
+
+        The newest state is the one that counts: that an older one still opens would be no comfort.
+        """
+        found = open_state(states_of(vm)[0] if vm.is_dir() else vm, owner)
+        disk = disk or (disk_of(vm) if vm.is_dir() else None)
+        said = f"Opened {vm}, key protector {found.protector.id}"
+        if disk is not None and found.secrets is None:
+            raise RecoveryRefused(f"{vm} is a bare key protector: what opens a disk lies beside it in a state file.")
+        if disk is None or found.secrets is None:
+            self.opened += 1
+            return f"{said}. No disk was there to be tried with what it holds."
+        size = require_opens(disk, found.secrets.disk_passphrase.encode())
+        self.opened, self.disks = self.opened + 1, self.disks + 1
+        return f"{said}, and with what it holds its disk {disk}, {size // _MIB} MiB."
 
 
-def _newest_state(bundle: Path) -> Path:
-    found = {int(match[1]): path for path in bundle.iterdir() if (match := _STATE.fullmatch(path.name))}
-    if not found:
-        raise RecoveryRefused(f"{bundle} holds no state file of a VM.")
-    return found[max(found)]
+@contextmanager
+def on_record(attempt: Attempt, folder: Path) -> Iterator[None]:
+    """Remember the attempt when it has ended, well or badly; one that its person breaks off is none."""
+    try:
+        yield
+    except (Refusal, AgentError, OSError) as error:
+        _remember_failure(attempt, folder, error)
+        raise
+    _remember(attempt, folder, failure=None)
+
+
+def _remember_failure(attempt: Attempt, folder: Path, error: Exception) -> None:
+    try:
+        _remember(attempt, folder, failure=_one_line(str(error)))
+    except (Refusal, OSError) as damaged:  # why the drill failed is what has to be said last
+        click.echo(f"That this drill failed is not on record. {damaged}", err=True)
+
+
+def _remember(attempt: Attempt, folder: Path, *, failure: str | None) -> None:
+    if attempt.fingerprint is None:
+        click.echo("Nothing says whose drill this was, so it is not on record. Name the owner with --owner.", err=True)
+        return
+    now = int(datetime.now(UTC).timestamp())
+    act = care.Drill(now, attempt.set_name, attempt.shares, attempt.opened, attempt.disks, failure)
+    care.add(folder, attempt.fingerprint, act)
+
+
+def _one_line(sentence: str) -> str:
+    line = "".join(letter if letter.isprintable() else " " for letter in sentence).strip()
+    return line[: care.LONGEST_FAILURE] or "It did not say why."

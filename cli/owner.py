@@ -1,6 +1,6 @@
 """`guardhouse tenant owner`: make the owner's key, keep it, and have it back when it is lost."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -8,14 +8,13 @@ from typing import Any, TypeVar
 import click
 
 from cli import care
-from cli.drill import open_vm
-from cli.guardians import same_fingerprint
+from cli.drill import Attempt, on_record
 from cli.owner_file import change_passphrase, read_card, read_owner, read_owner_secret, write_owner
-from cli.owner_secret import OwnerSecret, new_secret
+from cli.owner_secret import new_secret
 from cli.passphrase import new_passphrase_file, passphrase_file, passphrase_from
 from cli.plain import plainly
-from cli.recovery import SHARES, Share, combine, recover, split
-from cli.sheets import gather, require_terminal, show_sheets, write_sheets
+from cli.recovery import SHARES, split
+from cli.sheets import gather, recovered, require_terminal, show_sheets, told_fingerprint, write_sheets
 from kps.core import jose
 from kps.core.guardian import Guardian
 from kps.errors import MalformedDocument
@@ -38,7 +37,7 @@ def _shares(command: C) -> C:
     share = click.option(
         "--share", "paths", type=_file, multiple=True, help="A file with one share. Without, type them."
     )
-    told = click.option("--fingerprint", help="The owner's, when it is not on the shares.")
+    told = click.option("--fingerprint", callback=told_fingerprint, help="The owner's, when it is not on the shares.")
     return share(told(command))
 
 
@@ -134,7 +133,7 @@ def owner_recover(
     paths: tuple[Path, ...], fingerprint: str | None, name: str | None, out: Path, passphrase_file: Path | None
 ) -> None:
     """Make the owner's key file again out of recovery shares, under a new passphrase."""
-    found = _recovered(gather(paths), told=fingerprint, name=name)
+    found = recovered(gather(paths), told=fingerprint, name=name)
     passphrase = passphrase_from(passphrase_file, new=True)
     write_owner(out, found, passphrase)
     show_guardian(read_owner(out, passphrase).guardian)
@@ -145,6 +144,7 @@ def owner_recover(
 @_shares
 @click.option("--owner", "owner_path", type=_file, help="An owner's key file, to compare with; it is not opened.")
 @click.option("--vm", "vms", type=_vm, multiple=True, help="A VM to open: its bundle, state file or key protector.")
+@click.option("--disk", type=_file, help="The disk of the one VM, when it does not lie in its bundle.")
 @_record
 @plainly
 def owner_drill(
@@ -152,39 +152,23 @@ def owner_drill(
     fingerprint: str | None,
     owner_path: Path | None,
     vms: tuple[Path, ...],
+    disk: Path | None,
     folder: Path | None,
 ) -> None:
-    """Try the recovery with the shares in hand: in memory, and nothing is written but that it was done."""
+    """Try the recovery with the shares in hand: in memory, and nothing is written but how it went."""
+    if len(vms) > care.MOST_VMS or (disk is not None and len(vms) != 1):
+        raise click.UsageError(f"At most {care.MOST_VMS} VMs are opened in one drill, and a --disk goes with one --vm.")
     if owner_path is not None and fingerprint is None:
         fingerprint = read_card(owner_path).fingerprint
-    shares = gather(paths)
-    keys = _recovered(shares, told=fingerprint, name="drill").keys
-    for vm in vms:
-        click.echo(f"Opened {vm}, key protector {open_vm(vm, keys)}.")
-    numbers = tuple(sorted({share.number for share in shares}))
-    now = int(datetime.now(UTC).timestamp())
-    act = care.Drill(now, shares[0].set_name, numbers, len(vms))
-    care.add(folder or care.default_folder(), keys.guardian.fingerprint, act)
-    click.echo(f"The shares {', '.join(map(str, numbers))} recover the owner {keys.guardian.fingerprint}.")
+    attempt = Attempt(fingerprint)
+    with on_record(attempt, folder or care.default_folder()):
+        owner = attempt.recover(gather(paths))
+        for vm in vms:
+            click.echo(attempt.open(vm, owner, disk=disk))
+    numbers = ", ".join(map(str, attempt.shares))
+    click.echo(f"The shares {numbers} recover the owner {owner.guardian.fingerprint}.")
     if not vms:
         click.echo("No VM was opened. Next time give one with --vm, best out of a backup.")
-
-
-def _recovered(shares: Sequence[Share], *, told: str | None, name: str | None) -> OwnerSecret:
-    """Return the owner with the fingerprint that was told or is on the shares, or that a person says is right."""
-    name = name or next((share.untrusted_owner for share in shares if share.untrusted_owner), None)
-    if name is None:
-        raise click.UsageError("No name is on these shares. Say with --name what the owner is to be called.")
-    jose.text(name, what="The owner's name")
-    expected = same_fingerprint(told) if told is not None else _written_on(shares)
-    if expected is None:
-        expected = OwnerSecret(name, combine(shares)).keys.guardian.fingerprint
-        click.confirm(f"Is {expected} the fingerprint on your papers?", abort=True)
-    return recover(shares, name=name, fingerprint=expected)
-
-
-def _written_on(shares: Sequence[Share]) -> str | None:
-    return next((share.untrusted_fingerprint for share in shares if share.untrusted_fingerprint), None)
 
 
 def show_guardian(found: Guardian) -> None:

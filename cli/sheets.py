@@ -1,5 +1,6 @@
 """Recovery shares between paper and terminal: shown one at a time, asked for one at a time, and nowhere on a disk."""
 
+import re
 import secrets
 import sys
 from collections.abc import Iterator, Sequence
@@ -10,10 +11,14 @@ from typing import Final
 
 import click
 
-from cli.recovery import WORDS, Share, ShareMalformed, build_share, parse_share
+from cli.guardians import same_fingerprint
+from cli.owner_secret import OwnerSecret
+from cli.recovery import WORDS, Share, ShareMalformed, build_share, combine, parse_share, recover
 from guardedhost.files import write_new
+from kps.core import jose
 
 _OTHER_SCREEN, _BACK = "\x1b[?1049h\x1b[2J\x1b[H", "\x1b[?1049l"
+_FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
 _CLEAR: Final = "\x1b[2J\x1b[H"
 
 
@@ -74,6 +79,34 @@ def _asked() -> list[Share]:
         except ShareMalformed as error:
             click.echo(f"{error} Once more.", err=True)
     return found
+
+
+def recovered(shares: Sequence[Share], *, told: str | None, name: str | None) -> OwnerSecret:
+    """Return the owner with the fingerprint that was told or is on the shares, or that a person says is right."""
+    name = name or next((share.untrusted_owner for share in shares if share.untrusted_owner), None)
+    if name is None:
+        raise click.UsageError("No name is on these shares. Say with --name what the owner is to be called.")
+    jose.text(name, what="The owner's name")
+    expected = told or written_on(shares)
+    if expected is None:
+        expected = OwnerSecret(name, combine(shares)).keys.guardian.fingerprint
+        click.confirm(f"Is {expected} the fingerprint on your papers?", abort=True)
+    return recover(shares, name=name, fingerprint=expected)
+
+
+def written_on(shares: Sequence[Share]) -> str | None:
+    """Return whose shares these say that they are."""
+    return next((share.untrusted_fingerprint for share in shares if share.untrusted_fingerprint), None)
+
+
+def told_fingerprint(_: click.Context, __: click.Parameter, written: str | None) -> str | None:
+    """Read a fingerprint as a person types it."""
+    if written is None:
+        return None
+    fingerprint = same_fingerprint(written)
+    if not _FINGERPRINT.fullmatch(fingerprint):
+        raise click.BadParameter("a fingerprint is 64 hexadecimal digits")
+    return fingerprint
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""Makes encrypted disks with QEMU's own LUKS in qcow2; the passphrase goes by pipe, never by file or command line."""
+"""Makes and tries encrypted disks with QEMU's own LUKS in qcow2.
+
+The passphrase goes by pipe, never by file or command line.
+"""
 
 import json
 import shutil
@@ -10,6 +13,7 @@ from typing import Final
 from guardedhost.errors import ImageFailure
 from guardedhost.image import opened, options_of
 from guardedhost.process import by_pipe
+from kps.core.volume import SECTOR
 
 # Stretching helps weak passphrases; these are 32 random bytes. Milliseconds, per key slot.
 _LUKS: Final = "encrypt.format=luks,encrypt.key-secret=disk,encrypt.iter-time=10"
@@ -27,6 +31,16 @@ def encrypt(source: Path, target: Path, passphrase: bytes) -> None:
     command = ["convert", "-n", "--target-image-opts", f"json:{json.dumps(options_of(source))}", options]
     _qemu_img(command, target.parent, passphrase)
     target.chmod(0o600)
+
+
+def require_opens(disk: Path, passphrase: bytes) -> int:
+    """Return the size of what this passphrase opens, after the first sector was read; nothing is written.
+
+    LUKS itself says whether the passphrase leads to the right key: its header has a digest of that.
+    """
+    with opened(disk, passphrase=passphrase) as image:
+        image.read(0, min(SECTOR, image.size))
+        return image.size
 
 
 def _qemu_img(command: Sequence[str], folder: Path, passphrase: bytes) -> None:

@@ -5,9 +5,11 @@ import os
 import pty
 import re
 import select
+import shutil
 import stat
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -16,6 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from cli.backup import open_state
 from cli.care import parse_care
 from cli.owner_file import read_owner, read_owner_secret
 from cli.owner_secret import OwnerSecret
@@ -31,10 +34,14 @@ PASSPHRASE, NEW_PASSPHRASE = "correct horse battery", "another horse battery"
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    (tmp_path / "passphrase").write_text(PASSPHRASE + "\n")
-    (tmp_path / "new").write_text(NEW_PASSPHRASE + "\n")
-    (tmp_path / "metadata.json").write_text(json.dumps({"metadata": build_metadata(FABRIC, now=NOW)}))
-    return tmp_path
+    return furnished(tmp_path)
+
+
+def furnished(folder: Path) -> Path:
+    (folder / "passphrase").write_text(PASSPHRASE + "\n")
+    (folder / "new").write_text(NEW_PASSPHRASE + "\n")
+    (folder / "metadata.json").write_text(json.dumps({"metadata": build_metadata(FABRIC, now=NOW)}))
+    return folder
 
 
 def run(home: Path, *words: object, env: dict[str, str] | None = None, **how: Any) -> Result:
@@ -48,9 +55,35 @@ def made(home: Path, name: str = "Kontor Nord", file: str = "owner.key") -> Owne
     return read_owner_secret(home / file, PASSPHRASE)
 
 
+@dataclass(frozen=True)
+class Kept:
+    """One owner with sheets and two VMs, made once: each test has its copy."""
+
+    folder: Path
+    owner: OwnerSecret
+
+    def copy(self, *names: str, into: Path) -> None:
+        for name in names:
+            source = self.folder / name
+            (shutil.copytree if source.is_dir() else shutil.copy2)(source, into / name)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
+    folder = furnished(tmp_path_factory.mktemp("kept"))
+    owner = made(folder)
+    split(folder)
+    for name in ("payroll", "other"):
+        what = ["--guardian", folder / "metadata.json", "--name", name, "--level", "shielded", "--memory", 64]
+        done = run(folder, "protect", "--owner", folder / "owner.key", *what, "--demo-disk", "--out", folder / name)
+        assert done.exit_code == 0, done.output
+    return Kept(folder, owner)
+
+
 @pytest.fixture
-def owner(home: Path) -> OwnerSecret:
-    return made(home)
+def owner(home: Path, kept: Kept) -> OwnerSecret:
+    kept.copy("owner.key", into=home)
+    return kept.owner
 
 
 @pytest.fixture
@@ -59,8 +92,15 @@ def fingerprint(owner: OwnerSecret) -> str:
 
 
 @pytest.fixture
-def sheets(home: Path, owner: OwnerSecret) -> list[Path]:
-    return split(home)
+def sheets(home: Path, owner: OwnerSecret, kept: Kept) -> list[Path]:
+    kept.copy("sheets", "config", into=home)
+    return [home / "sheets" / f"share-{number}.txt" for number in range(1, 6)]
+
+
+@pytest.fixture
+def bundle(home: Path, kept: Kept) -> Path:
+    kept.copy("payroll", into=home)
+    return home / "payroll"
 
 
 def split(home: Path, *, file: str = "owner.key", out: str = "sheets") -> list[Path]:
@@ -250,15 +290,11 @@ def test_words_without_a_name_need_one(home: Path, sheets: list[Path], fingerpri
 # --- drill -------------------------------------------------------------------------------------------------------
 
 
-def protect(home: Path) -> Path:
-    what = ["--guardian", home / "metadata.json", "--name", "payroll", "--level", "shielded", "--memory", 64]
-    done = run(home, "protect", "--owner", home / "owner.key", *what, "--demo-disk", "--out", home / "payroll")
-    assert done.exit_code == 0, done.output
-    return home / "payroll"
+def record_of(home: Path, fingerprint: str) -> Path:
+    return home / "config" / "guardhouse" / "owners" / f"{fingerprint}.json"
 
 
-def test_a_drill_opens_a_vm_and_is_remembered(home: Path, sheets: list[Path], fingerprint: str) -> None:
-    bundle = protect(home)
+def test_a_drill_opens_a_vm_and_is_remembered(home: Path, bundle: Path, sheets: list[Path], fingerprint: str) -> None:
     (home / "protector.json").write_text(json.dumps(json.loads((bundle / "state.0.json").read_text())["protector"]))
     assert shown(home).count("WARNING") == 1
     vms = [word for vm in (bundle, bundle / "state.0.json", home / "protector.json") for word in ("--vm", vm)]
@@ -266,16 +302,18 @@ def test_a_drill_opens_a_vm_and_is_remembered(home: Path, sheets: list[Path], fi
     assert done.exit_code == 0, done.output
     assert done.output.count("Opened ") == 3
     assert fingerprint in done.output
-    assert re.search(r"last drill: 20\d\d-\d\d-\d\d, shares 2, 3, 4 of “.*”, 3 VMs opened", shown(home))
+    assert f"its disk {bundle / 'disk.qcow2'}, 1 MiB" in done.output
+    assert done.output.count("No disk was there") == 2
+    what = r"last drill that succeeded: 20\d\d-\d\d-\d\d, shares 2, 3, 4 of “.*”, VMs opened: 3, disks: 1\n"
+    assert re.search(what, shown(home))
     assert "WARNING" not in shown(home)
 
 
-def test_a_drill_leaves_no_key_behind(home: Path, sheets: list[Path], owner: OwnerSecret) -> None:
-    bundle = protect(home)
+def test_a_drill_leaves_no_key_behind(home: Path, bundle: Path, sheets: list[Path], owner: OwnerSecret) -> None:
     before = {path: path.read_bytes() for path in files(home)}
     assert drill(home, *given(*sheets[:3]), "--vm", bundle).exit_code == 0
     changed = [path for path in files(home) if before.get(path) != path.read_bytes()]
-    record = home / "config" / "guardhouse" / "owners" / f"{owner.keys.guardian.fingerprint}.json"
+    record = record_of(home, owner.keys.guardian.fingerprint)
     assert changed == [record]
     assert not [secret for secret in secrets_of(owner) if secret in record.read_bytes()]
 
@@ -290,25 +328,102 @@ def test_a_drill_compares_with_what_it_is_told(home: Path, sheets: list[Path], f
     assert drill(home, *given(*sheets[:3]), *how[told]).exit_code == 0
 
 
-def test_a_drill_that_fails_is_not_remembered(home: Path, sheets: list[Path], owner: OwnerSecret) -> None:
-    made(home, "somebody", "other.key")
+def test_a_drill_that_fails_is_remembered_with_its_reason(home: Path, sheets: list[Path], fingerprint: str) -> None:
     (home / "strange.json").write_text(json.dumps(protector(owner=STRANGER)))
     (home / "noise.json").write_text("{}")
     (home / "empty").mkdir()
     for refused, sentence in {
         (*given(*sheets[:2]),): "Too few",
-        (*given(*sheets[:3]), "--owner", home / "other.key"): "of another owner",
         (*given(*sheets[:3]), "--vm", home / "strange.json"): "is of another owner",
         (*given(*sheets[:3]), "--vm", home / "noise.json"): "members",
         (*given(*sheets[:3]), "--vm", home / "empty"): "no state file",
+        (*given(home / "noise.json"), "--owner", home / "owner.key"): "not one of the 1024 words",
     }.items():
         done = drill(home, *refused)
         assert (done.exit_code, sentence in done.output) == (1, True), done.output
+        assert re.search(f"WARNING: the last drill failed, 20.*{sentence}", shown(home))
+    assert "no drill on this machine has ever succeeded" in shown(home)
+    [*_, last] = parse_care(record_of(home, fingerprint).read_bytes()).drills
+    assert (last.set_name, last.shares, last.opened) == (None, (), 0)
+
+
+def test_a_drill_with_another_owner_s_shares_fails_for_the_owner_it_was_for(home: Path, sheets: list[Path]) -> None:
+    made(home, "somebody", "other.key")
+    done = drill(home, *given(*sheets[:3]), "--owner", home / "other.key")
+    assert (done.exit_code, "of another owner" in done.output) == (1, True)
+    assert "the last drill failed" in run(home, "owner", "show", home / "other.key").output
     assert "recovery was never tried" in shown(home)
 
 
-def test_a_vm_whose_secrets_were_altered_fails_the_drill(home: Path, sheets: list[Path]) -> None:
-    state = json.loads((protect(home) / "state.0.json").read_text())
+def test_a_failed_drill_of_nobody_known_says_that_it_is_not_on_record(home: Path, sheets: list[Path]) -> None:
+    for sheet in sheets[:2]:
+        sheet.write_text(words(sheet))
+    done = drill(home, *given(*sheets[:2]))
+    assert (done.exit_code, "not on record" in done.output, "Too few" in done.output) == (1, True, True)
+    assert "recovery was never tried" in shown(home)
+
+
+def test_after_a_failed_drill_the_last_good_one_is_said_too(home: Path, sheets: list[Path]) -> None:
+    assert drill(home, *given(*sheets[:3])).exit_code == 0
+    assert drill(home, *given(*sheets[:2])).exit_code == 1
+    said = shown(home)
+    assert "the last drill failed" in said
+    assert "last drill that succeeded" in said
+    assert drill(home, *given(*sheets[:3])).exit_code == 0
+    assert "WARNING" not in shown(home)
+
+
+def test_a_disk_that_does_not_open_with_the_vm_s_secrets_fails_the_drill(
+    home: Path, kept: Kept, bundle: Path, sheets: list[Path]
+) -> None:
+    kept.copy("other", into=home)
+    other = home / "other"
+    (bundle / "disk.qcow2").rename(home / "moved.qcow2")
+    given_to = [*given(*sheets[:3]), "--vm", bundle]
+    assert drill(home, *given_to, "--disk", home / "moved.qcow2").exit_code == 0
+    assert "disks: 1\n" in shown(home)
+    for strange in (other / "disk.qcow2", home / "passphrase"):
+        done = drill(home, *given_to, "--disk", strange)
+        assert (done.exit_code, f"Error: {strange}" in done.output) == (1, True), done.output
+    (other / "disk.qcow2").rename(bundle / "disk.qcow2")
+    assert drill(home, *given_to).exit_code == 1
+    assert "the last drill failed" in shown(home)
+
+
+def test_a_disk_is_not_passed_over_in_silence(home: Path, bundle: Path, sheets: list[Path]) -> None:
+    (home / "protector.json").write_text(json.dumps(json.loads((bundle / "state.0.json").read_text())["protector"]))
+    disk = ["--disk", bundle / "disk.qcow2"]
+    done = drill(home, *given(*sheets[:3]), "--vm", home / "protector.json", *disk)
+    assert (done.exit_code, "bare key protector" in done.output) == (1, True)
+    assert drill(home, *given(*sheets[:3]), *disk).exit_code == 2
+    assert drill(home, *given(*sheets[:3]), "--vm", bundle, "--vm", bundle, *disk).exit_code == 2
+
+
+def test_no_key_is_on_the_command_line_of_what_a_drill_starts(
+    home: Path, bundle: Path, sheets: list[Path], owner: OwnerSecret, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = home / "seen"
+    seen.mkdir()
+    for program in ("qemu-nbd", "qemu-img"):
+        real = shutil.which(program)
+        (seen / program).write_text(f'#!/bin/sh\ntr "\\0" "\\n" </proc/$$/cmdline >>{seen}/said\nexec {real} "$@"\n')
+        (seen / program).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{seen}:{os.environ['PATH']}")
+    assert drill(home, *given(*sheets[:3]), "--vm", bundle).exit_code == 0
+    said = (seen / "said").read_text()
+    assert "secret,id=disk,file=/dev/fd/" in said
+    opened = open_state(bundle / "state.0.json", owner.keys).secrets
+    assert opened is not None
+    assert opened.disk_passphrase not in said
+
+
+@pytest.mark.parametrize("written", ["../../elsewhere", "f" * 63, "g" * 64, ""])
+def test_what_is_no_fingerprint_is_refused(home: Path, sheets: list[Path], written: str) -> None:
+    assert drill(home, *given(*sheets[:2]), "--fingerprint", written).exit_code == 2
+
+
+def test_a_vm_whose_secrets_were_altered_fails_the_drill(home: Path, bundle: Path, sheets: list[Path]) -> None:
+    state = json.loads((bundle / "state.0.json").read_text())
     head, key, iv, secrets, tag = state["secrets"].split(".")
     state["secrets"] = ".".join((head, key, iv, secrets[::-1], tag))
     (home / "altered.json").write_text(json.dumps(state))
@@ -316,8 +431,7 @@ def test_a_vm_whose_secrets_were_altered_fails_the_drill(home: Path, sheets: lis
     assert (done.exit_code, "do not open" in done.output) == (1, True)
 
 
-def test_the_newest_state_of_a_bundle_is_the_one_that_is_opened(home: Path, sheets: list[Path]) -> None:
-    bundle = protect(home)
+def test_the_newest_state_of_a_bundle_is_the_one_that_is_opened(home: Path, bundle: Path, sheets: list[Path]) -> None:
     (bundle / "state.10.json").write_text("{}")
     (bundle / "state.9.json").write_bytes((bundle / "state.0.json").read_bytes())
     assert drill(home, *given(*sheets[:3]), "--vm", bundle).exit_code == 1
@@ -357,7 +471,7 @@ def test_a_damaged_record_is_said_and_never_written_over(home: Path, sheets: lis
 
 
 def test_the_record_keeps_the_newest(home: Path, sheets: list[Path], fingerprint: str) -> None:
-    record = home / "config" / "guardhouse" / "owners" / f"{fingerprint}.json"
+    record = record_of(home, fingerprint)
     for _ in range(2):
         old = json.loads(record.read_text())
         old["splits"] *= 32
