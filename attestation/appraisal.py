@@ -93,7 +93,14 @@ def _concluded(opening: Opening, verified: _Verified, began: Moment) -> Outcome 
     )
     sent = verified.received
     judged = Judged(
-        opening, verified.evidence, claims, result, policy.runtime, verified.log_digest, sent.event_log, sent.ima_log
+        opening,
+        verified.evidence,
+        claims,
+        result,
+        policy,
+        verified.log_digest,
+        sent.event_log,
+        sent.ima_log,
     )
     return record(judged, began)
 

@@ -278,3 +278,10 @@ class KerberosNotSetUp(Refusal):
 
     code = "kerberos_not_set_up"
     status = 503
+
+
+class NotKept(Refusal):
+    """What a verdict rested on is not there any more, or never was kept, so nobody can come to it again."""
+
+    code = "not_kept"
+    status = 404

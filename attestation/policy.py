@@ -18,6 +18,7 @@ from attestation.core.runtime import RuntimePolicy as RuntimeRules
 from attestation.core.runtime_text import parse_runtime_text
 from attestation.memory import Recent
 from attestation.models import Baseline, CodeIntegrityPolicy, PolicyVersion, RuntimePolicy
+from attestation.policy_records import Written
 
 
 def version_in_force(group: str, *, now: datetime) -> PolicyVersion | None:
@@ -36,10 +37,11 @@ NO_POLICY = AppraisalPolicy(version=0, baselines=())
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """A policy as the core understands it, and the id of the runtime policy that it names, "" for none."""
+    """A policy as the core understands it, the id of the runtime policy that it names, "" for none, and its digest."""
 
     policy: AppraisalPolicy
     runtime: str = ""
+    sha256: str = ""
 
 
 NOTHING_IN_FORCE = InForce(NO_POLICY)
@@ -56,7 +58,8 @@ def in_force(version: PolicyVersion) -> InForce:
 
 def _in_force(version: PolicyVersion) -> InForce:
     document = version.content()
-    return InForce(compiled(document, version=version.version), document.runtime)
+    policy = compiled(document, version=version.version)
+    return InForce(policy, document.runtime, Written.down(version).digest)
 
 
 def policy_of(version: PolicyVersion) -> AppraisalPolicy:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from django.conf import settings
 from django.db import transaction
 
-from attestation import certificates, components, strangers, trials
+from attestation import certificates, components, dossiers, strangers, trials
 from attestation.core.appraise import AttestationResult
 from attestation.core.claims import IMA_PCR, Claims, Evidence
 from attestation.core.finding import Finding, finding_from, substatus_of
@@ -28,6 +28,7 @@ from attestation.errors import (
 )
 from attestation.models import Attestation, Attester, Blob, HealthCertificate, ImaProgress
 from attestation.opening import Opening, anew
+from attestation.policy import InForce
 from ledger import service as ledger
 from ledger.statements import Change, New
 
@@ -70,16 +71,13 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One appraisal on its way into the database.
-
-    `runtime` is the id of the runtime policy that the IMA list was held against, "" for none; logs are as they came.
-    """
+    """One appraisal on its way into the database: what came, the policy that it was held against, and the result."""
 
     opening: Opening
     evidence: Evidence
     claims: Claims
     result: AttestationResult
-    runtime: str
+    policy: InForce
     log_digest: str
     event_log: bytes | None
     ima_log: bytes | None
@@ -134,8 +132,10 @@ def record_shown(opening: Opening, shown: Shown, began: Moment) -> Outcome | Non
         findings=[asdict(finding) for finding in findings],
         policy_version=0,
         evidence=dict(shown.evidence),
+        grounds={"approved": opening.host.state == Attester.State.APPROVED},
         duration_us=began.elapsed_us(),
     )
+    dossiers.sealed(attestation, opening.host, opening.challenge.nonce)
     if opening.challenge.trial:
         return _tried(opening, attestation)
     return _written(opening, attestation, [New(attestation)], (), spki=shown.transport_spki, until=None)
@@ -181,7 +181,7 @@ def _written(
         written.append(New(issued))
     # A certificate is always news; the same failure again is a row of the history and no decision.
     news = issued is not None or _differs(opening.latest, attestation)
-    leaf = _leaf(opening, attestation) if news else None
+    leaf = _leaf(opening, attestation, issued) if news else None
     if not ledger.record_with(Change(host, changed, seen), written, leaf):
         return None
     log.info("attestation %s of host %s: %s", attestation.id, host.id, attestation.status)
@@ -239,7 +239,7 @@ def _attestation(judged: Judged, kept: _Kept, began: Moment) -> Attestation:
     findings = (*_standing(opening.host), *result.findings)
     count = claims.boot.facts.get("boot_count")
     boot_count = count.value if count is not None and isinstance(count.value, int) else None
-    return Attestation(
+    found = Attestation(
         id=opening.number,
         attester_id=opening.host.pk,
         challenge_id=opening.challenge.pk,
@@ -256,12 +256,26 @@ def _attestation(judged: Judged, kept: _Kept, began: Moment) -> Attestation:
         ima_log_id=kept.ima_log,
         ima_from=opening.challenge.ima_from,
         evidence=_as_hex(judged.evidence),
+        grounds=_grounds(judged),
+        policy_sha256=judged.policy.sha256,
         reset_count=claims.clock.reset_count,
         restart_count=claims.clock.restart_count,
         boot_count=boot_count,
         firmware_version=f"{claims.firmware_version:016x}",
         duration_us=began.elapsed_us(),
     )
+    return dossiers.sealed(found, opening.host, opening.challenge.nonce)
+
+
+def _grounds(judged: Judged) -> dict[str, object]:
+    """What the verdict rests on beside Evidence and policy, as it is before this appraisal changes any of it."""
+    host, ima = judged.opening.host, judged.claims.ima
+    return {
+        "approved": host.state == Attester.State.APPROVED,
+        "reset": host.reset_count,
+        "boot": host.boot_count,
+        "ima_end": None if ima is None else ima.position.offset,
+    }
 
 
 def _standing(attester: Attester) -> tuple[Finding, ...]:
@@ -317,7 +331,7 @@ def _differs(before: Attestation | None, now: Attestation) -> bool:
     return [finding["what"] for finding in before.findings] != [finding["what"] for finding in now.findings]
 
 
-def _leaf(opening: Opening, attestation: Attestation) -> ledger.Leaf:
+def _leaf(opening: Opening, attestation: Attestation, issued: HealthCertificate | None) -> ledger.Leaf:
     host = opening.host
     outcome = "passed" if attestation.status == "Passed" else "failed"
     return ledger.new_leaf(
@@ -331,6 +345,7 @@ def _leaf(opening: Opening, attestation: Attestation) -> ledger.Leaf:
             "codes": [finding["code"] for finding in attestation.findings],
             "policy": attestation.policy_version,
             "mode": attestation.mode,
+            **dossiers.bound(attestation, issued),
         },
         now=attestation.at,
     )
@@ -364,7 +379,7 @@ def _gone_on(judged: Judged) -> list[New]:
         offset=ima.position.offset,
         entries=ima.position.entries,
         pcr_value=judged.claims.pcrs[IMA_PCR].hex(),
-        runtime=judged.runtime,
+        runtime=judged.policy.runtime,
         findings=[asdict(finding) for finding in judged.result.runtime],
     )
     return [New(progress, "replace")]

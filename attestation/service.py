@@ -56,6 +56,7 @@ from attestation.core.checks import CHECKS
 from attestation.core.document import PolicyDocument
 from attestation.core.document import to_json as document_json
 from attestation.decisions import decide, deny_issued_before, propose_host, revoke_certificate, revoke_host
+from attestation.dossiers import ListParts, Material, bound, material, signers
 from attestation.dry_runs import Tally, dry_run, newest_run
 from attestation.dry_runs import go_on as go_on_dry_run
 from attestation.dry_runs import rows as dry_run_rows
@@ -202,9 +203,11 @@ __all__ = [
     "Impact",
     "KeyOffer",
     "Known",
+    "ListParts",
     "MakerException",
     "MakerLine",
     "MakerTally",
+    "Material",
     "MissingMaker",
     "Mode",
     "ModePlan",
@@ -247,6 +250,7 @@ __all__ = [
     "baseline",
     "baseline_events",
     "baselines",
+    "bound",
     "bundle_report",
     "bundle_tallies",
     "caller_of",
@@ -319,6 +323,7 @@ __all__ = [
     "maker_authorities",
     "makers",
     "matching",
+    "material",
     "meaning_of",
     "missing_makers",
     "mode_counts",
@@ -366,6 +371,7 @@ __all__ = [
     "runtime_signers",
     "set_exceptions",
     "shown_status",
+    "signers",
     "signing_certificates",
     "sources_of",
     "standings",

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from datetime import datetime
 from uuid import UUID
 
+from django.db.models import QuerySet
+
 from attestation import memory
 from attestation.core.appraise import AttestationResult, Before, Checked, appraise, checked
 from attestation.core.check import Counters
@@ -121,11 +123,21 @@ def _parts(last: Attestation, reset_count: int) -> Iterable[tuple[bytes, bytes]]
 
     From the last one that began at the list's start up to this attestation.
     """
-    rows = Attestation.objects.filter(attester_id=last.attester_id, code="", reset_count=reset_count, pk__lte=last.pk)
-    first = rows.filter(ima_from=0, ima_log__isnull=False).order_by("-pk").values_list("pk", flat=True).first()
-    if first is None:
-        return
-    found = rows.filter(pk__gte=first, ima_log__isnull=False).order_by("pk").select_related("ima_log")
-    for row in found.only("ima_log__content", "ima_log", "pcrs"):
+    for row in _rows(last, reset_count).select_related("ima_log").only("ima_log__content", "ima_log", "pcrs"):
         if row.ima_log is not None:
             yield bytes(row.ima_log.content), row.pcr_bytes()[IMA_PCR]
+
+
+def parts_of(attestation: Attestation) -> list[tuple[int, str]]:
+    """Return where each part of an attestation's list began, and its digest, in their order."""
+    if attestation.reset_count is None:
+        return []
+    rows = _rows(attestation, attestation.reset_count).values_list("ima_from", "ima_log_id")
+    return [(begins, digest) for begins, digest in rows if digest is not None]
+
+
+def _rows(last: Attestation, reset_count: int) -> QuerySet[Attestation]:
+    rows = Attestation.objects.filter(attester_id=last.attester_id, code="", reset_count=reset_count, pk__lte=last.pk)
+    parts = rows.filter(ima_log__isnull=False).order_by("pk")
+    first = rows.filter(ima_from=0, ima_log__isnull=False).order_by("-pk").values_list("pk", flat=True).first()
+    return parts.none() if first is None else parts.filter(pk__gte=first)

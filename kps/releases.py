@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
@@ -55,6 +55,7 @@ class _Asked:
     attestation_id: int
     mode: str
     policy_version: int
+    grounds: Mapping[str, object]  # digests of what the certificate rests on
     protector: VerifiedProtector | None
     flaw: Refusal | None
 
@@ -120,6 +121,7 @@ def _asked(request: ReleaseRequest) -> _Asked:
         attestation_id=certificate.attestation.id,
         mode=certificate.attestation.mode,
         policy_version=certificate.attestation.policy_version,
+        grounds=attestation.bound(certificate.attestation, certificate),
         protector=protector,
         flaw=flaw,
     )
@@ -268,7 +270,7 @@ def _write(
         actor=asked.actor,
         act="key.refused" if refusal else "key.released",
         subject=protector.subject if protector else f"certificate:{request.serial}",
-        detail=_detail(row),
+        detail={**_detail(row), **asked.grounds},
         now=now,
     )
 

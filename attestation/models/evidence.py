@@ -61,6 +61,9 @@ class Attestation(models.Model):
     ima_log = models.ForeignKey(Blob, null=True, on_delete=models.PROTECT, related_name="+", db_index=False)
     ima_from = models.PositiveBigIntegerField(default=0)
     evidence = models.JSONField(default=dict)
+    grounds = models.JSONField(default=dict)  # what else the verdict rested on (`attestation.dossiers`)
+    policy_sha256 = models.CharField(max_length=64, blank=True)
+    dossier_sha256 = models.CharField(max_length=64, blank=True)  # of those from before there were dossiers, none
     reset_count = models.BigIntegerField(null=True)
     restart_count = models.BigIntegerField(null=True)
     boot_count = models.BigIntegerField(null=True)

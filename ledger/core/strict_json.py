@@ -1,6 +1,7 @@
 """JSON as the log reads it: bounded, one meaning, whole numbers only."""
 
 import json
+import re
 from typing import Any, NoReturn
 
 from ledger.errors import ParseError
@@ -40,6 +41,13 @@ def whole_number(value: object, *, what: str, most: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
         raise ParseError(f"{what} is not a whole number from 0 to {most}.")
     return value
+
+
+def digest(value: object, *, or_none: bool = False) -> str:
+    """Return a SHA-256 in lower-case hexadecimal; `or_none` lets "" stand for none."""
+    if isinstance(value, str) and (re.fullmatch("[0-9a-f]{64}", value) or (or_none and value == "")):
+        return value
+    raise ParseError("Something is not a SHA-256 in hexadecimal.")
 
 
 def array(value: object, *, what: str, most: int) -> list[Any]:
