@@ -64,7 +64,7 @@ def key_of(host: Attester) -> bytes:
 
 def sealed(attestation: Attestation, host: Attester, nonce: bytes) -> Attestation:
     """Give a new attestation the digest of its dossier, once everything else of it is there."""
-    content = dossier_of(attestation, nonce=nonce, key=key_of(host)).content()
+    content = dossier_of(attestation, nonce=bytes(nonce), key=key_of(host)).content()
     attestation.dossier_sha256 = hashlib.sha256(content).hexdigest()
     return attestation
 
