@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from attestation.core.check import Counters
 from attestation.core.dossier import Dossier
 from attestation.models import Attestation, Attester, Blob, HealthCertificate, Mode, PolicyVersion, SignerKey
+from attestation.opening import Opening
 from attestation.policy_records import Written
 from attestation.stored import parts_of
 
@@ -62,9 +63,10 @@ def key_of(host: Attester) -> bytes:
     return {Mode.TPM: bytes(host.ak_public), Mode.HOST_KEY: bytes(host.host_key or b"")}.get(Mode(host.mode), b"")
 
 
-def sealed(attestation: Attestation, host: Attester, nonce: bytes) -> Attestation:
+def sealed(attestation: Attestation, opening: Opening) -> Attestation:
     """Give a new attestation the digest of its dossier, once everything else of it is there."""
-    content = dossier_of(attestation, nonce=bytes(nonce), key=key_of(host)).content()
+    nonce = bytes(opening.challenge.nonce)
+    content = dossier_of(attestation, nonce=nonce, key=key_of(opening.host)).content()
     attestation.dossier_sha256 = hashlib.sha256(content).hexdigest()
     return attestation
 

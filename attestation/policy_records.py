@@ -26,7 +26,7 @@ class Written:
             **{str(key): _baseline(row) for key, row in baselines.items()},
             **{str(key): _code_policy(row) for key, row in code_policies.items()},
         }
-        said = "" if runtime is None else _runtime(runtime)
+        said = b"" if runtime is None else _runtime(runtime)
         digests = {key: _digest(content) for key, content in written.items()}
         record = PolicyRecord(
             version=version.version,

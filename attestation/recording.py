@@ -135,7 +135,7 @@ def record_shown(opening: Opening, shown: Shown, began: Moment) -> Outcome | Non
         grounds={"approved": opening.host.state == Attester.State.APPROVED},
         duration_us=began.elapsed_us(),
     )
-    dossiers.sealed(attestation, opening.host, opening.challenge.nonce)
+    dossiers.sealed(attestation, opening)
     if opening.challenge.trial:
         return _tried(opening, attestation)
     return _written(opening, attestation, [New(attestation)], (), spki=shown.transport_spki, until=None)
@@ -264,7 +264,7 @@ def _attestation(judged: Judged, kept: _Kept, began: Moment) -> Attestation:
         firmware_version=f"{claims.firmware_version:016x}",
         duration_us=began.elapsed_us(),
     )
-    return dossiers.sealed(found, opening.host, opening.challenge.nonce)
+    return dossiers.sealed(found, opening)
 
 
 def _grounds(judged: Judged) -> dict[str, object]:
