@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from uuid import UUID
 
 from cryptography import x509
@@ -35,7 +36,7 @@ from attestation.memory import Recent
 from attestation.models import Attestation, Attester, DenyBefore, HealthCertificate, Mode, ModeSwitch, SignerKey
 from attestation.policy import policy_in_force
 from attestation.stored import appraise_again
-from ledger.custody import custody
+from ledger.custody import HeldKey, custody
 
 SIGNER_SOFT_LIFETIME = timedelta(days=30)
 SIGNER_GRACE = timedelta(days=1)  # longer than any certificate, so that none outlives its signer
@@ -75,6 +76,18 @@ def active_signer(*, now: datetime) -> SignerKey:
 def signer_in_use(found: SignerKey | None, *, has_successor: bool, now: datetime) -> SignerKey:
     """Return the signer that was found in use, or make what is missing: itself, or the successor to be published."""
     return found if found is not None and has_successor else active_signer(now=now)
+
+
+def held_keys(*, now: datetime) -> list[HeldKey]:
+    """Return the keys of signers that certificates alive rest on, or will, locked for whoever moves them."""
+    return [
+        HeldKey(str(row), _purpose(row.number), bytes(row.sealed), partial(_keep, row))
+        for row in SignerKey.objects.select_for_update().filter(not_after__gt=now)
+    ]
+
+
+def _keep(row: SignerKey, sealed: bytes) -> None:
+    SignerKey.objects.filter(pk=row.pk).update(sealed=sealed)
 
 
 def _first_usable(now: datetime) -> SignerKey | None:

@@ -37,6 +37,7 @@ from attestation.baselines import (
 )
 from attestation.certificates import (
     HealthStatement,
+    held_keys,
     hosts_with_certificate,
     mode_in_force,
     release_secret,
@@ -304,6 +305,7 @@ __all__ = [
     "go_on_dry_run",
     "group",
     "groups",
+    "held_keys",
     "hosts_of_maker",
     "hosts_per_authority",
     "hosts_resting_on",

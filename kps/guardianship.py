@@ -6,6 +6,7 @@ them too, so that owners can grant it before anything depends on it.
 
 from collections.abc import Collection, Iterable
 from datetime import datetime
+from functools import partial
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from django.conf import settings
@@ -16,7 +17,7 @@ from kps.core import jose
 from kps.core.guardian import MOST_PAIRS, Guardian, GuardianKeys, build_metadata, sign_succession
 from kps.errors import GuardianDisabled, NotFound
 from kps.models import GuardianPair, ServiceKey
-from ledger.custody import custody
+from ledger.custody import HeldKey, custody
 
 Purpose = ServiceKey.Purpose
 State = GuardianPair.State
@@ -105,6 +106,18 @@ def pair_in_use(*, now: datetime) -> GuardianPair:
 def prepare_successor(*, now: datetime) -> GuardianPair:
     """Make a pair for later, named by the one in use. Raises `IntegrityError` when one is being prepared already."""
     return _saved(_new_pair(State.PREPARED, before=pair_in_use(now=now), now=now))
+
+
+def held_keys() -> list[HeldKey]:
+    """Return every guardian key, locked for whoever moves them; disabled ones can be enabled again."""
+    return [
+        HeldKey(f"guardian {row}", row.custody_purpose, bytes(row.sealed), partial(_keep, row))
+        for row in ServiceKey.objects.select_for_update()
+    ]
+
+
+def _keep(row: ServiceKey, sealed: bytes) -> None:
+    ServiceKey.objects.filter(pk=row.pk).update(sealed=sealed)
 
 
 def card(pair: GuardianPair) -> Guardian:

@@ -12,7 +12,7 @@ from kps.approvals import approve_by_key, decide_in_portal, pending, waiting_num
 from kps.chains import newest_of, remember, take_chain
 from kps.core.chain import VerifiedChain, subject_of
 from kps.errors import NotAllowed, NotFound
-from kps.guardianship import card, guardian_fingerprint, metadata, our_guardian, pairs
+from kps.guardianship import card, guardian_fingerprint, held_keys, metadata, our_guardian, pairs
 from kps.models import GuardianPair, KeyProtectorRecord, KeyRelease, ReleaseApproval, RotationProposal
 from kps.owners import OwnersView, answer_question
 from kps.releases import ReleaseAnswer, release
@@ -36,6 +36,7 @@ __all__ = [
     "dependants",
     "dependants_by_pair",
     "guardian_fingerprint",
+    "held_keys",
     "holders",
     "impact_of",
     "know_protector",

@@ -18,7 +18,7 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 
 from ledger.core.note import Kind, VerifierKey, verifier_key
-from ledger.custody import NONCE_SIZE, Custody, custody
+from ledger.custody import NONCE_SIZE, Custody, custody, opened_by
 from ledger.models import LogKey
 from ledger.recording import record
 
@@ -76,6 +76,12 @@ def reseal(before: Custody, after: Custody) -> None:
     forget()
 
 
+def require_opened(by: Custody) -> None:
+    """Raise `NotSealedHere` when the log has a key that this custody does not open."""
+    for row in LogKey.objects.all():
+        _unseal(bytes(row.sealed), row.origin, by)
+
+
 def _read() -> LogSigner | None:
     row = LogKey.objects.filter(pk=NUMBER).first()
     if row is None:
@@ -112,13 +118,9 @@ def _origin(fabric: str, public: bytes) -> str:
 
 def _seal(seed: bytes, origin: str, by: Custody) -> bytes:
     nonce = secrets.token_bytes(NONCE_SIZE)
-    return nonce + _sealing(by).encrypt(nonce, seed, origin.encode())
+    return nonce + AESGCM(by.derive(_PURPOSE, b"seal")).encrypt(nonce, seed, origin.encode())
 
 
 def _unseal(sealed: bytes, origin: str, by: Custody) -> bytes:
-    """Raises `InvalidTag` when this custody has not sealed it."""
-    return _sealing(by).decrypt(sealed[:NONCE_SIZE], sealed[NONCE_SIZE:], origin.encode())
-
-
-def _sealing(by: Custody) -> AESGCM:
-    return AESGCM(by.derive(_PURPOSE, b"seal"))
+    """Raises `NotSealedHere`."""
+    return opened_by(by.derive(_PURPOSE, b"seal"), sealed, origin.encode())

@@ -8,18 +8,21 @@ with `pkcs11` the key never leaves its token, and what is sealed only says which
 
 from ledger.custody.choice import custody, is_secure
 from ledger.custody.file import InsecureFileCustody
+from ledger.custody.held import HeldKey
 from ledger.custody.hsm import TokenCustody
 from ledger.custody.interface import Custody
-from ledger.custody.root import KEY_SIZE, NONCE_SIZE
+from ledger.custody.root import KEY_SIZE, NONCE_SIZE, opened_by
 from ledger.custody.tpm import TpmCustody
 
 __all__ = [
     "KEY_SIZE",
     "NONCE_SIZE",
     "Custody",
+    "HeldKey",
     "InsecureFileCustody",
     "TokenCustody",
     "TpmCustody",
     "custody",
     "is_secure",
+    "opened_by",
 ]

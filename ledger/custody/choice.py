@@ -45,7 +45,10 @@ class LeavingToken:
         self.name, self.secure = chosen.name, chosen.secure
         self.chosen, self.token = chosen, token
         self.generate, self.derive = chosen.generate, chosen.derive
-        self.rests, self.admit = chosen.rests, chosen.admit
+        self.admit = chosen.admit
+
+    def rests(self, sealed: bytes) -> bool:
+        return self.token.rests(sealed) or self.chosen.rests(sealed)
 
     def open(self, sealed: bytes, purpose: str) -> ec.EllipticCurvePrivateKey:
         holder = self.token if self.token.rests(sealed) else self.chosen

@@ -1,5 +1,7 @@
 """Why custody refuses. Every sentence says what is wrong and what to do; none says anything of a key."""
 
+from cryptography.exceptions import InvalidTag
+
 from ledger.errors import ParseError, Refusal
 
 
@@ -26,6 +28,12 @@ class OtherTpm(CustodyUnavailable):
     """The root key was sealed to another TPM, or to this one before it was cleared."""
 
     code = "custody_other_tpm"
+
+
+class NotSealedHere(CustodyUnavailable, InvalidTag):
+    """A key was sealed under another root, or for another purpose, or was changed since."""
+
+    code = "custody_not_sealed_here"
 
 
 class TokenGone(CustodyUnavailable):

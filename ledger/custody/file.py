@@ -6,6 +6,7 @@ from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
 
+from ledger.custody.errors import CustodyMissing, CustodyUnavailable
 from ledger.custody.root import KEY_SIZE, RootCustody
 
 
@@ -28,7 +29,12 @@ def read_or_create(path: Path) -> bytes:
 
 def read_root(path: Path) -> bytes:
     """Return the file's 32 bytes, and nothing that is shorter or longer."""
-    key = path.read_bytes()
+    try:
+        key = path.read_bytes()
+    except FileNotFoundError as error:
+        raise CustodyMissing(f"{path} is not there. A node that joins others restores a backup.") from error
+    except OSError as error:
+        raise CustodyUnavailable(f"{path} cannot be read: {error.strerror}.") from error
     if len(key) != KEY_SIZE:
         raise ImproperlyConfigured(f"The custody file {path} holds {len(key)} bytes instead of {KEY_SIZE}.")
     return key

@@ -1,14 +1,14 @@
 """Keys that rest in a PKCS#11 token: made there, used there, and never seen by this service."""
 
+import hashlib
 import secrets
 from typing import Any, NoReturn
 
-from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_dss_signature
 
-from ledger.custody.errors import CannotMove
+from ledger.custody.errors import CannotMove, NotSealedHere
 from ledger.custody.root import TOKEN, derivation, open_key
 from ledger.custody.token import ID_SIZE, Token, TokenAddress
 
@@ -86,15 +86,19 @@ class TokenCustody:
     def rests(self, sealed: bytes) -> bool:
         return sealed.startswith(TOKEN)
 
-    def admit(self, sealed: bytes, purpose: str) -> bytes:
-        """Take a key into the token. It was outside before; only one that is made here never was."""
-        private, key_id = self.open(sealed, purpose), secrets.token_bytes(ID_SIZE)
+    def admit(self, private: ec.EllipticCurvePrivateKey, purpose: str) -> bytes:
+        """Take a key into the token. It was outside before; only one that is made here never was.
+
+        Its id is made of its public half, so that a move which was killed and is done again leaves no second copy.
+        """
+        key_id = hashlib.sha256(_point(private.public_key())).digest()[:ID_SIZE]
         secret = private.private_numbers().private_value.to_bytes(32, "big")
+        self.token.destroy(key_id, _label(purpose))
         self.token.admit(key_id, _label(purpose), secret=secret, point=_point(private.public_key()))
         return TOKEN + key_id.hex().encode()
 
     def discard(self, sealed: bytes, purpose: str) -> None:
-        """Remove a key that was taken in and is not kept after all."""
+        """Remove a key."""
         self.token.destroy(_key_id(sealed), _label(purpose))
 
 
@@ -106,9 +110,9 @@ def _key_id(sealed: bytes) -> bytes:
     try:
         key_id = bytes.fromhex(sealed.removeprefix(TOKEN).decode("ascii"))
     except ValueError as error:
-        raise InvalidTag from error
+        raise NotSealedHere("The row does not say which key of the token it is about.") from error
     if len(key_id) != ID_SIZE or not sealed.startswith(TOKEN):
-        raise InvalidTag
+        raise NotSealedHere("The row does not say which key of the token it is about.")
     return key_id
 
 

@@ -26,5 +26,5 @@ class Custody(Protocol):
     def rests(self, sealed: bytes) -> bool:
         """Say whether a sealed key rests here for good, rather than being opened on its way from another custody."""
 
-    def admit(self, sealed: bytes, purpose: str) -> bytes:
-        """Return a key that is on its way from another custody as it rests here from now on."""
+    def admit(self, private: ec.EllipticCurvePrivateKey, purpose: str) -> bytes:
+        """Return a key that comes from another custody as it rests here. Twice the same key is no harm."""

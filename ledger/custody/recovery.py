@@ -61,6 +61,8 @@ def unlock(backup: bytes, passphrase: str) -> bytes:
         raise MalformedCustody(f"A backup has at most {BACKUP_LIMIT} bytes.")
     token = backup.decode("ascii", "replace").strip()
     refused = "The backup does not open: the passphrase is another one, or the file is damaged."
+    if len(passphrase) < SHORTEST_PASSPHRASE:  # so no backup has it
+        raise ShareRefused(refused)
     return _opened(token, passphrase.encode(), _PASSPHRASE, refused)
 
 

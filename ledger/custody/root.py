@@ -8,10 +8,13 @@ import secrets
 from collections.abc import Callable
 from typing import Final
 
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
+
+from ledger.custody.errors import NotSealedHere
 
 KEY_SIZE: Final = 32
 NONCE_SIZE: Final = 12
@@ -42,13 +45,23 @@ def seal_key(private: ec.EllipticCurvePrivateKey, purpose: str, derive: Derive) 
 
 
 def open_key(sealed: bytes, purpose: str, derive: Derive) -> ec.EllipticCurvePrivateKey:
-    """Raises `InvalidTag` for anything that was not sealed for this purpose under this root."""
-    sealing = AESGCM(derive("seal", purpose.encode()))
-    plain = sealing.decrypt(sealed[:NONCE_SIZE], sealed[NONCE_SIZE:], purpose.encode())
+    """Raises `NotSealedHere` for anything that was not sealed for this purpose under this root."""
+    plain = opened_by(derive("seal", purpose.encode()), sealed, purpose.encode())
     private = serialization.load_der_private_key(plain, password=None)
     if not isinstance(private, ec.EllipticCurvePrivateKey):
         raise TypeError("custody holds elliptic curve keys only")
     return private
+
+
+def opened_by(key: bytes, sealed: bytes, about: bytes) -> bytes:
+    """Return what was sealed under a derived key. Raises `NotSealedHere`, which is an `InvalidTag`."""
+    try:
+        return AESGCM(key).decrypt(sealed[:NONCE_SIZE], sealed[NONCE_SIZE:], about)
+    except (InvalidTag, ValueError) as error:
+        raise NotSealedHere(
+            "A key of this service does not open with the custody in use: it was sealed by another, or the keys have"
+            " moved since this process was started. `manage.py custody show` says what opens what."
+        ) from error
 
 
 class RootCustody:
@@ -76,8 +89,8 @@ class RootCustody:
     def rests(self, sealed: bytes) -> bool:
         return not sealed.startswith(TOKEN)
 
-    def admit(self, sealed: bytes, purpose: str) -> bytes:
-        return seal_key(self.open(sealed, purpose), purpose, self.derive)
+    def admit(self, private: ec.EllipticCurvePrivateKey, purpose: str) -> bytes:
+        return seal_key(private, purpose, self.derive)
 
 
 TOKEN: Final = b"guardhouse-token-key/1:"  # what a sealed key begins with that rests in a token

@@ -40,7 +40,7 @@ class Token:
     """One token, as one process uses it."""
 
     def __init__(self, address: TokenAddress) -> None:
-        self._address = address
+        self.address = address
         self._opened: _Opened | None = None
         self._lost = False
         self._refused: WrongPin | None = None
@@ -94,7 +94,7 @@ class Token:
                     self._opened, self._lost = None, True  # whatever it was: the next one begins afresh
                     if last:
                         raise TokenGone(
-                            f"The token {self._address.label} does not do what it is asked ({type(error).__name__})."
+                            f"The token {self.address.label} does not do what it is asked ({type(error).__name__})."
                             " Look whether it is plugged in or reachable, and whether its keys are there."
                         ) from error
             raise AssertionError("the last attempt returns or raises")
@@ -104,7 +104,7 @@ class Token:
             raise self._refused
         if self._opened is None or self._opened.process != os.getpid():
             try:
-                self._opened = _Opened(self._address, anew=self._lost)
+                self._opened = _Opened(self.address, anew=self._lost)
                 self._lost = False
             except WrongPin as refusal:
                 self._refused = refusal  # each further attempt would count towards the token's lock

@@ -292,7 +292,8 @@ def test_a_key_that_is_taken_in_stays_in(address: TokenAddress, tmp_path: Path, 
 
     before, after = moved(address, tmp_path)
     sealed, public = before.generate("signing")
-    taken = after.admit(sealed, "signing")
+    taken = after.admit(before.open(sealed, "signing"), "signing")
+    assert after.admit(before.open(sealed, "signing"), "signing") == taken
     assert after.rests(taken)
     assert not before.rests(taken)
     key = after.open(taken, "signing")
@@ -300,7 +301,7 @@ def test_a_key_that_is_taken_in_stays_in(address: TokenAddress, tmp_path: Path, 
     (kept,) = outside.get_objects({Attribute.CLASS: ObjectClass.PRIVATE_KEY})
     assert (kept[Attribute.EXTRACTABLE], kept[Attribute.NEVER_EXTRACTABLE]) == (False, False)
     with pytest.raises(CannotMove):
-        after.admit(taken, "signing")
+        after.admit(key, "signing")
 
 
 def test_the_root_of_another_fabric_opens_nothing(address: TokenAddress, tmp_path: Path) -> None:
