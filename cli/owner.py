@@ -7,14 +7,24 @@ from typing import Any, TypeVar
 
 import click
 
+from attestation.errors import Refusal
 from cli import care
 from cli.drill import Attempt, on_record
-from cli.owner_file import change_passphrase, read_card, read_owner, read_owner_secret, write_owner
+from cli.owner_file import (
+    change_passphrase,
+    read_card,
+    read_owner,
+    read_owner_secret,
+    read_place,
+    write_owner,
+    write_place,
+)
 from cli.owner_secret import new_secret
-from cli.passphrase import new_passphrase_file, passphrase_file, passphrase_from
+from cli.passphrase import new_passphrase_file, opened_token, passphrase_file, passphrase_from
 from cli.plain import plainly
 from cli.recovery import SHARES, split
 from cli.sheets import gather, recovered, require_terminal, show_sheets, told_fingerprint, write_sheets
+from cli.token import OwnerToken, Place, TokenRefused
 from kps.core import jose
 from kps.core.guardian import Guardian
 from kps.errors import MalformedDocument
@@ -25,6 +35,8 @@ _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 _vm = click.Path(exists=True, path_type=Path)
 _new = click.Path(path_type=Path)
 _owner_file = click.argument("path", metavar="OWNER.key", type=_file)
+_out = click.option("--out", type=_new, required=True, help="The owner's key file to write.")
+_fingerprint = click.option("--fingerprint", callback=told_fingerprint, help="The owner's, when nothing else says it.")
 _record = click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),
@@ -48,12 +60,20 @@ def owner() -> None:
 
 @owner.command("new")
 @click.option("--name", required=True)
-@click.option("--out", type=_new, required=True)
+@_out
+@click.option("--token", "label", help="Make the keys in the token with this label, instead of in the file.")
 @passphrase_file
 @plainly
-def owner_new(name: str, out: Path, passphrase_file: Path | None) -> None:
-    """Make an owner's keys and keep them in a file under a passphrase."""
+def owner_new(name: str, out: Path, label: str | None, passphrase_file: Path | None) -> None:
+    """Make an owner's keys and keep them in a file under a passphrase, or in a token."""
     jose.text(name, what="The owner's name")
+    if label is not None:
+        token = opened_token(label)
+        _write_in_token(out, token, name, token.generate())
+        click.echo(
+            "Nobody can read the keys out of the token: without it, or one that was loaded alike, they are lost."
+        )
+        return
     passphrase = passphrase_from(passphrase_file, new=True)
     made = new_secret(name)
     write_owner(out, made, passphrase)
@@ -62,14 +82,52 @@ def owner_new(name: str, out: Path, passphrase_file: Path | None) -> None:
     click.echo(f"Now make recovery shares: `guardhouse tenant owner split {out}`.")
 
 
+@owner.command("load")
+@_owner_file
+@click.option("--token", "label", required=True, help="The token's label.")
+@_out
+@passphrase_file
+@plainly
+def owner_load(path: Path, label: str, out: Path, passphrase_file: Path | None) -> None:
+    """Put the keys of an owner's key file into a token too. Recovery shares go on recovering them."""
+    kept = read_owner_secret(path, passphrase_from(passphrase_file, new=False))
+    token = opened_token(label)
+    _write_in_token(out, token, kept.name, token.admit(kept.keys))
+    click.echo(f"The same keys are still in {path}. Destroy it and its copies where the token is to be the only place.")
+
+
+@owner.command("find")
+@click.option("--token", "label", required=True, help="The token's label.")
+@click.option("--name", required=True, help="What the owner is called; the name is in no key.")
+@_fingerprint
+@_out
+@passphrase_file
+@plainly
+def owner_find(label: str, name: str, fingerprint: str | None, out: Path, passphrase_file: Path | None) -> None:
+    """Write the file again that leads to an owner's keys in a token."""
+    jose.text(name, what="The owner's name")
+    token = opened_token(label)
+    found = {token.keys(name, place).guardian.fingerprint: place for place in token.places()}
+    if fingerprint is None and len(found) > 1:
+        raise click.UsageError(f"Several owners are in this token. Say with --fingerprint which: {', '.join(found)}.")
+    place = found.get(fingerprint or next(iter(found), ""))
+    if place is None:
+        raise TokenRefused(f"The keys of this owner are not in the token {label}.")
+    write_place(out, token.keys(name, place).guardian, place)
+    click.echo(f"Wrote {out}.")
+    show_guardian(read_card(out))
+
+
 @owner.command("show")
 @_owner_file
 @_record
 @plainly
 def owner_show(path: Path, folder: Path | None) -> None:
     """Show name and fingerprint in an owner's key file, its recovery shares and the last drill."""
-    card = read_card(path)
+    card, place = read_card(path), read_place(path)
     show_guardian(card)
+    if place is not None:
+        click.echo(f"  keys in the token “{place.token}”, id {place.key_id.hex()}")
     try:
         lines = care.describe(care.load(folder or care.default_folder(), card.fingerprint))
     except MalformedDocument as error:
@@ -85,6 +143,7 @@ def owner_show(path: Path, folder: Path | None) -> None:
 @plainly
 def owner_passphrase(path: Path, passphrase_file: Path | None, new_passphrase_file: Path | None) -> None:
     """Put the owner's keys under another passphrase. Copies of the file keep the old one."""
+    _require_no_token(path)
     old = passphrase_from(passphrase_file, new=False)
     read_owner(path, old)
     change_passphrase(path, old, passphrase_from(new_passphrase_file, new=True, what="New passphrase"))
@@ -105,6 +164,7 @@ def owner_split(
     """Make recovery shares: sheets of words, so many of which together are the owner, without file or passphrase."""
     if threshold > shares:
         raise click.UsageError("No more shares can be needed than are made.")
+    _require_no_token(path)
     if out is None:
         require_terminal()
     kept = read_owner_secret(path, passphrase_from(passphrase_file, new=False))
@@ -126,14 +186,24 @@ def owner_split(
 @owner.command("recover")
 @_shares
 @click.option("--name", help="The owner's, when it is not on the shares.")
-@click.option("--out", type=_new, required=True, help="The owner's key file to write.")
+@click.option("--token", "label", help="Put the keys into the token with this label, instead of into the file.")
+@_out
 @passphrase_file
 @plainly
 def owner_recover(
-    paths: tuple[Path, ...], fingerprint: str | None, name: str | None, out: Path, passphrase_file: Path | None
+    paths: tuple[Path, ...],
+    fingerprint: str | None,
+    name: str | None,
+    label: str | None,
+    out: Path,
+    passphrase_file: Path | None,
 ) -> None:
-    """Make the owner's key file again out of recovery shares, under a new passphrase."""
+    """Make the owner's key file again out of recovery shares, under a new passphrase, or fill another token."""
     found = recovered(gather(paths), told=fingerprint, name=name)
+    if label is not None:
+        token = opened_token(label)
+        _write_in_token(out, token, found.name, token.admit(found.keys))
+        return
     passphrase = passphrase_from(passphrase_file, new=True)
     write_owner(out, found, passphrase)
     show_guardian(read_owner(out, passphrase).guardian)
@@ -169,6 +239,25 @@ def owner_drill(
     click.echo(f"The shares {numbers} recover the owner {owner.guardian.fingerprint}.")
     if not vms:
         click.echo("No VM was opened. Next time give one with --vm, best out of a backup.")
+
+
+def _write_in_token(out: Path, token: OwnerToken, name: str, place: Place) -> None:
+    """Write the file that leads to keys in a token; without it they would lie there unused, so they go again."""
+    try:
+        write_place(out, token.keys(name, place).guardian, place)
+    except (OSError, Refusal):
+        token.destroy(place)
+        raise
+    click.echo(f"Wrote {out}: the keys are in the token {place.token}, which does not give them out.")
+    show_guardian(read_card(out))
+
+
+def _require_no_token(path: Path) -> None:
+    if (place := read_place(path)) is not None:
+        raise TokenRefused(
+            f"The keys of {path} are in the token {place.token}. They cannot be split there, and the token's own tools"
+            " change its PIN. Shares are made of a key file, whose keys `owner load` then puts into a token."
+        )
 
 
 def show_guardian(found: Guardian) -> None:

@@ -9,9 +9,9 @@ from typing import Final
 
 import click
 
-from cli.owner_file import read_card, read_owner, write_owner
+from cli.owner_file import read_card, write_owner
 from cli.owner_secret import new_secret
-from cli.passphrase import passphrase_file, passphrase_from
+from cli.passphrase import opened_owner, passphrase_file, passphrase_from
 from cli.plain import plainly
 from guardedhost.files import write_new
 from guardedhost.image import Image, opened
@@ -73,7 +73,7 @@ def sign(disk: Path, signer_path: Path, name: str, version_text: str, out: Path,
     """Hash everything that a guest sees of DISK, and sign it with name and version."""
     jose.text(name, what="The template's name")
     version = parse_version(version_text)
-    keys = read_owner(signer_path, passphrase_from(passphrase_file, new=False))
+    keys = opened_owner(signer_path, passphrase_file)
     with opened(disk) as image:
         volume, partitions = _hashed(image, disk), image.partitions()
     token = build_catalog(keys, volume, name=name, version=version, now=datetime.now(UTC))

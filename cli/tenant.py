@@ -8,8 +8,7 @@ import click
 from cli.guardians import default_folder, fetch, followed, read_guardian, read_metadata, require_fingerprint, store
 from cli.owner import owner
 from cli.owner import show_guardian as _show
-from cli.owner_file import read_owner
-from cli.passphrase import passphrase_file, passphrase_from
+from cli.passphrase import opened_owner, passphrase_file
 from cli.plain import plainly
 from cli.shielding import Wanted
 from cli.shielding import protect as make_bundle
@@ -114,7 +113,7 @@ def protect(
     if not NAME.fullmatch(name):
         raise click.UsageError("A VM's name is 1 to 64 letters, digits, dots, dashes.")
     trusted = [read_guardian(path.read_bytes())[0] for path in guardians]
-    keys = read_owner(owner_path, passphrase_from(passphrase_file, new=False))
+    keys = opened_owner(owner_path, passphrase_file)
     made = make_bundle(Wanted(name, level, memory, disk), keys, trusted, folder=out, now=datetime.now(UTC))
     click.echo(f"Made {out}: {level} VM {name}, key protector {made}. These may run it:")
     for found in trusted:

@@ -254,7 +254,8 @@ def published_metadata() -> list[bytes]:
 
 
 def owner_files() -> list[bytes]:
-    return [_text({"version": 1, "owner": OWNER.guardian.card, "keys": "a.b.c.d.e"})]
+    place = {"token": "Kontor Nord", "id": "00" * 16}
+    return [_text({"version": 1, "owner": OWNER.guardian.card, "keys": keys}) for keys in ("a.b.c.d.e", place)]
 
 
 def shares() -> list[bytes]:
