@@ -7,6 +7,7 @@ from django.db import transaction
 from kps.core import jose
 from kps.core.chain import VerifiedChain, parse_chain, verify_chain, verify_links
 from kps.errors import ChainNotNewer, ChainUnknown, MalformedDocument, MalformedProtector
+from kps.guardianship import newest_named
 from kps.models import KeyProtectorRecord, OwnerStatement
 from ledger import service as ledger
 
@@ -31,6 +32,7 @@ def remember(chain: VerifiedChain, *, by: str, now: datetime) -> KeyProtectorRec
             "serial": statement.serial,
             "statement_sha256": chain.statement_sha256,
             "first_seen": now,
+            "guardian_fingerprint": newest_named(statement.guardians),
         },
     )
     if new:

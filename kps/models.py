@@ -130,7 +130,7 @@ class KeyProtectorRecord(models.Model):
     first_seen = models.DateTimeField()
     last_released = models.DateTimeField(null=True)
     last_roll = models.BigIntegerField(default=0)
-    # The newest of our cards in the protector that the host was given last; empty until the next release.
+    # The newest of our cards in the protector that the next start brings; empty where none of ours is named.
     guardian_fingerprint = models.CharField(max_length=64, blank=True, db_index=True)
     denied_at = models.DateTimeField(null=True)
     denied_by = models.CharField(max_length=200, blank=True)

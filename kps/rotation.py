@@ -4,8 +4,10 @@ A pair is prepared, and owners may grant it already. Taken into use, it is what 
 what it opened. When no key protector depends on that one any more, people disable it; they can enable it again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
 from django.conf import settings
 from django.contrib.auth.models import User
@@ -13,6 +15,8 @@ from django.db import IntegrityError, transaction
 from django.db.models import Count, QuerySet
 
 from attestation import standing
+from kps.chains import newest_of
+from kps.core.chain import VerifiedChain
 from kps.errors import AlreadyDecided, CannotRotate, FourEyes, NotAllowed, NotFound
 from kps.guardianship import pair_in_use, pairs, prepare_successor
 from kps.models import GuardianPair, KeyProtectorRecord, RotationProposal
@@ -21,6 +25,17 @@ from ledger.service import record
 State = GuardianPair.State
 Change = RotationProposal.Change
 MOST_NAMED = 20
+
+
+class Awaits(StrEnum):
+    """What a key protector waits for until it depends on a pair no more."""
+
+    OWNER = "owner"  # grants a newer pair
+    START = "start"  # a newer pair is granted; the VM brings it along at its next start
+    ITSELF = "itself"  # the owner has allowed successors, so the next start does it
+    NOTHING = "nothing"  # the owner names this pair no more, and none after it
+
+
 _FROM: Mapping[str, tuple[str, ...]] = {
     Change.PROMOTE: (State.PREPARED,),
     Change.DISABLE: (State.PREPARED, State.FORMER),
@@ -36,6 +51,30 @@ _DONE: Mapping[str, str] = {
 def dependants(pair: GuardianPair) -> QuerySet[KeyProtectorRecord]:
     """Return the key protectors that no newer pair opens, as far as this fabric has seen them."""
     return KeyProtectorRecord.objects.filter(guardian_fingerprint=pair.fingerprint)
+
+
+@dataclass(frozen=True, slots=True)
+class Dependant:
+    """A key protector that depends on a pair, and what it takes until it does so no more."""
+
+    known: KeyProtectorRecord
+    awaits: Awaits
+
+
+def awaited(rows: Iterable[KeyProtectorRecord], pair: GuardianPair) -> list[Dependant]:
+    """Say of each what has to happen, by its owner's newest word."""
+    ours = {each.fingerprint: each for each in pairs()}
+    return [Dependant(known, _awaits(newest_of(known), pair, ours)) for known in rows]
+
+
+def _awaits(chain: VerifiedChain, pair: GuardianPair, ours: Mapping[str, GuardianPair]) -> Awaits:
+    named = [ours[each.fingerprint] for each in chain.guardians if each.fingerprint in ours]
+    if any(each.number > pair.number and each.state != State.DISABLED for each in named):
+        return Awaits.START
+    if all(each.number > pair.number for each in named):  # an older one: a succession led from it to this pair
+        return Awaits.NOTHING
+    by_itself = pair.state == State.FORMER and chain.statement.policy.successors
+    return Awaits.ITSELF if by_itself else Awaits.OWNER
 
 
 def dependants_by_pair() -> dict[str, int]:

@@ -17,10 +17,11 @@ from kps.models import GuardianPair, KeyProtectorRecord, KeyRelease, ReleaseAppr
 from kps.owners import OwnersView, answer_question
 from kps.releases import ReleaseAnswer, release
 from kps.returns import holders, take_return
-from kps.rotation import decide, dependants, dependants_by_pair, impact_of, prepare, propose, rotations
+from kps.rotation import Awaits, awaited, decide, dependants, dependants_by_pair, impact_of, prepare, propose, rotations
 from ledger.service import record
 
 __all__ = [
+    "Awaits",
     "GuardianPair",
     "OwnersView",
     "ReleaseAnswer",
@@ -29,6 +30,7 @@ __all__ = [
     "allow_protector",
     "answer_question",
     "approve_by_key",
+    "awaited",
     "card",
     "decide",
     "decide_in_portal",

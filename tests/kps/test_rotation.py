@@ -1,14 +1,17 @@
 """The fabric changes its guardian keys while VMs go on starting; and who may decide that."""
 
+import io
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, User
+from django.core.management import CommandError, call_command
 from django.db import IntegrityError, transaction
 
 from kps import errors, service
+from kps.chains import take_chain
 from kps.core.guardian import Guardian, verify_metadata
 from kps.core.protector import verify_protector
 from kps.core.release_policy import ReleasePolicy
@@ -16,6 +19,7 @@ from kps.guardianship import our_guardian, our_keys, prepare_successor, successo
 from kps.models import GuardianPair, KeyProtectorRecord, ServiceKey
 from ledger import service as ledger
 from tests.kps.conftest import Host
+from tests.kps.parties import OTHER_FABRIC, changed
 
 Protect = Callable[..., dict[str, Any]]
 WHY = "the yearly change of keys"
@@ -255,6 +259,65 @@ def test_it_is_known_which_pair_a_protector_depends_on(
     assert KeyProtectorRecord.objects.count() == 1
 
 
+def awaits(pair: GuardianPair) -> list[str]:
+    return [each.awaits for each in service.awaited(service.dependants(pair), pair)]
+
+
+def test_it_is_said_what_each_protector_waits_for(
+    host: Host, protect: Protect, guardian: Guardian, ada: User, ben: User
+) -> None:
+    protector = protect()
+    host.posts(host.asks(protector))
+    newest = rotate(ada, ben)
+    first = service.pairs().get(number=1)
+    assert awaits(first) == ["owner"]
+    take_chain(changed(protector, guardians=(guardian, service.card(newest))).document, now=now())
+    assert awaits(first) == ["start"]
+    assert host.posts(host.asks(protector)).status_code == 200
+    assert awaits(first) == []
+    assert service.dependants_by_pair() == {newest.fingerprint: 1}
+
+
+def test_a_protector_that_may_follow_does_so_by_itself_any_number_of_times(
+    host: Host, protect: Protect, guardian: Guardian, ada: User, ben: User
+) -> None:
+    protector = protect(policy=ReleasePolicy(successors=True))
+    protector = host.posts(host.asks(protector)).json()["key_protector"]
+    for _ in range(2):
+        before = service.pairs().get(state="primary")
+        newest = rotate(ada, ben)
+        assert awaits(service.pairs().get(pk=before.pk)) == ["itself"]
+        protector = host.posts(host.asks(protector)).json()["key_protector"]
+        assert service.dependants_by_pair() == {newest.fingerprint: 1}
+    change(service.pairs().get(number=2), "disable", ada, ben)
+    assert host.posts(host.asks(protector)).status_code == 200
+
+
+def test_what_waits_for_itself_waits_for_its_owner_once_the_pair_is_disabled(
+    host: Host, protect: Protect, guardian: Guardian, ada: User, ben: User
+) -> None:
+    host.posts(host.asks(protect(policy=ReleasePolicy(successors=True))))
+    rotate(ada, ben)
+    assert awaits(change(service.pairs().get(number=1), "disable", ada, ben)) == ["owner"]
+
+
+def test_a_protector_whose_owner_left_waits_for_nothing(
+    host: Host, protect: Protect, guardian: Guardian, ada: User, ben: User
+) -> None:
+    protector = protect()
+    host.posts(host.asks(protector))
+    rotate(ada, ben)
+    take_chain(changed(protector, guardians=(OTHER_FABRIC.guardian,)).document, now=now())
+    assert awaits(service.pairs().get(number=1)) == ["nothing"]
+
+
+def test_a_protector_that_never_started_depends_on_the_pair_it_was_made_for(
+    protect: Protect, guardian: Guardian, ada: User
+) -> None:
+    service.know_protector(verify_protector(protect()).chain, by=ada, now=now())
+    assert service.dependants(service.pairs().get(number=1)).count() == 1
+
+
 def test_every_act_is_a_leaf_with_its_effect(
     host: Host, protect: Protect, guardian: Guardian, ada: User, ben: User
 ) -> None:
@@ -318,3 +381,39 @@ def test_a_fabric_that_was_renamed_succeeds_under_the_name_its_owner_knows(
     (successor,) = verify_protector(host.starts(before)["key_protector"]).guardians
     assert successor.name == guardian.name
     assert successor.fingerprint == service.guardian_fingerprint(now=now())
+
+
+# --- from a console ----------------------------------------------------------------------------------------------
+
+
+def console(*words: str) -> str:
+    printed = io.StringIO()
+    call_command("guardian", *words, stdout=printed)
+    return printed.getvalue()
+
+
+def by(person: User) -> tuple[str, ...]:
+    return ("--by", person.username, "--reason", WHY)
+
+
+def test_a_rotation_from_the_console_is_that_of_two_persons(guardian: Guardian, ada: User, ben: User) -> None:
+    assert "2  " in console("prepare", *by(ada))
+    number = console("propose", "promote", "2", *by(ada)).split()[1].rstrip(":")
+    assert f"proposal {number}: promote key pair 2, by adele" in console("list")
+    with pytest.raises(CommandError, match="not_allowed"):
+        console("decide", number, *by(ada))
+    assert "approved; key pair 2 is: in use" in console("decide", number, *by(ben))
+    first, second = reversed(console("list").splitlines())
+    assert first.startswith(f"1  Opens still  {guardian.fingerprint}")
+    assert second.startswith("2  In use  ")
+    assert [leaf.actor for leaf in ledger.leaves(act_prefix="guardian.")] == ["user:benno", "user:adele", "user:adele"]
+
+
+def test_the_console_gives_nobody_more_rights(guardian: Guardian, ada: User, ben: User) -> None:
+    for words in (["prepare", *by(ben)], ["propose", "disable", "1", *by(ben)], ["propose", "disable", "1", *by(ada)]):
+        with pytest.raises(CommandError, match=r"\((not_allowed|cannot_rotate)\)"):
+            console(*words)
+    for words in (["prepare", "--by", "nobody at all", "--reason", WHY], ["decide", "9", *by(ben)]):
+        with pytest.raises(CommandError, match=r"no person|no such proposal"):
+            console(*words)
+    assert acts() == []
