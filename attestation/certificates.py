@@ -18,6 +18,7 @@ from attestation.core.certificate import (
     build_crl,
     build_health_certificate,
     build_signer,
+    serial_in,
     serial_text,
     verify_health_certificate,
 )
@@ -31,10 +32,11 @@ from attestation.errors import (
     ModeChanged,
     PolicyChanged,
 )
+from attestation.holding import Holding, holding
 from attestation.kerberos_groups import approved
 from attestation.memory import Recent
-from attestation.models import Attestation, Attester, DenyBefore, HealthCertificate, Mode, ModeSwitch, SignerKey
-from attestation.policy import policy_in_force
+from attestation.models import Attestation, Attester, HealthCertificate, Mode, ModeSwitch, SignerKey
+from attestation.policy import NO_POLICY, policy_of
 from attestation.stored import appraise_again
 from ledger.custody import HeldKey, custody
 
@@ -182,38 +184,50 @@ def signing_certificates(*, now: datetime) -> list[tuple[SignerKey, bool]]:
     return [(signer, signer == active) for signer in SignerKey.objects.filter(not_after__gt=now)]
 
 
-def verify_certificate(certificate: bytes, *, now: datetime) -> HealthStatement:
+def held_certificate(serial: str, *, now: datetime) -> Holding | None:
+    """Return a certificate with all that its worth depends on; None for one that was never issued here.
+
+    Inside a transaction, none of what people decide about it changes until that ends.
+    """
+    standing.hold()
+    return holding(serial, now=now)
+
+
+def verify_certificate(certificate: bytes, *, held: Holding | None = None, now: datetime) -> HealthStatement:
     """Return what this health certificate entitles its holder to, as things stand now, or raise `CertificateRefused`.
 
     Everything is checked again at the time of use: signature, time, revocation, the host's approval and newest
     status, the fabric's deny-before moment, and that mode and policy are still the ones that the host had satisfied.
-    Inside a transaction, none of what people decide about it changes until that ends.
+    `held` is what `held_certificate` has read of it, in the same transaction.
     """
-    standing.hold()
-    signers = [_certificate(signer) for signer, _ in signing_certificates(now=now)]
-    health = verify_health_certificate(certificate, signers=signers, now=now)
-    row = (
-        HealthCertificate.objects.select_related("attester", "attestation__baseline")
-        .filter(serial=health.serial, der=certificate)
-        .first()
-    )
-    if row is None:
+    held = held or held_certificate(serial_in(certificate), now=now)
+    if held is None or bytes(held.certificate.der) != certificate:
         raise CertificateUnknown("This service has no record of that certificate.")
-    if row.revoked_at is not None:
-        raise CertificateRevoked(f"Certificate {row.serial} was revoked: {row.revoked_reason}")
-    _require_standing(row.attester)
-    _require_in_force(row, now)
+    health = verify_health_certificate(certificate, signers=[_published(held.signer)], now=now)
+    if held.certificate.revoked_at is not None:
+        raise CertificateRevoked(f"Certificate {health.serial} was revoked: {held.certificate.revoked_reason}")
+    _require_standing(held.host)
+    _require_in_force(held, now)
     return HealthStatement(
-        attester_id=row.attester.id,
-        host=row.attester.name,
-        group=str(row.attester.group_id),
-        serial=row.serial,
-        mode=row.attestation.mode,
+        attester_id=held.host.id,
+        host=held.host.name,
+        group=str(held.host.group_id),
+        serial=health.serial,
+        mode=held.proved.mode,
         transport_spki=health.transport_spki,
-        policy_version=row.attestation.policy_version,
-        attestation_id=row.attestation.id,
-        not_after=row.not_after,
+        policy_version=held.proved.policy_version,
+        attestation_id=held.proved.id,
+        not_after=held.not_after,
     )
+
+
+def _published(signer: SignerKey) -> x509.Certificate:
+    """Return a signer's certificate, read once in a process, and known by its bytes and not by its number alone."""
+    key = (signer.number, bytes(signer.certificate))
+    return _signer_certificates.get(key) or _signer_certificates.put(key, _certificate(signer))
+
+
+_signer_certificates: Recent[tuple[int, bytes], x509.Certificate] = Recent(4)
 
 
 def _require_standing(attester: Attester) -> None:
@@ -223,33 +237,36 @@ def _require_standing(attester: Attester) -> None:
         raise HostFailing(f"The newest attestation of {attester.name} ended with {attester.status}; it gets no keys.")
 
 
-def _require_in_force(row: HealthCertificate, now: datetime) -> None:
-    deny = DenyBefore.objects.first()
-    if deny is not None and row.issued_at < deny.moment:
+def _require_in_force(held: Holding, now: datetime) -> None:
+    deny, mode = held.denied, held.proved.mode
+    if deny is not None and held.certificate.issued_at < deny.moment:
         raise DeniedBefore(f"This fabric denies certificates issued before {deny.moment:%Y-%m-%d %H:%M:%S} UTC.")
-    if not modes.mode_counts(row.attestation.mode, now=now):
-        raise ModeChanged(
-            f"The certificate was issued in {row.attestation.mode} mode; the fabric is in {mode_in_force()} mode."
-        )
-    if row.attestation.mode == Mode.KERBEROS:
-        _require_group(row)
-    if row.attestation.mode != Mode.TPM:  # what it proved does not depend on any policy
+    if mode not in modes.counting(held.switch, now=now):
+        raise ModeChanged(f"The certificate was issued in {mode} mode; the fabric is in {held.switch.mode} mode.")
+    if mode == Mode.KERBEROS:
+        _require_group(held)
+    if mode != Mode.TPM:  # what it proved does not depend on any policy
         return
-    policy = policy_in_force(str(row.attester.group_id), now=now)
-    if row.attestation.policy_version == policy.version:
-        return
-    result = appraise_again(row.attestation, policy, now=now)
+    in_force = 0 if held.version is None else held.version.version
+    if held.proved.policy_version != in_force:
+        _require_still_accepted(held, now)
+
+
+def _require_still_accepted(held: Holding, now: datetime) -> None:
+    """Hold what the host had proved against the policy that is in force by now."""
+    policy = NO_POLICY if held.version is None else policy_of(held.version)
+    result = appraise_again(Attestation.objects.get(pk=held.proved.pk), policy, now=now)
     if result is None or not result.affirming:
         raise PolicyChanged(
-            f"Policy v{policy.version} no longer accepts what {row.attester.name} had proved under"
-            f" v{row.attestation.policy_version}. The host has to attest again."
+            f"Policy v{policy.version} no longer accepts what {held.host.name} had proved under"
+            f" v{held.proved.policy_version}. The host has to attest again."
         )
 
 
-def _require_group(row: HealthCertificate) -> None:
+def _require_group(held: Holding) -> None:
     """A certificate of Kerberos mode rests on the groups that the host's ticket had, as long as people accept one."""
-    if not approved(row.attestation.evidence["groups"]).exists():
-        raise GroupWithdrawn(f"The groups of the directory that {row.attester.name} was in count here no more.")
+    if not approved(held.proved.evidence["groups"]).exists():
+        raise GroupWithdrawn(f"The groups of the directory that {held.host.name} was in count here no more.")
 
 
 def hosts_with_certificate(attesters: Collection[UUID], *, now: datetime) -> set[UUID]:

@@ -195,13 +195,12 @@ def roll_back(*, by: User, reason: str, now: datetime) -> ModeSwitch:
     return switch
 
 
-def counting(*, now: datetime) -> tuple[str, ...]:
+def counting(current: ModeSwitch, *, now: datetime) -> tuple[str, ...]:
     """Return the modes whose certificates count: the one in force, and the one before it until its time is up."""
-    current = in_force()
     grace = current.before_until is not None and now < current.before_until
     return (current.mode, current.before) if grace else (current.mode,)
 
 
 def mode_counts(mode: str, *, now: datetime) -> bool:
     """Say whether a certificate of this mode counts."""
-    return mode in counting(now=now)
+    return mode in counting(in_force(), now=now)

@@ -185,7 +185,9 @@ def certified_among(hosts: Collection[UUID], *, now: datetime) -> set[UUID]:
 
 def _certified(now: datetime) -> QuerySet[Attester]:
     """The hosts that would get keys: those that fail have a certificate for nothing, as those of another mode have."""
-    standing = Attester.objects.filter(state=Attester.State.APPROVED, mode__in=modes.counting(now=now))
+    standing = Attester.objects.filter(
+        state=Attester.State.APPROVED, mode__in=modes.counting(modes.in_force(), now=now)
+    )
     return standing.filter(certified_until__gt=now).exclude(status__in=FAILING)
 
 

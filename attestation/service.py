@@ -37,6 +37,7 @@ from attestation.baselines import (
 )
 from attestation.certificates import (
     HealthStatement,
+    held_certificate,
     held_keys,
     hosts_with_certificate,
     mode_in_force,
@@ -53,6 +54,7 @@ from attestation.code_policies import difference as code_policy_difference
 from attestation.code_policies import file_of as code_policy_file
 from attestation.comparison import Comparison, baseline_events, compare, events
 from attestation.components import Known, component, known, known_in, vouch
+from attestation.core.certificate import serial_in
 from attestation.core.checks import CHECKS
 from attestation.core.document import PolicyDocument
 from attestation.core.document import to_json as document_json
@@ -65,6 +67,7 @@ from attestation.dry_runs import start as start_dry_run
 from attestation.dry_runs import tally as tally_dry_run
 from attestation.enrolment import Credential, EnrolmentRequest, activate, enrol
 from attestation.expected_hosts import announce_host, expected_hosts
+from attestation.holding import Holding
 from attestation.host_keys import KeyOffer, appraise_possession, offer_host_key, prove_host_key
 from attestation.kerberos_groups import kerberos_groups, propose_kerberos_group, retire_kerberos_group
 from attestation.makers import (
@@ -200,6 +203,7 @@ __all__ = [
     "Ending",
     "EnrolmentRequest",
     "HealthStatement",
+    "Holding",
     "Hour",
     "Impact",
     "KeyOffer",
@@ -305,6 +309,7 @@ __all__ = [
     "go_on_dry_run",
     "group",
     "groups",
+    "held_certificate",
     "held_keys",
     "hosts_of_maker",
     "hosts_per_authority",
@@ -371,6 +376,7 @@ __all__ = [
     "runtime_policy_of",
     "runtime_policy_text",
     "runtime_signers",
+    "serial_in",
     "set_exceptions",
     "shown_status",
     "signers",

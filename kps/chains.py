@@ -1,6 +1,7 @@
 """The newest word of each owner on each key protector: kept when it is seen, and applied whatever a host presents."""
 
 from datetime import datetime
+from typing import Final
 
 from django.db import transaction
 
@@ -10,14 +11,20 @@ from kps.errors import ChainNotNewer, ChainUnknown, MalformedDocument, Malformed
 from kps.guardianship import newest_named
 from kps.models import KeyProtectorRecord, OwnerStatement
 from ledger import service as ledger
+from ledger.statements import Part, locking, read
+
+_KNOWN: Final = Part(
+    KeyProtectorRecord, "known", *(field.attname for field in KeyProtectorRecord._meta.concrete_fields)
+)
+_RECORD: Final = f"""
+SELECT {_KNOWN} FROM kps_keyprotectorrecord AS known WHERE known.owner_fingerprint = %s AND known.protector_id = %s
+"""  # noqa: S608  what is put in is a Part: names of the models' own columns; every value is a parameter
 
 
 def record_of(chain: VerifiedChain) -> KeyProtectorRecord | None:
     """Return what is remembered of this owner's protector, locked until the transaction ends; None if nothing is."""
-    known = KeyProtectorRecord.objects.select_for_update().filter(
-        owner_fingerprint=chain.statement.owner.fingerprint, protector_id=chain.statement.id
-    )
-    return known.first()
+    found = read(_RECORD + locking("known"), [chain.statement.owner.fingerprint, chain.statement.id])
+    return None if found is None else _KNOWN.take(found)
 
 
 def remember(chain: VerifiedChain, *, by: str, now: datetime) -> KeyProtectorRecord:

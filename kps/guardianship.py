@@ -4,9 +4,8 @@ One pair is in use. Those before it go on opening key protectors until people di
 them too, so that owners can grant it before anything depends on it.
 """
 
-from collections.abc import Collection, Iterable
 from datetime import datetime
-from functools import partial
+from functools import lru_cache, partial
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from django.conf import settings
@@ -15,7 +14,6 @@ from django.db.models import Max, QuerySet
 
 from kps.core import jose
 from kps.core.guardian import MOST_PAIRS, Guardian, GuardianKeys, build_metadata, sign_succession
-from kps.errors import GuardianDisabled, NotFound
 from kps.models import GuardianPair, ServiceKey
 from ledger.custody import HeldKey, custody
 
@@ -48,42 +46,6 @@ def guardian_fingerprint(*, now: datetime) -> str:
 def our_guardian(*, now: datetime) -> Guardian:
     """Return the card of the pair in use."""
     return card(pair_in_use(now=now))
-
-
-def our_fingerprints() -> Collection[str]:
-    """Return the fingerprints of every pair of keys that opens key protectors here."""
-    return set(GuardianPair.objects.exclude(state=State.DISABLED).values_list("fingerprint", flat=True))
-
-
-def our_keys(guardian: Guardian) -> GuardianKeys:
-    """Return the private keys behind a card of ours. Raises `GuardianDisabled` when people have disabled them."""
-    pair = pairs().filter(fingerprint=guardian.fingerprint).first()
-    if pair is None:
-        raise NotFound("These are not the keys of this fabric.")
-    if pair.state == State.DISABLED:
-        raise _disabled(pair)
-    return opened(pair)
-
-
-def successor_of(guardian: Guardian, *, now: datetime) -> Guardian | None:
-    """Return the card that a former one of ours has led to, which is the one in use; None for any other card."""
-    former = GuardianPair.objects.filter(fingerprint=guardian.fingerprint, state=State.FORMER)
-    return our_guardian(now=now) if former.exists() else None
-
-
-def require_enabled(guardians: Iterable[Guardian]) -> None:
-    """Raise `GuardianDisabled` when these name this fabric by disabled keys alone."""
-    named = {guardian.fingerprint for guardian in guardians}
-    found = list(GuardianPair.objects.filter(fingerprint__in=named))
-    if found and all(pair.state == State.DISABLED for pair in found):
-        raise _disabled(found[0])
-
-
-def newest_named(guardians: Iterable[Guardian]) -> str:
-    """Return the fingerprint of the newest of our pairs that these name and that is not disabled, or nothing."""
-    named = {guardian.fingerprint for guardian in guardians}
-    found = GuardianPair.objects.filter(fingerprint__in=named).exclude(state=State.DISABLED).first()
-    return "" if found is None else found.fingerprint
 
 
 def pairs() -> QuerySet[GuardianPair]:
@@ -171,12 +133,10 @@ def _line_to(pair: GuardianPair) -> list[GuardianPair]:
 
 
 def _private(key: ServiceKey) -> ec.EllipticCurvePrivateKey:
-    return custody().open(bytes(key.sealed), key.custody_purpose)
+    return _opened(bytes(key.sealed), key.custody_purpose)
 
 
-def _disabled(pair: GuardianPair) -> GuardianDisabled:
-    since = "" if pair.disabled_at is None else f" since {pair.disabled_at:%Y-%m-%d %H:%M} UTC"
-    return GuardianDisabled(
-        f"The owner has named this fabric by its {pair}, which is disabled{since}. The owner grants the fabric anew by"
-        " the keys in use, or the fabric’s people enable the old ones again."
-    )
+@lru_cache(maxsize=4 * MOST_PAIRS)
+def _opened(sealed: bytes, purpose: str) -> ec.EllipticCurvePrivateKey:
+    """Open a key once in a process; what is sealed says which one it is."""
+    return custody().open(sealed, purpose)

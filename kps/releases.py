@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import secrets
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
@@ -11,9 +10,8 @@ from uuid import UUID
 from django.db import IntegrityError, transaction
 
 from attestation import service as attestation
-from attestation import standing
 from attestation.errors import Refusal
-from attestation.service import HealthStatement
+from attestation.service import HealthStatement, Holding
 from kps.approvals import ask, standing_approval, use
 from kps.chains import binding, record_of, remember
 from kps.core import jose
@@ -26,11 +24,12 @@ from kps.core.request import ReleaseRequest, parse_request, require_fresh, verif
 from kps.core.wrap import ReleasedKeys, wrap
 from kps.core.wrapped import KEY_SIZE
 from kps.errors import ApprovalRequired, ReleaseReplayed, ReleaseRequestRefused
-from kps.guardianship import newest_named, our_fingerprints, our_keys, require_enabled, successor_of
 from kps.models import KeyProtectorRecord, KeyRelease, ReleaseApproval
+from kps.our_pairs import OurPairs, pairs_and_number
 from kps.returns import holders
-from kps.senders import authenticated
-from ledger.service import Leaf, receipt, record
+from kps.senders import authenticated, held_by_sender
+from ledger.service import Leaf, new_leaf, receipt, record_with
+from ledger.statements import Change, New
 
 logger = logging.getLogger("guardhouse.releases")
 
@@ -46,18 +45,25 @@ class ReleaseAnswer:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """An authenticated request: who asks, on what attestation, and about whose protector as far as that holds."""
+    """An authenticated request: by whom, on what certificate, and about whose protector as far as that holds.
+
+    `number` is the key of the row that the answer will have, `ours` are this fabric's keys.
+    """
 
     request: ReleaseRequest
-    attester_id: UUID
-    host: str
-    group: str
-    attestation_id: int
-    mode: str
-    policy_version: int
-    grounds: Mapping[str, object]  # digests of what the certificate rests on
+    held: Holding
+    number: int
+    ours: OurPairs
     protector: VerifiedProtector | None
     flaw: Refusal | None
+
+    @property
+    def attester_id(self) -> UUID:
+        return self.held.attester_id
+
+    @property
+    def host(self) -> str:
+        return self.held.host.name
 
     @property
     def actor(self) -> str:
@@ -72,7 +78,6 @@ class _Applied:
     """
 
     chain: VerifiedChain
-    ours: Collection[str]
     known: KeyProtectorRecord | None
 
 
@@ -83,13 +88,10 @@ def release(token: object, *, now: datetime) -> ReleaseAnswer:
     dies when, no key goes out without its row. A refusal is a row too, and spends the nonce. A sender that has not
     authenticated itself leaves no row, only a line in the log.
     """
-    request = authenticated(parse_request(token), verify_request, log=_log_stranger, now=now)
-    if _answered(request):
-        _log(request, ReleaseReplayed.code)
-        raise ReleaseReplayed("This request was answered before. A new one needs a new nonce.")
-    asked = _asked(request)
+    request = authenticated(parse_request(token), verify_request, log=_log_stranger)
     try:
         with transaction.atomic():
+            asked = _asked(request, now=now)
             answer = _decide(asked, now=now)
     except IntegrityError as error:
         raise _replayed(request, error) from error
@@ -100,36 +102,24 @@ def release(token: object, *, now: datetime) -> ReleaseAnswer:
     return answer
 
 
-def _answered(request: ReleaseRequest) -> bool:
-    return KeyRelease.objects.filter(serial=request.serial, nonce_sha256=_nonce_digest(request)).exists()
+def _asked(request: ReleaseRequest, *, now: datetime) -> _Asked:
+    """Find out who asks about what, before anything is decided, so that a refusal is recorded with it.
 
-
-def _asked(request: ReleaseRequest) -> _Asked:
-    """Find out who asks about what, before anything is decided, so that a refusal is recorded with it."""
-    certificate = attestation.certificate(request.serial)
+    In the caller's transaction, in which nothing that counts changes from here on.
+    """
+    held = held_by_sender(request.serial, now=now)
+    ours, number = pairs_and_number()
     protector: VerifiedProtector | None = None
     flaw: Refusal | None = None
     try:
         protector = verify_protector(request.untrusted_protector)
     except Refusal as refusal:
         flaw = refusal
-    return _Asked(
-        request=request,
-        attester_id=certificate.attester.id,
-        host=certificate.attester.name,
-        group=str(certificate.attester.group_id),
-        attestation_id=certificate.attestation.id,
-        mode=certificate.attestation.mode,
-        policy_version=certificate.attestation.policy_version,
-        grounds=attestation.bound(certificate.attestation, certificate),
-        protector=protector,
-        flaw=flaw,
-    )
+    return _Asked(request, held, number, ours, protector, flaw)
 
 
 def _decide(asked: _Asked, *, now: datetime) -> ReleaseAnswer | Refusal:
-    """Release or refuse, and write it down; in the caller's transaction, in which nothing that counts changes."""
-    standing.hold()
+    """Release or refuse, and write it down, in the caller's transaction."""
     applied = None if asked.protector is None else _applied(asked, asked.protector, now=now)
     try:
         host = _proved(asked, now=now)
@@ -144,40 +134,38 @@ def _decide(asked: _Asked, *, now: datetime) -> ReleaseAnswer | Refusal:
 def _proved(asked: _Asked, *, now: datetime) -> HealthStatement:
     """Return what the host has proved, as far as that entitles it to keys now."""
     require_fresh(asked.request, now=now)
-    statement = attestation.verify_certificate(asked.request.certificate, now=now)
-    if statement.serial != asked.request.serial:
+    if attestation.serial_in(asked.request.certificate) != asked.request.serial:
         raise ReleaseRequestRefused("The request was made with the secret of another certificate than it carries.")
-    return statement
+    return attestation.verify_certificate(asked.request.certificate, held=asked.held, now=now)
 
 
 def _applied(asked: _Asked, protector: VerifiedProtector, *, now: datetime) -> _Applied:
     """Find the owner's newest chain, and lock the record: a denial or a chain comes before this release or after."""
-    ours = our_fingerprints()
     known = record_of(protector.chain)
-    if known is None and any(guardian.fingerprint in ours for guardian in protector.guardians):
+    if known is None and any(guardian.fingerprint in asked.ours.fingerprints for guardian in protector.guardians):
         known = remember(protector.chain, by=asked.actor, now=now)
     if known is None:
-        return _Applied(protector.chain, ours, known)
-    return _Applied(binding(known, protector.chain, by=asked.actor, now=now), ours, known)
+        return _Applied(protector.chain, known)
+    return _Applied(binding(known, protector.chain, by=asked.actor, now=now), known)
 
 
 def _release(
     asked: _Asked, protector: VerifiedProtector, applied: _Applied, host: HealthStatement, *, now: datetime
 ) -> ReleaseAnswer:
-    chain, known = applied.chain, applied.known
-    require_enabled(chain.guardians)
-    require_enabled(protector.guardians)
-    allowed = permit(protector, chain, ours=applied.ours, denied=known is not None and known.denied_at is not None)
+    chain, known, ours = applied.chain, applied.known, asked.ours
+    ours.require_enabled(chain.guardians)
+    ours.require_enabled(protector.guardians)
+    allowed = permit(protector, chain, ours=ours.fingerprints, denied=known is not None and known.denied_at is not None)
     if known is None:
         raise AssertionError("a protector that names this fabric is remembered")
     approval = _approval(chain, known, host, now=now)
     require_policy(chain.statement.policy, _circumstances(chain, host, approved=approval is not None, now=now))
-    ingress, egress = open_protector(protector, our_keys(allowed.opens).encryption), secrets.token_bytes(KEY_SIZE)
+    ingress, egress = open_protector(protector, ours.keys(allowed.opens).encryption), secrets.token_bytes(KEY_SIZE)
     if approval is not None:
         use(approval, now=now)
-    following, sealer = _following(chain, allowed.seals, now=now)
-    _remember(known, protector, following, now)
-    leaf = _write(asked, applied, None, approval=approval, now=now)
+    following, sealer = _following(chain, allowed.seals, ours)
+    change = _used(known, protector, ours.newest_named(following.guardians), now)
+    leaf = _write(asked, applied, None, approval=approval, change=change, now=now)
     released = ReleasedKeys(protector.id, chain.statement.level, protector.roll + 1, ingress=ingress, egress=egress)
     return ReleaseAnswer(
         wrapped_keys=wrap(released, transport_spki=host.transport_spki),
@@ -186,14 +174,14 @@ def _release(
     )
 
 
-def _following(chain: VerifiedChain, mine: Guardian, *, now: datetime) -> tuple[VerifiedChain, GuardianKeys]:
+def _following(chain: VerifiedChain, mine: Guardian, ours: OurPairs) -> tuple[VerifiedChain, GuardianKeys]:
     """Return the chain for the next start, and our keys that seal it: new ones where the owner has allowed it."""
-    keys = our_keys(mine)
-    newer = successor_of(mine, now=now) if chain.statement.policy.successors else None
+    keys = ours.keys(mine)
+    newer = ours.successor_of(mine) if chain.statement.policy.successors else None
     if newer is None or newer in chain.guardians or len(chain.links) > MOST_SUCCESSIONS:
         return chain, keys
     named = replace(newer, name=mine.name)  # as the owner knows this fabric, whatever it calls itself by now
-    return succeed(chain, keys, named), our_keys(newer)
+    return succeed(chain, keys, named), ours.keys(newer)
 
 
 def _approval(
@@ -211,11 +199,12 @@ def _circumstances(chain: VerifiedChain, host: HealthStatement, *, approved: boo
     return Circumstances(group=host.group, mode=host.mode, at=now, others=others, approved=approved)
 
 
-def _remember(known: KeyProtectorRecord, protector: VerifiedProtector, following: VerifiedChain, now: datetime) -> None:
+def _used(known: KeyProtectorRecord, protector: VerifiedProtector, guardian: str, now: datetime) -> Change:
+    """Return what a release changes in what is remembered of its protector."""
     known.last_released = now
     known.last_roll = max(known.last_roll, protector.roll + 1)
-    known.guardian_fingerprint = newest_named(following.guardians)
-    known.save(update_fields=["last_released", "last_roll", "guardian_fingerprint"])
+    known.guardian_fingerprint = guardian
+    return Change(known, ["last_released", "last_roll", "guardian_fingerprint"])
 
 
 def _refuse(asked: _Asked, applied: _Applied | None, refusal: Refusal, *, now: datetime) -> None:
@@ -227,7 +216,7 @@ def _refuse(asked: _Asked, applied: _Applied | None, refusal: Refusal, *, now: d
             attester_id=asked.attester_id,
             host=asked.host,
             vm=asked.request.vm,
-            attestation_id=asked.attestation_id,
+            attestation_id=asked.held.proved.id,
             needs_key=applied.chain.statement.policy.approval == KEY,
             now=now,
         )
@@ -240,11 +229,29 @@ def _write(
     refusal: Refusal | None,
     *,
     approval: ReleaseApproval | None,
+    change: Change | None = None,
     now: datetime,
 ) -> Leaf:
-    """Write the row and its leaf, in the caller's transaction."""
-    request, protector = asked.request, asked.protector
-    row = KeyRelease.objects.create(
+    """Write the row and its leaf, with what changes by it, in the caller's transaction."""
+    row, protector = _row(asked, applied, refusal, approval, now), asked.protector
+    leaf = new_leaf(
+        actor=asked.actor,
+        act="key.refused" if refusal else "key.released",
+        subject=protector.subject if protector else f"certificate:{row.serial}",
+        detail=_detail(row) | attestation.bound(asked.held.proved, asked.held.certificate),
+        now=now,
+    )
+    if not record_with(change, [New(row)], leaf):
+        raise AssertionError("the record of a protector is held, and nobody removes one")
+    return leaf
+
+
+def _row(
+    asked: _Asked, applied: _Applied | None, refusal: Refusal | None, approval: ReleaseApproval | None, now: datetime
+) -> KeyRelease:
+    request, held, protector = asked.request, asked.held, asked.protector
+    return KeyRelease(
+        id=asked.number,
         at=now,
         vm=request.vm,
         protector_id=protector.id if protector else None,
@@ -254,24 +261,17 @@ def _write(
         owner_serial=applied.chain.statement.serial if applied else None,
         statement_sha256=applied.chain.statement_sha256 if applied else "",
         approval_id=approval.pk if approval else None,
-        attester_id=asked.attester_id,
-        host=asked.host,
-        group=asked.group,
+        attester_id=held.attester_id,
+        host=held.host.name,
+        group=str(held.host.group_id),
         serial=request.serial,
-        attestation_id=asked.attestation_id,
-        mode=asked.mode,
-        policy_version=asked.policy_version,
+        attestation_id=held.proved.id,
+        mode=held.proved.mode,
+        policy_version=held.proved.policy_version,
         outcome=KeyRelease.Outcome.REFUSED if refusal else KeyRelease.Outcome.RELEASED,
         code=refusal.code if refusal else "",
         detail=str(refusal) if refusal else "",
         nonce_sha256=_nonce_digest(request),
-    )
-    return record(
-        actor=asked.actor,
-        act="key.refused" if refusal else "key.released",
-        subject=protector.subject if protector else f"certificate:{request.serial}",
-        detail={**_detail(row), **asked.grounds},
-        now=now,
     )
 
 
@@ -299,7 +299,7 @@ def _detail(row: KeyRelease) -> dict[str, object]:
 
 def _replayed(request: ReleaseRequest, error: IntegrityError) -> Exception:
     """A row that could not be written is a replay when its nonce is there by now, and else what it was."""
-    if not _answered(request):
+    if not KeyRelease.objects.filter(serial=request.serial, nonce_sha256=_nonce_digest(request)).exists():
         return error
     _log(request, ReleaseReplayed.code)
     return ReleaseReplayed("This request was answered before. A new one needs a new nonce.")

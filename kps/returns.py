@@ -14,7 +14,7 @@ from kps.core.chain import subject_of
 from kps.core.handback import Return, parse_return, require_recent, verify_return
 from kps.errors import ReleaseReplayed
 from kps.models import KeyRelease, KeyReturn
-from kps.senders import authenticated
+from kps.senders import authenticated, held_by_sender
 from ledger.service import record
 
 logger = logging.getLogger("guardhouse.releases")
@@ -25,12 +25,11 @@ def take_return(token: object, *, now: datetime) -> bool:
 
     Raises `MalformedRequest`, `ReleaseRequestRefused`, `ReleaseStale` or `ReleaseReplayed`.
     """
-    said = authenticated(parse_return(token), verify_return, log=_log, now=now)
+    said = authenticated(parse_return(token), verify_return, log=_log)
     require_recent(said, now=now)
-    certificate = attestation.certificate(said.serial)
     try:
         with transaction.atomic():
-            newest = _newest_release(said, certificate.attester.id)
+            newest = _newest_release(said, held_by_sender(said.serial, now=now).attester_id)
             if newest is None:
                 return False
             _write(said, newest, now=now)

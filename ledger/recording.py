@@ -46,7 +46,7 @@ def new_leaf(*, actor: str, act: str, subject: str, detail: Mapping[str, object]
     )
 
 
-def record_with(change: Change, rows: Sequence[New], about: Leaf | None) -> bool:
+def record_with(change: Change | None, rows: Sequence[New], about: Leaf | None) -> bool:
     """Write an act's rows together with the leaf about it, if there is one; False when `change` applies no more.
 
     All or nothing is written, in one statement where the database can (`ledger.statements`).

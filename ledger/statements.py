@@ -1,4 +1,4 @@
-"""Statements written once for both databases: a change with what is read beside it, and a change with rows that follow.
+"""Statements written once for both databases: wide reads, a change with what is read beside it, and one with rows.
 
 PostgreSQL does either in a single statement, which is its own transaction. SQLite has no such statement; there the
 same parts follow one another in a transaction. Tables, columns and values are those of the models, so that there is no
@@ -88,9 +88,9 @@ def change_and_read(
     if connection.vendor == "postgresql":
         given = _Values()
         update = _update(change, given)
-        number = f"nextval(pg_get_serial_sequence('{number_of._meta.db_table}', '{_key(number_of).column}'))"
         source = f"{update} RETURNING {_list(part.fields)}"
-        return _fetched(f"WITH changed AS ({source}) {select.format(number=number)}", [*given.taken, *_adapted(values)])
+        statement = f"WITH changed AS ({source}) {select.format(number=_next_value(number_of))}"
+        return _fetched(statement, [*given.taken, *_adapted(values)])
     with transaction.atomic():
         if not _changed(change):
             return None
@@ -110,14 +110,42 @@ def read_beside(part: Part[Row], key: object, select: str, values: Sequence[Any]
     return found
 
 
+def read(select: str, values: Sequence[Any]) -> Iterator[Any] | None:
+    """Read the first row of a SELECT of parts; None when there is none."""
+    return _fetched(select, _adapted(values))
+
+
+def read_numbered(select: str, values: Sequence[Any], *, number_of: type[Model]) -> list[Iterator[Any]]:
+    """Read the rows of a SELECT of parts from `numbered`, a table of one row.
+
+    Its column `number` is the key for a new row of `number_of`; one that is not used leaves a gap.
+    """
+    taken, number = [], f"SELECT {_next_value(number_of)} AS number"
+    if connection.vendor != "postgresql":
+        taken, number = [_next_number(number_of)], "SELECT %s AS number"
+    with connection.cursor() as cursor:
+        cursor.execute(f"WITH numbered AS ({number}) {select}", [*taken, *_adapted(values)])
+        return [iter(row) for row in cursor.fetchall()]
+
+
+def locking(alias: str) -> str:
+    """Return what ends a SELECT whose rows of one table are to be held until the transaction ends.
+
+    Nothing where transactions wait for one another by themselves.
+    """
+    return f" FOR UPDATE OF {alias}" if connection.features.has_select_for_update_of else ""
+
+
 def insert_and_read(part: Part[Row], statement: str, values: Sequence[Any]) -> Row | None:
     """Insert what an `INSERT … SELECT … RETURNING` of that part selects; None when it selects nothing."""
     found = _fetched(statement, _adapted(values))
     return None if found is None else part.take(found)
 
 
-def write(change: Change, rows: Sequence[New], *, then: Callable[[], object] | None = None) -> bool:
-    """Make the change and write the rows, all or nothing; False, with nothing written, when the change does not apply.
+def write(change: Change | None, rows: Sequence[New], *, then: Callable[[], object] | None = None) -> bool:
+    """Make the change, if there is one, and write the rows, all or nothing.
+
+    False, with nothing written, when the change does not apply.
 
     `then` is called once everything is written: inside the transaction where there is one, else after the commit.
     """
@@ -127,7 +155,7 @@ def write(change: Change, rows: Sequence[New], *, then: Callable[[], object] | N
             then()
         return written
     with transaction.atomic():
-        if not _changed(change):
+        if change is not None and not _changed(change):
             return False
         for new in rows:
             given = _Values()
@@ -137,9 +165,10 @@ def write(change: Change, rows: Sequence[New], *, then: Callable[[], object] | N
         return True
 
 
-def _in_one(change: Change, rows: Sequence[New]) -> bool:
+def _in_one(change: Change | None, rows: Sequence[New]) -> bool:
     given = _Values()
-    parts = [f"WITH changed AS ({_update(change, given)} RETURNING 1 AS one)"]
+    begin = "SELECT 1 AS one" if change is None else f"{_update(change, given)} RETURNING 1 AS one"
+    parts = [f"WITH changed AS ({begin})"]
     for number, new in enumerate(rows):
         insert = _insert(new, "SELECT {given} FROM changed", given)
         parts.append(f", row{number} AS ({insert})")
@@ -260,6 +289,10 @@ def _converters(fields: Columns, vendor: str) -> Converters:
 
 def _bound(convert: Callable[[Any, Any, Any], Any], column: object) -> Callable[[Any], Any]:
     return lambda value: convert(value, column, connection)
+
+
+def _next_value(model: type[Model]) -> str:
+    return f"nextval(pg_get_serial_sequence('{model._meta.db_table}', '{_key(model).column}'))"
 
 
 def _next_number(model: type[Model]) -> int:

@@ -112,6 +112,11 @@ def build_health_certificate(
     return builder.sign(signer.key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
 
 
+def serial_in(der: bytes) -> str:
+    """Return the serial number that a certificate claims, from anybody; raise `CertificateUnknown` for what is none."""
+    return serial_text(_load(der).serial_number)
+
+
 def verify_health_certificate(der: bytes, *, signers: Sequence[x509.Certificate], now: datetime) -> HealthCertificate:
     """Return what one of `signers` states in `der`, which must be a health certificate that is valid at `now`."""
     certificate = _load(der)

@@ -11,6 +11,7 @@ from typing import Any, Final, NoReturn
 from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OctKey
@@ -102,8 +103,8 @@ def uuid(value: object, *, what: str) -> UUID:
 
 def jwk(key: ec.EllipticCurvePublicKey) -> dict[str, str]:
     """Return a P-256 public key as a JWK with its required members only (RFC 7518, 6.2)."""
-    made = ECKey.import_key(key).as_dict(private=False)
-    return {name: str(made[name]) for name in ("kty", "crv", "x", "y")}
+    point = key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    return {"kty": "EC", "crv": "P-256", "x": base64url.to_b64u(point[1:33]), "y": base64url.to_b64u(point[33:])}
 
 
 def thumbprint(key: ec.EllipticCurvePublicKey) -> str:

@@ -15,8 +15,9 @@ from kps.chains import take_chain
 from kps.core.guardian import Guardian, verify_metadata
 from kps.core.protector import verify_protector
 from kps.core.release_policy import ReleasePolicy
-from kps.guardianship import our_guardian, our_keys, prepare_successor, successor_of
+from kps.guardianship import our_guardian, prepare_successor
 from kps.models import GuardianPair, KeyProtectorRecord, ServiceKey
+from kps.our_pairs import OurPairs, pairs_and_number
 from ledger import service as ledger
 from tests.kps.conftest import Host
 from tests.kps.parties import OTHER_FABRIC, changed
@@ -43,6 +44,10 @@ def ben(db: None) -> User:
 
 def now() -> datetime:
     return datetime.now(UTC)
+
+
+def ours() -> OurPairs:
+    return pairs_and_number()[0]
 
 
 def published() -> Any:
@@ -139,7 +144,7 @@ def test_what_is_not_there_is_not_found(guardian: Guardian, ada: User, ben: User
     with pytest.raises(errors.NotFound):
         service.decide(9, by=ben, approve=True, reason=WHY, now=now())
     with pytest.raises(errors.NotFound):
-        our_keys(Guardian("x", guardian.encryption, guardian.signing))
+        ours().keys(Guardian("x", guardian.encryption, guardian.signing))
 
 
 def test_a_change_that_is_overtaken_is_refused_when_it_is_decided(guardian: Guardian, ada: User, ben: User) -> None:
@@ -193,11 +198,11 @@ def test_twenty_rotations_stay_within_the_document(guardian: Guardian, ada: User
 
 
 def test_a_former_pair_has_its_successor(guardian: Guardian, ada: User, ben: User) -> None:
-    assert successor_of(guardian, now=now()) is None
+    assert ours().successor_of(guardian) is None
     pair = rotate(ada, ben)
-    assert successor_of(guardian, now=now()) == our_guardian(now=now())
+    assert ours().successor_of(guardian) == our_guardian(now=now())
     assert our_guardian(now=now()).fingerprint == pair.fingerprint
-    assert successor_of(our_guardian(now=now()), now=now()) is None
+    assert ours().successor_of(our_guardian(now=now())) is None
 
 
 # --- releases go on ----------------------------------------------------------------------------------------------
@@ -230,7 +235,7 @@ def test_a_disabled_pair_opens_nothing_until_it_is_enabled_again(
     assert (answer.status_code, answer.json()["code"]) == (403, "guardian_disabled")
     assert service.releases()[0].code == "guardian_disabled"
     with pytest.raises(errors.GuardianDisabled):
-        our_keys(guardian)
+        ours().keys(guardian)
     assert host.posts(host.asks(protect(service.card(newest), serial=1))).status_code == 200
     change(first, "enable", ada, ben)
     assert host.posts(host.asks(protector)).status_code == 200

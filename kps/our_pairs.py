@@ -1,0 +1,92 @@
+"""This fabric's key pairs as a release needs them: all of them of one moment, read in one statement."""
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from kps.core.guardian import Guardian, GuardianKeys
+from kps.errors import GuardianDisabled, NotFound
+from kps.guardianship import card, opened
+from kps.models import GuardianPair, KeyRelease, ServiceKey
+from ledger.statements import Part, read_numbered
+
+State = GuardianPair.State
+
+_PAIR: Final = Part(
+    GuardianPair,
+    "pair",
+    *("id", "number", "signing_id", "encryption_id", "fingerprint", "state", "disabled_at"),
+)
+_SIGNING: Final = Part(ServiceKey, "signing", "id", "purpose", "public", "sealed")
+_ENCRYPTION: Final = Part(ServiceKey, "encryption", "id", "purpose", "public", "sealed")
+_SELECT: Final = f"""
+SELECT numbered.number, {_PAIR}, {_SIGNING}, {_ENCRYPTION} FROM numbered
+LEFT JOIN kps_guardianpair AS pair ON pair.number > 0
+LEFT JOIN kps_servicekey AS signing ON signing.id = pair.signing_id
+LEFT JOIN kps_servicekey AS encryption ON encryption.id = pair.encryption_id
+ORDER BY pair.number DESC
+"""  # noqa: S608  what is put in is a Part: names of the models' own columns
+
+
+def pairs_and_number() -> tuple["OurPairs", int]:
+    """Return this fabric's pairs, and the key for the row of the release that is decided by them."""
+    rows = read_numbered(_SELECT, (), number_of=KeyRelease)
+    numbers = {int(next(values)) for values in rows}
+    return OurPairs(tuple(pair for values in rows if (pair := _pair(values)) is not None)), numbers.pop()
+
+
+def _pair(values: Iterator[Any]) -> GuardianPair | None:
+    pair, signing, encryption = _PAIR.read(values), _SIGNING.read(values), _ENCRYPTION.read(values)
+    if pair is not None and signing is not None and encryption is not None:
+        pair.signing, pair.encryption = signing, encryption
+    return pair
+
+
+@dataclass(frozen=True, slots=True)
+class OurPairs:
+    """Every pair there ever was, the newest first."""
+
+    pairs: tuple[GuardianPair, ...]
+
+    @property
+    def fingerprints(self) -> Collection[str]:
+        """Return the fingerprints of every pair that opens key protectors here."""
+        return {pair.fingerprint for pair in self.pairs if pair.state != State.DISABLED}
+
+    def keys(self, guardian: Guardian) -> GuardianKeys:
+        """Return the private keys behind a card of ours. Raises `GuardianDisabled` when people have disabled them."""
+        pair = next(iter(self._named([guardian])), None)
+        if pair is None:
+            raise NotFound("These are not the keys of this fabric.")
+        if pair.state == State.DISABLED:
+            raise _disabled(pair)
+        return opened(pair)
+
+    def successor_of(self, guardian: Guardian) -> Guardian | None:
+        """Return the card that a former one of ours has led to, which is the one in use; None for any other card."""
+        if not any(pair.state == State.FORMER for pair in self._named([guardian])):
+            return None
+        return next((card(pair) for pair in self.pairs if pair.state == State.PRIMARY), None)
+
+    def require_enabled(self, guardians: Iterable[Guardian]) -> None:
+        """Raise `GuardianDisabled` when these name this fabric by disabled keys alone."""
+        found = self._named(guardians)
+        if found and all(pair.state == State.DISABLED for pair in found):
+            raise _disabled(found[0])
+
+    def newest_named(self, guardians: Iterable[Guardian]) -> str:
+        """Return the fingerprint of the newest pair that these name and that is not disabled, or nothing."""
+        enabled = (pair.fingerprint for pair in self._named(guardians) if pair.state != State.DISABLED)
+        return next(enabled, "")
+
+    def _named(self, guardians: Iterable[Guardian]) -> list[GuardianPair]:
+        named = {guardian.fingerprint for guardian in guardians}
+        return [pair for pair in self.pairs if pair.fingerprint in named]
+
+
+def _disabled(pair: GuardianPair) -> GuardianDisabled:
+    since = "" if pair.disabled_at is None else f" since {pair.disabled_at:%Y-%m-%d %H:%M} UTC"
+    return GuardianDisabled(
+        f"The owner has named this fabric by its {pair}, which is disabled{since}. The owner grants the fabric anew by"
+        " the keys in use, or the fabric’s people enable the old ones again."
+    )
