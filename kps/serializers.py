@@ -14,10 +14,13 @@ class Token(serializers.CharField):
     def __init__(self, limit: int, what: str) -> None:
         super().__init__(trim_whitespace=False, help_text=what)
         self._limit = limit
+        self.validators = []  # they look at each character; a JWS is ASCII, and its parser reads it anyway
 
     def run_validation(self, data: object = serializers.empty) -> object:
         if isinstance(data, str) and len(data) > self._limit:
             raise serializers.ValidationError(f"This is larger than {self._limit} characters.", code="too_large")
+        if isinstance(data, str) and not data.isascii():
+            raise serializers.ValidationError("This is no compact JWS.", code="invalid")
         return super().run_validation(data)
 
 
@@ -26,15 +29,9 @@ class MetadataSerializer(serializers.Serializer[object]):
 
 
 class ReleaseRequestSerializer(serializers.Serializer[object]):
-    request = serializers.CharField(
-        trim_whitespace=False,
-        help_text="A compact JWS (HS256) under the release secret; `kid` is the certificate's serial number.",
+    request = Token(
+        REQUEST_LIMIT, "A compact JWS (HS256) under the release secret; `kid` is the certificate's serial number."
     )
-
-    def validate_request(self, value: str) -> str:
-        if len(value) > REQUEST_LIMIT:
-            raise serializers.ValidationError(f"This is larger than {REQUEST_LIMIT} characters.", code="too_large")
-        return value
 
 
 class ReleaseAnswerSerializer(serializers.Serializer[object]):

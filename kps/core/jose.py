@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, NoReturn
 from uuid import UUID
 
@@ -103,13 +104,26 @@ def uuid(value: object, *, what: str) -> UUID:
 
 def jwk(key: ec.EllipticCurvePublicKey) -> dict[str, str]:
     """Return a P-256 public key as a JWK with its required members only (RFC 7518, 6.2)."""
-    point = key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    return _jwk(_point(key))
+
+
+def _jwk(point: bytes) -> dict[str, str]:
     return {"kty": "EC", "crv": "P-256", "x": base64url.to_b64u(point[1:33]), "y": base64url.to_b64u(point[33:])}
 
 
 def thumbprint(key: ec.EllipticCurvePublicKey) -> str:
     """Return the JWK thumbprint (RFC 7638, SHA-256, base64url)."""
-    return base64url.to_b64u(hashlib.sha256(canonical(jwk(key))).digest())
+    return _thumbprint(_point(key))
+
+
+@lru_cache(maxsize=4096)
+def _thumbprint(point: bytes) -> str:
+    """A release asks thirty times for the thumbprints of a handful of keys, and the next one of the VM for the same."""
+    return base64url.to_b64u(hashlib.sha256(canonical(_jwk(point))).digest())
+
+
+def _point(key: ec.EllipticCurvePublicKey) -> bytes:
+    return key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
 
 
 def parse_public_key(value: object) -> ec.EllipticCurvePublicKey:
