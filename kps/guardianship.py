@@ -4,6 +4,7 @@ One pair is in use. Those before it go on opening key protectors until people di
 them too, so that owners can grant it before anything depends on it.
 """
 
+from collections.abc import Iterable
 from datetime import datetime
 from functools import lru_cache, partial
 
@@ -46,6 +47,13 @@ def guardian_fingerprint(*, now: datetime) -> str:
 def our_guardian(*, now: datetime) -> Guardian:
     """Return the card of the pair in use."""
     return card(pair_in_use(now=now))
+
+
+def newest_named(guardians: Iterable[Guardian], *, among: Iterable[GuardianPair] | None = None) -> str:
+    """Return the fingerprint of the newest of our pairs that these name and that is not disabled, or nothing."""
+    named = {guardian.fingerprint for guardian in guardians}
+    enabled = (pair.fingerprint for pair in among or pairs() if pair.state != State.DISABLED)
+    return next((fingerprint for fingerprint in enabled if fingerprint in named), "")
 
 
 def pairs() -> QuerySet[GuardianPair]:

@@ -74,11 +74,6 @@ class OurPairs:
         if found and all(pair.state == State.DISABLED for pair in found):
             raise _disabled(found[0])
 
-    def newest_named(self, guardians: Iterable[Guardian]) -> str:
-        """Return the fingerprint of the newest pair that these name and that is not disabled, or nothing."""
-        enabled = (pair.fingerprint for pair in self._named(guardians) if pair.state != State.DISABLED)
-        return next(enabled, "")
-
     def _named(self, guardians: Iterable[Guardian]) -> list[GuardianPair]:
         named = {guardian.fingerprint for guardian in guardians}
         return [pair for pair in self.pairs if pair.fingerprint in named]

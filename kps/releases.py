@@ -24,6 +24,7 @@ from kps.core.request import ReleaseRequest, parse_request, require_fresh, verif
 from kps.core.wrap import ReleasedKeys, wrap
 from kps.core.wrapped import KEY_SIZE
 from kps.errors import ApprovalRequired, ReleaseReplayed, ReleaseRequestRefused
+from kps.guardianship import newest_named
 from kps.models import KeyProtectorRecord, KeyRelease, ReleaseApproval
 from kps.our_pairs import OurPairs, pairs_and_number
 from kps.returns import holders
@@ -164,7 +165,7 @@ def _release(
     if approval is not None:
         use(approval, now=now)
     following, sealer = _following(chain, allowed.seals, ours)
-    change = _used(known, protector, ours.newest_named(following.guardians), now)
+    change = _used(known, protector, newest_named(following.guardians, among=ours.pairs), now)
     leaf = _write(asked, applied, None, approval=approval, change=change, now=now)
     released = ReleasedKeys(protector.id, chain.statement.level, protector.roll + 1, ingress=ingress, egress=egress)
     return ReleaseAnswer(

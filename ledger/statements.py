@@ -120,11 +120,12 @@ def read_numbered(select: str, values: Sequence[Any], *, number_of: type[Model])
 
     Its column `number` is the key for a new row of `number_of`; one that is not used leaves a gap.
     """
-    taken, number = [], f"SELECT {_next_value(number_of)} AS number"
+    number = f"SELECT {_next_value(number_of)} AS number"
+    given: Sequence[Any] = _adapted(values)
     if connection.vendor != "postgresql":
-        taken, number = [_next_number(number_of)], "SELECT %s AS number"
+        number, given = "SELECT %s AS number", [_next_number(number_of), *given]
     with connection.cursor() as cursor:
-        cursor.execute(f"WITH numbered AS ({number}) {select}", [*taken, *_adapted(values)])
+        cursor.execute(f"WITH numbered AS ({number}) {select}", given)
         return [iter(row) for row in cursor.fetchall()]
 
 
