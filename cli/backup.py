@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from attestation.errors import Refusal
 from cli.recovery import RecoveryRefused
 from guardedhost.machine import read_machine
 from kps.core import jose
@@ -44,6 +45,17 @@ def states_of(bundle: Path) -> list[Path]:
     if not found:
         raise RecoveryRefused(f"{bundle} holds no state file of a VM.")
     return [found[number] for number in sorted(found, reverse=True)]
+
+
+def open_newest(path: Path, owner: GuardianKeys) -> tuple[Path, OpenedVm]:
+    """Open the newest state that opens; an older one holds the same secrets, sealed for an earlier start."""
+    failure: Refusal | None = None
+    for state in states_of(path) if path.is_dir() else [path]:
+        try:
+            return state, open_state(state, owner)
+        except Refusal as error:
+            failure = failure or error
+    raise failure or AssertionError("there is at least one state")
 
 
 def disk_of(bundle: Path) -> Path | None:

@@ -19,7 +19,7 @@ _LIMIT: Final = 64 * 1024
 _KEPT: Final = 32  # of each kind; the oldest go
 _LATEST: Final = 2**37  # the year 6325
 MOST_VMS: Final = 64  # in one drill
-LONGEST_FAILURE: Final = 240
+LONGEST_FAILURE: Final = 400
 
 
 @dataclass(frozen=True, slots=True)

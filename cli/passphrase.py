@@ -69,18 +69,21 @@ def passphrase_from(path: Path | None, *, new: bool, what: str = "Passphrase of 
     return passphrase
 
 
-def opened_owner(path: Path, passphrase_file: Path | None) -> GuardianKeys:
-    """Return the owner's keys: out of the file under its passphrase, or in the token that the file names."""
+def opened_owner(path: Path, passphrase_file: Path | None, *, ask_pin: bool = False) -> GuardianKeys:
+    """Return the owner's keys: out of the file under its passphrase, or in the token that the file names.
+
+    A second owner's token asks for its own PIN: the file with the first one's would only bring it closer to its lock.
+    """
     place, card = read_place(path), read_card(path)
     if place is None:
         return read_owner(path, passphrase_from(passphrase_file, new=False))
-    keys = opened_token(place.token).keys(card.name, place)
+    keys = opened_token(place.token, ask_pin=ask_pin).keys(card.name, place)
     if keys.guardian.fingerprint != card.fingerprint:
         raise SecretsRefused("The card in the owner's key file is not that of the keys in the token.")
     return keys
 
 
-def opened_token(label: str) -> OwnerToken:
+def opened_token(label: str, *, ask_pin: bool = False) -> OwnerToken:
     """Log in to a token until the command ends. Its PIN is never the passphrase of something else, tried by chance."""
     context = click.get_current_context()
     module = context.meta.get(_MODULE)
@@ -89,7 +92,7 @@ def opened_token(label: str) -> OwnerToken:
             f"The keys are in the token {label}. Say with --pkcs11 or GUARDHOUSE_PKCS11_MODULE which library speaks"
             " to it: its maker's, or p11-kit-proxy.so, which speaks to all that this machine has set up."
         )
-    path = context.meta.get(_PIN_FILE)
+    path = None if ask_pin else context.meta.get(_PIN_FILE)
     pin = _first_line(path) if path is not None else _asked(f"PIN of the token {label}", twice=False)
     return context.with_resource(opened(module.absolute(), label, pin))
 

@@ -3,7 +3,8 @@
 import base64
 import secrets
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -37,37 +38,48 @@ class Wanted:
 
 def protect(wanted: Wanted, owner: GuardianKeys, guardians: Sequence[Guardian], *, folder: Path, now: datetime) -> UUID:
     """Make `folder`, which must not exist, in one step; return the key protector's id."""
+    with building(folder) as made:
+        plain = new_secrets()
+        _make_disk(made / DISK_FILE, wanted.disk, plain.disk_passphrase.encode())
+        return seal_bundle(made, wanted, plain, owner, guardians, now=now)
+
+
+@contextmanager
+def building(folder: Path) -> Iterator[Path]:
+    """A folder to fill that only its owner reads; it becomes `folder` when all has gone well, and nothing otherwise."""
     if folder.exists():
         raise ImageFailure(f"{folder} exists already.")
-    protector_id = uuid4()
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-        building = Path(temporary) / "bundle"
-        building.mkdir(mode=0o700)
-        _fill(building, wanted, owner, guardians, protector_id=protector_id, now=now)
-        building.rename(folder)
-    return protector_id
+        made = Path(temporary) / "bundle"
+        made.mkdir(mode=0o700)
+        yield made
+        made.rename(folder)
 
 
-def _fill(
-    building: Path,
+def new_secrets() -> VmSecrets:
+    passphrase = base64.b64encode(secrets.token_bytes(32)).decode()
+    return VmSecrets(vtpm_key=secrets.token_hex(32), disk_passphrase=passphrase)
+
+
+def seal_bundle(
+    folder: Path,
     wanted: Wanted,
+    plain: VmSecrets,
     owner: GuardianKeys,
     guardians: Sequence[Guardian],
     *,
-    protector_id: UUID,
     now: datetime,
-) -> None:
-    key = secrets.token_bytes(KEY_SIZE)
-    passphrase = base64.b64encode(secrets.token_bytes(32)).decode()
-    plain = VmSecrets(vtpm_key=secrets.token_hex(32), disk_passphrase=passphrase)
-    _make_disk(building / DISK_FILE, wanted.disk, passphrase.encode())
+) -> UUID:
+    """Write what describes the VM, and its secrets under a new key protector; return the protector's id."""
+    key, protector_id = secrets.token_bytes(KEY_SIZE), uuid4()
     state = VmState(
         protector=create_protector(owner, guardians, protector_id=protector_id, level=wanted.level, key=key, now=now),
         secrets=seal_secrets(plain, key, protector_id=protector_id, roll=0),
     )
     description = VmDescription(wanted.name, str(protector_id), wanted.level, wanted.memory)
-    write_new(building / VM_FILE, build_vm(description))
-    write_new(building / state_file(0), build_state(state))
+    write_new(folder / VM_FILE, build_vm(description))
+    write_new(folder / state_file(0), build_state(state))
+    return protector_id
 
 
 def _make_disk(target: Path, disk: Path | None, passphrase: bytes) -> None:

@@ -10,6 +10,7 @@ from cli.owner import owner
 from cli.owner import show_guardian as _show
 from cli.passphrase import opened_owner, passphrase_file
 from cli.plain import plainly
+from cli.recover import recover
 from cli.shielding import Wanted
 from cli.shielding import protect as make_bundle
 from guardedhost.process import leave_no_dumps
@@ -34,6 +35,7 @@ def tenant() -> None:
 
 
 tenant.add_command(owner)
+tenant.add_command(recover)
 
 
 @tenant.group()
