@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from attestation import service as attestation
 from fabric.models import Tenant, Viewer, VirtualMachine
+from kps import service as kps
 from ledger.custody import is_secure
 
 MODES = {
@@ -60,7 +61,7 @@ def navigation(user: Viewer) -> list[Link]:
 
 def _staff_links(user: Viewer) -> list[Link]:
     counts = attestation.counts()
-    waiting = counts.open_proposals
+    waiting = counts.open_proposals + kps.rotations(state="open").count()
     machines, tenants = VirtualMachine.objects.visible_to(user), Tenant.objects.visible_to(user)
     links = [
         Link("Fleet", "Overview", "layout-dashboard", reverse("fleet")),
@@ -75,6 +76,7 @@ def _staff_links(user: Viewer) -> list[Link]:
         Link("Trust", "Runtime policies", "checklist", reverse("runtime-policies")),
         Link("Trust", "Code integrity", "shield-lock", reverse("code-policies")),
         Link("Trust", "TPM makers", "certificate", reverse("makers")),
+        Link("Keys", "Keys and guardians", "fingerprint", reverse("keys")),
         Link("Keys", "Key releases", "key", reverse("releases")),
         Link("Keys", "Tenants", "building", reverse("tenants"), tenants.count()),
         Link("Assurance", "Attestations", "report-search", reverse("attestations")),

@@ -6,6 +6,7 @@ from datetime import datetime
 from django.conf import settings
 
 from attestation.service import Mode, PolicyDocument, mode_in_force
+from ledger.custody import is_secure
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,13 @@ def weak_settings(policy: PolicyDocument | None, *, now: datetime) -> tuple[Weak
     found = []
     if not settings.FOUR_EYES:
         found.append(Weakness("One person alone can change the policy.", "Set GUARDHOUSE_FOUR_EYES to 1."))
+    if not is_secure():
+        found.append(
+            Weakness(
+                "This service’s own keys lie in a plain file, so whoever reads it needs no host at all.",
+                "Move them with “manage.py custody move” into the node’s TPM, or into a token.",
+            )
+        )
     mode = mode_in_force()
     if mode != Mode.TPM:
         found.append(

@@ -14,6 +14,7 @@ from fabric.views import (
     code,
     entrance,
     fleet,
+    keys,
     log,
     makers,
     modes,
@@ -86,6 +87,15 @@ urlpatterns = [
     path("mode/back/", modes.roll_back_mode, name="roll-back-mode"),
     path("mode/<slug:slug>/", modes.rehearsal, name="rehearsal"),
     path("mode/<slug:slug>/propose/", modes.propose_mode, name="propose-mode"),
+    # this fabric's own keys
+    path("keys/", keys.keys, name="keys"),
+    path("keys/prepare/", keys.prepare_pair, name="prepare-pair"),
+    path("keys/pairs/<int:number>/", keys.guardian_pair, name="guardian-pair"),
+    *(
+        path(f"keys/pairs/<int:number>/{change}/", keys.propose_pair, {"change": change}, name=f"{change}-pair")
+        for change in keys.CHANGES
+    ),
+    path("keys/changes/<int:proposal_id>/", keys.pair_change, name="pair-change"),
     # policies
     path("policies/", policies.policies, name="policies"),
     path("policies/add/", policies.add_group, name="add-group"),

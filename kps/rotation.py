@@ -67,6 +67,14 @@ def awaited(rows: Iterable[KeyProtectorRecord], pair: GuardianPair) -> list[Depe
     return [Dependant(known, _awaits(newest_of(known), pair, ours)) for known in rows]
 
 
+def waiting_for(owner_fingerprint: str) -> list[Dependant]:
+    """Return an owner's key protectors that depend on old pairs, and what each waits for."""
+    old = pairs().filter(state__in=(State.FORMER, State.DISABLED))
+    return [
+        each for pair in old for each in awaited(dependants(pair).filter(owner_fingerprint=owner_fingerprint), pair)
+    ]
+
+
 def _awaits(chain: VerifiedChain, pair: GuardianPair, ours: Mapping[str, GuardianPair]) -> Awaits:
     named = [ours[each.fingerprint] for each in chain.guardians if each.fingerprint in ours]
     if any(each.number > pair.number and each.state != State.DISABLED for each in named):

@@ -17,11 +17,24 @@ from kps.models import GuardianPair, KeyProtectorRecord, KeyRelease, ReleaseAppr
 from kps.owners import OwnersView, answer_question
 from kps.releases import ReleaseAnswer, release
 from kps.returns import holders, take_return
-from kps.rotation import Awaits, awaited, decide, dependants, dependants_by_pair, impact_of, prepare, propose, rotations
+from kps.rotation import (
+    Awaits,
+    Dependant,
+    awaited,
+    decide,
+    dependants,
+    dependants_by_pair,
+    impact_of,
+    prepare,
+    propose,
+    rotations,
+    waiting_for,
+)
 from ledger.service import record
 
 __all__ = [
     "Awaits",
+    "Dependant",
     "GuardianPair",
     "OwnersView",
     "ReleaseAnswer",
@@ -56,6 +69,7 @@ __all__ = [
     "starts",
     "take_chain",
     "take_return",
+    "waiting_for",
     "waiting_numbers",
 ]
 

@@ -61,6 +61,10 @@ STATES = {
     "known": ("off", "equal", "Known already"),
     "allowed": ("warn", "certificate", "Allowed"),
     "not allowed": ("off", "ban", "Not allowed"),
+    "prepared": ("wait", "hourglass", "Prepared"),
+    "primary": ("ok", "circle-check", "In use"),
+    "former": ("note", "lock-open", "Opens still"),
+    "disabled": ("off", "circle-minus", "Disabled"),
     "intact": ("ok", "circle-check", "Intact"),
     "altered": ("bad", "alert-octagon", "Altered"),
 }
@@ -98,6 +102,11 @@ ACTS = (
     ("codepolicy.added", "note", "shield-lock"),
     ("template.retired", "warn", "circle-minus"),
     ("template.", "note", "template"),
+    ("guardian.disabled", "warn", "key-off"),
+    ("guardian.rejected", "bad", "circle-x"),
+    ("guardian.promoted", "ok", "key"),
+    ("guardian.", "note", "key"),
+    ("custody.", "note", "key"),
     ("token.made", "note", "key"),
     ("token.ended", "warn", "key-off"),
 )

@@ -1,5 +1,6 @@
 """The tenants' side: their machines, and who got their keys."""
 
+from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import PermissionDenied
@@ -11,8 +12,10 @@ from django.utils import timezone
 from django.views.decorators.http import require_GET, require_http_methods
 
 from fabric.access import needs, page, person
+from fabric.custody_words import WORDS
 from fabric.errors import explained
 from fabric.forms import MachineForm
+from fabric.key_queue import waiting_machines
 from fabric.logbook import places_of_releases
 from fabric.models import Tenant, VirtualMachine
 from fabric.tenancy import add_machine as add
@@ -41,6 +44,8 @@ def tenant(request: HttpRequest, slug: str) -> HttpResponse:
         "rows": rows,
         "places": places_of_releases(list(rows)),
         "may_add": may_add(request.user, found),
+        "custody": WORDS[settings.CUSTODY],
+        "waiting": waiting_machines(kps.waiting_for(found.owner_fingerprint)),
         "guardian": kps.guardian_fingerprint(now=timezone.now()),
     }
     return page(request, "fabric/tenant.html", context)

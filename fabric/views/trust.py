@@ -15,6 +15,7 @@ from fabric.decisions import is_own, offered
 from fabric.errors import explained
 from fabric.forms import APPROVE_UNENDORSED, REJECT, DangerForm, DecisionForm
 from fabric.views.modes import plan_context
+from kps import service as kps
 
 DECIDED = 30
 DRY_RUN_ROWS = 50
@@ -25,6 +26,7 @@ DRY_RUN_ROWS = 50
 def proposals(request: HttpRequest) -> HttpResponse:
     context = {
         "open": attestation.proposals(state="open"),
+        "rotations": kps.rotations(state="open"),
         "decided": attestation.proposals().exclude(state="open")[:DECIDED],
         "waiting": attestation.waiting().exclude(proposals__state="open"),
     }

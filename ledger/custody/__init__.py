@@ -8,7 +8,7 @@ with `pkcs11` the key never leaves its token, and what is sealed only says which
 
 from ledger.custody.choice import custody, is_secure
 from ledger.custody.file import InsecureFileCustody
-from ledger.custody.held import HeldKey
+from ledger.custody.held import HeldKey, in_token
 from ledger.custody.hsm import TokenCustody
 from ledger.custody.interface import Custody
 from ledger.custody.root import KEY_SIZE, NONCE_SIZE, opened_by
@@ -23,6 +23,7 @@ __all__ = [
     "TokenCustody",
     "TpmCustody",
     "custody",
+    "in_token",
     "is_secure",
     "opened_by",
 ]

@@ -6,6 +6,11 @@ from dataclasses import dataclass
 from ledger.custody.root import TOKEN
 
 
+def in_token(sealed: bytes) -> bool:
+    """Say whether a sealed key rests in a PKCS#11 token."""
+    return sealed.startswith(TOKEN)
+
+
 @dataclass(frozen=True, slots=True)
 class HeldKey:
     """A sealed key in its row; `keep` writes it there as it rests from now on, in the caller's transaction."""
@@ -17,4 +22,4 @@ class HeldKey:
 
     @property
     def in_token(self) -> bool:
-        return self.sealed.startswith(TOKEN)
+        return in_token(self.sealed)

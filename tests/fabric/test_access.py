@@ -18,6 +18,7 @@ from fabric.models import VirtualMachine
 from fabric.template_disks import add_template
 from fabric.tokens import make_token
 from fabric.urls import urlpatterns
+from kps import service as kps
 from tests.attestation.conftest import Portal
 from tests.certificate_forge import MIDDLE
 from tests.ci_policies import STRICT
@@ -34,6 +35,7 @@ MAKER_ACTS = (
     *("upload-bundle", "import-bundle", "maker-on", "maker-off"),
     *("authority-on", "authority-off", "allow-exception", "end-exception"),
 )
+KEY_ACTS = ("prepare-pair", "promote-pair", "disable-pair", "enable-pair")
 MAY_OPEN = {
     "fleet": STAFF,
     "hosts": STAFF,
@@ -87,6 +89,8 @@ MAY_OPEN = {
     "upload-baseline": {"admin"},
     "propose-baseline": {"admin"},
     "amend-baseline": {"admin"},
+    **dict.fromkeys(("keys", "guardian-pair", "pair-change"), STAFF),
+    **{name: {"admin"} for name in KEY_ACTS},
     "attestations": STAFF,
     "attestation": STAFF,
     "releases": STAFF,
@@ -110,6 +114,7 @@ ACTS = (
     *("propose-mode", "roll-back-mode", "propose-directory-group", "retire-directory-group"),
     *("upload-baseline", "propose-baseline", "amend-baseline"),
     *MAKER_ACTS,
+    *KEY_ACTS,
     *("add-runtime-policy", "runtime-from-host", "accept-finding", "add-code-policy"),
     *("offer-template", "retire-template", "offer-template-again"),
     "end-api-token",
@@ -152,7 +157,12 @@ def addresses(fleet: Portal, healthy: Machine, admin: User, approver: User, mach
     )
     token, _ = make_token("ci", lifetime=timedelta(days=1), by=admin, reason=REASON, now=now)
     template = add_template(TOKEN.encode(), by=admin, now=now)
+    kps.guardian_fingerprint(now=now)
+    pair = kps.prepare(by=admin, reason=REASON, now=now)
+    rotation = kps.propose(pair.number, "promote", by=admin, reason=REASON, now=now)
     arguments: dict[str, list[object]] = {
+        **{name: [pair.number] for name in ("guardian-pair", "promote-pair", "disable-pair", "enable-pair")},
+        "pair-change": [rotation.pk],
         "entry": [sequenced(machine.tenant.owner_fingerprint)],
         **{name: [template.pk] for name in ("template", "template-catalog", "retire-template", "offer-template-again")},
         "end-api-token": [token.pk],

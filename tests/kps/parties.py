@@ -32,6 +32,15 @@ def protector(
     return create_protector(owner, granted, protector_id=ID, level=level, key=KEY, policy=policy, now=NOW)
 
 
+def protector_for(
+    *guardians: Guardian, owner: GuardianKeys = OWNER, policy: ReleasePolicy = NO_POLICY, protector_id: UUID = ID
+) -> dict[str, Any]:
+    """Return a key protector for guardians of whom only the cards are known."""
+    return create_protector(
+        owner, guardians, protector_id=protector_id, level="shielded", key=KEY, policy=policy, now=NOW
+    )
+
+
 def changed(document: dict[str, Any], owner: GuardianKeys = OWNER, *, serial: int = 1, **changes: Any) -> VerifiedChain:
     """Return the chain that the owner signs next: `guardians`, `level`, `policy`, whatever is to be another."""
     statement = verify_chain(document["chain"]).statement

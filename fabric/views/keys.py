@@ -1,0 +1,193 @@
+"""Keys and guardians: this fabric's own keys, what holds them, and how its guardian's keys are changed."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from cryptography import x509
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth.models import User
+from django.core.paginator import Paginator
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.utils import timezone
+from django.views.decorators.http import require_GET, require_http_methods
+
+from attestation import service as attestation
+from fabric.access import needs, page, person
+from fabric.custody_words import ROOT, TOKEN, WORDS
+from fabric.errors import explained
+from fabric.forms import APPROVE, REJECT, DangerForm, DecisionForm, FreshForm
+from fabric.key_queue import waiting_machines
+from kps import service as kps
+from kps.service import GuardianPair, RotationProposal
+from ledger import service as ledger
+from ledger.custody import in_token
+
+PER_PAGE = 50
+CHANGES = ("promote", "disable", "enable")
+DECIDED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class PairLine:
+    """One pair of guardian keys, and how many key protectors depend on it."""
+
+    pair: GuardianPair
+    protectors: int
+
+    @property
+    def rests(self) -> str:
+        return _rests(self.pair.signing.sealed, self.pair.encryption.sealed)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyLine:
+    """One of the service's other keys."""
+
+    name: str
+    what: str
+    rests: str
+    since: datetime | None
+    until: datetime | None
+    in_use: bool
+
+
+@require_GET
+@needs("fabric.view_fleet")
+def keys(request: HttpRequest) -> HttpResponse:
+    now = timezone.now()
+    kps.guardian_fingerprint(now=now)  # a fabric that nobody has asked yet makes its first pair
+    depending = kps.dependants_by_pair()
+    lines = [PairLine(pair, depending.get(pair.fingerprint, 0)) for pair in kps.pairs()]
+    on = {state: sum(line.protectors for line in lines if line.pair.state == state) for state in GuardianPair.State}
+    total = sum(on.values())
+    context = {
+        "custody": WORDS[settings.CUSTODY],
+        "lines": lines,
+        "others": _other_keys(now),
+        "prepared": any(line.pair.state == GuardianPair.State.PREPARED for line in lines),
+        "former": [line for line in lines if line.pair.state == GuardianPair.State.FORMER],
+        "disabled": any(line.pair.state == GuardianPair.State.DISABLED for line in lines),
+        "total": total,
+        "moved": total - on[GuardianPair.State.FORMER] - on[GuardianPair.State.DISABLED],
+        "open": kps.rotations(state="open"),
+        "decided": kps.rotations().exclude(state="open")[:DECIDED],
+    }
+    return page(request, "fabric/keys.html", context)
+
+
+def _other_keys(now: datetime) -> list[KeyLine]:
+    """Return the signers of health certificates, and the log's key once there is one."""
+    signers = [
+        KeyLine(
+            f"Health signer {signer.number}",
+            "signs hosts’ health certificates" if in_use else "takes over when the one before lapses",
+            _rests(signer.sealed),
+            x509.load_der_x509_certificate(bytes(signer.certificate)).not_valid_before_utc,
+            signer.not_after,
+            in_use,
+        )
+        for signer, in_use in attestation.signing_certificates(now=now)
+    ]
+    log = ledger.log_verifier()
+    return signers if log is None else [*signers, KeyLine("Log", f"signs as {log.name}", ROOT, None, None, True)]
+
+
+def _rests(*sealed: bytes | memoryview) -> str:
+    return TOKEN if all(in_token(bytes(each)) for each in sealed) else ROOT
+
+
+@require_GET
+@needs("fabric.view_fleet")
+def guardian_pair(request: HttpRequest, number: int) -> HttpResponse:
+    pair = _pair(number)
+    depending = kps.dependants(pair)
+    rows = Paginator(depending, PER_PAGE).get_page(request.GET.get("page"))
+    old = pair.state in (GuardianPair.State.FORMER, GuardianPair.State.DISABLED)
+    context = {
+        "pair": pair,
+        "line": PairLine(pair, rows.paginator.count),
+        "rows": rows,
+        "queue": waiting_machines(kps.awaited(rows, pair)),
+        "owners": depending.order_by().values("owner_fingerprint").distinct().count(),
+        "old": old,
+        "open": kps.rotations(state="open").filter(pair=pair).first(),
+        "history": kps.rotations().exclude(state="open").filter(pair=pair),
+        "current": kps.pairs().get(state=GuardianPair.State.PRIMARY),
+        "custody": WORDS[settings.CUSTODY],
+    }
+    return page(request, "fabric/guardian_pair.html", context)
+
+
+@require_http_methods(["GET", "POST"])
+@needs("kps.rotate")
+@explained
+def prepare_pair(request: HttpRequest) -> HttpResponse:
+    form = FreshForm(request.POST or None, request=request)
+    if request.method == "POST" and form.is_valid():
+        pair = kps.prepare(by=person(request), reason=form.cleaned_data["reason"], now=timezone.now())
+        messages.success(request, f"{pair.name} is prepared and published. Owners may grant it from now on.")
+        return redirect("guardian-pair", pair.number)
+    current = kps.pairs().filter(state=GuardianPair.State.PRIMARY).first()
+    return page(request, "fabric/prepare_pair.html", {"form": form, "current": current})
+
+
+@require_http_methods(["GET", "POST"])
+@needs("kps.rotate")
+@explained
+def propose_pair(request: HttpRequest, number: int, change: str) -> HttpResponse:
+    pair = _pair(number)
+    stops = change == RotationProposal.Change.DISABLE
+    form = (
+        DangerForm(request.POST or None, request=request, expected=pair.name, of="key pair")
+        if stops
+        else FreshForm(request.POST or None, request=request)
+    )
+    if request.method == "POST" and form.is_valid():
+        proposal = kps.propose(
+            number, change, by=person(request), reason=form.cleaned_data["reason"], now=timezone.now()
+        )
+        messages.success(request, "The change is put forward. Somebody else decides it.")
+        return redirect("pair-change", proposal.pk)
+    context = {"form": form, "pair": pair, "change": change, "impact": kps.impact_of(change, pair), "stops": stops}
+    return page(request, "fabric/propose_pair.html", context)
+
+
+@require_http_methods(["GET", "POST"])
+@needs("fabric.view_fleet")
+@explained
+def pair_change(request: HttpRequest, proposal_id: int) -> HttpResponse:
+    """A change of the guardian's keys that somebody has put forward; whoever may decide it does so here."""
+    found = kps.rotations().filter(pk=proposal_id).first()
+    if found is None:
+        raise Http404
+    choices = [(APPROVE, found.get_change_display()), (REJECT, "Reject")]
+    form = DecisionForm(request.POST or None, request=request, choices=choices)
+    if request.method == "POST" and form.is_valid():
+        kps.decide(
+            proposal_id,
+            by=person(request),
+            approve=form.cleaned_data["decision"] != REJECT,
+            reason=form.cleaned_data["reason"],
+            now=timezone.now(),
+        )
+        messages.success(request, "The decision is recorded and in force.")
+        return redirect("pair-change", proposal_id)
+    deciders = User.objects.with_perm("kps.decide_rotation", backend="django.contrib.auth.backends.ModelBackend")
+    context = {
+        "proposal": found,
+        "pair": found.pair,
+        "impact": kps.impact_of(found.change, found.pair),
+        "form": form,
+        "own": settings.FOUR_EYES and found.proposed_by_id == request.user.pk,
+        "deciders": deciders.filter(is_superuser=False).exclude(pk=found.proposed_by_id),
+    }
+    return page(request, "fabric/pair_change.html", context)
+
+
+def _pair(number: int) -> GuardianPair:
+    found = kps.pairs().filter(number=number).first()
+    if found is None:
+        raise Http404
+    return found
