@@ -4,6 +4,7 @@ import logging
 
 import click
 
+from cli.audit import audit
 from cli.host import host
 from cli.inspect import inspect
 from cli.lab import lab
@@ -19,6 +20,7 @@ def main(verbose: bool) -> None:
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(message)s")
 
 
+main.add_command(audit)
 main.add_command(host)
 main.add_command(inspect)
 main.add_command(lab)

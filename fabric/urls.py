@@ -60,6 +60,7 @@ urlpatterns = [
     path("machines/", fleet.machines, name="machines"),
     # the log
     path("audit/entries/<int:index>/", log.entry, name="entry"),
+    path("audit/export", log.export_log, name="export-log"),
     # trust
     path("proposals/", trust.proposals, name="proposals"),
     path("proposals/<int:proposal_id>/", trust.proposal, name="proposal"),

@@ -53,7 +53,21 @@ class Inconsistent(LogRefused):
     code = "log_inconsistent"
 
 
+class LogDamaged(Refusal):
+    """Hashes that the log has signed are not in its database any more."""
+
+    code = "log_damaged"
+    status = 503
+
+
 class UnknownWitness(Refusal):
     """A cosignature of somebody whom this fabric has not let witness its log."""
 
     code = "unknown_witness"
+
+
+class TooMuch(Refusal):
+    """More was asked for at once than one answer holds."""
+
+    code = "too_much"
+    status = 413

@@ -9,6 +9,7 @@ from ledger.core.counts import COUNTED
 from ledger.core.leaf import canonical, leaf_hash
 from ledger.core.tree import MOST_LEAVES
 from ledger.errors import NotFound
+from ledger.exporting import export
 from ledger.log_key import log_verifier
 from ledger.models import Checkpoint, Entry, Leaf
 from ledger.proofs import entries_of, latest_checkpoint, newest_checkpoint, note_of, prove_growth, prove_leaf, receipt
@@ -27,6 +28,7 @@ __all__ = [
     "entries_of",
     "entry",
     "entry_text",
+    "export",
     "intact",
     "latest_checkpoint",
     "leaves",

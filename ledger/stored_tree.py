@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from ledger.core.tree import HASH_SIZE, Hash, full_root
+from ledger.errors import LogDamaged
 from ledger.models import Entry, Tile
 
 HEIGHT: Final = 8
@@ -23,7 +24,10 @@ class StoredNodes:
         height, within = divmod(level, HEIGHT)
         first, count = index << within, 1 << within
         offset = first % WIDTH
-        return full_root(self.tile(height, first // WIDTH)[offset : offset + count])
+        hashes = self.tile(height, first // WIDTH)[offset : offset + count]
+        if len(hashes) != count:
+            raise LogDamaged("Entries of the log were taken out of its database. Restore it from a backup.")
+        return full_root(hashes)
 
     def tile(self, level: int, number: int) -> Sequence[Hash]:
         """Return as many of a tile's hashes as the log has."""

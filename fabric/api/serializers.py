@@ -7,7 +7,7 @@ from rest_framework import serializers
 
 from attestation.serializers import Message
 from attestation.service import Proposal, Readiness
-from fabric.api.resource import Act, Question
+from fabric.api.resource import Act, Question, Strict
 from fabric.forms import APPROVE, APPROVE_UNENDORSED, REJECT
 
 STATES: Final = ("open", "approved", "rejected")
@@ -220,3 +220,14 @@ class DirectoryGroupAct(Act):
 
 class DirectoryGroupsSerializer(PageSerializer):
     results = DirectoryGroupSerializer(many=True)
+
+
+class ExportQuestion(Strict):
+    """What an export of the log is to show."""
+
+    since = serializers.IntegerField(
+        min_value=0,
+        max_value=2**53,
+        required=False,
+        help_text="The size of the checkpoint that you have kept, so that the export shows how the log went on.",
+    )

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from fabric.api import directory_groups, modes, proposals, schema
+from fabric.api import directory_groups, log, modes, proposals, schema
 
 __all__ = ["app_name", "schema", "urlpatterns"]  # the scheme classes are known once their module is loaded
 
@@ -12,6 +12,7 @@ urlpatterns = [
     path("mode/rollback", modes.RollbackView.as_view(), name="mode-rollback"),
     path("mode/<slug:slug>/rehearsal", modes.RehearsalView.as_view(), name="rehearsal"),
     path("mode/<slug:slug>/proposals", modes.SwitchesView.as_view(), name="mode-proposals"),
+    path("log/export", log.ExportView.as_view(), name="log-export"),
     path("proposals", proposals.ProposalsView.as_view(), name="proposals"),
     path("proposals/<int:proposal_id>", proposals.ProposalView.as_view(), name="proposal"),
     path("proposals/<int:proposal_id>/decision", proposals.DecisionView.as_view(), name="decision"),

@@ -1,11 +1,13 @@
-"""The log: one entry with its proof."""
+"""The log: one entry with its proof, and everything that a person may see of it, to take away."""
 
 from django.contrib.auth.decorators import login_required
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.utils import timezone
 from django.views.decorators.http import require_GET
 
 from fabric import feed
-from fabric.access import page
+from fabric.access import asked, page
+from fabric.exports import download, export, owners_for, parse_since
 from fabric.logbook import owners_seen_by
 from ledger import service as ledger
 
@@ -24,3 +26,11 @@ def entry(request: HttpRequest, index: int) -> HttpResponse:
         "content": ledger.entry_text(found.leaf),
     }
     return page(request, "fabric/entry.html", context)
+
+
+@require_GET
+@login_required
+def export_log(request: HttpRequest) -> StreamingHttpResponse:
+    now = timezone.now()
+    lines = export(owners=owners_for(request.user), since=parse_since(asked(request, "since")), now=now)
+    return download(request, lines, now=now)

@@ -1,0 +1,130 @@
+"""A second look at what the ledger says: is the verdict that an entry names the one that its grounds give?
+
+Pure, and for whoever audits: it takes an entry's digests and what they stand for, and says in sentences what differs.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from cryptography import x509
+
+from attestation.core.certificate import HealthCertificate, verify_health_certificate
+from attestation.core.dossier import Again, Dossier, differences, judge_again, parse_dossier
+from attestation.errors import BadSignature, NotKept, Refusal
+from ledger.core.audit import Grounds
+
+IMA_LIMIT = 128 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """What an export carries: `load` gives what a digest stands for, `parts` the parts of a dossier's IMA list."""
+
+    load: Callable[[str], bytes]
+    parts: Callable[[str], Sequence[tuple[int, str]]]
+    signers: Sequence[x509.Certificate]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a second look at one dossier came to: the verdict again, or why there is none, and what differs."""
+
+    dossier: Dossier | None
+    again: Again | None
+    problems: tuple[str, ...] = ()
+    not_kept: str = ""
+
+
+class SecondLook:
+    """Looks at entries one after another; many rest on one dossier, which is judged once."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+        self._digest, self._look = "", Look(None, None)
+
+    def at(self, grounds: Grounds) -> Look:
+        """Return what an entry's grounds come to; the entries are best asked about in the order of their dossiers."""
+        if grounds.evidence != self._digest:
+            self._digest, self._look = grounds.evidence, self._judged(grounds.evidence)
+        look = self._look
+        if look.dossier is None:
+            return look
+        problems = [*look.problems, *_said(grounds, look.dossier)]
+        try:
+            problems += self._certified(grounds, look.dossier, look.again)
+        except NotKept as refusal:
+            return Look(look.dossier, look.again, tuple(problems), str(refusal))
+        except Refusal as refusal:
+            problems.append(f"The certificate: {refusal}")
+        return Look(look.dossier, look.again, tuple(problems), look.not_kept)
+
+    def _judged(self, digest: str) -> Look:
+        try:
+            dossier = parse_dossier(self._shelf.load(digest))
+        except NotKept as refusal:
+            return Look(None, None, (), str(refusal))
+        except Refusal as refusal:
+            return Look(None, None, (str(refusal),))
+        try:
+            again = judge_again(dossier, self._shelf.load, ima_list=self._list(digest, dossier))
+        except NotKept as refusal:
+            return Look(dossier, None, (), str(refusal))
+        except Refusal as refusal:
+            return Look(dossier, None, (f"The evidence does not hold: {refusal} ({refusal.code})",))
+        return Look(dossier, again, differences(dossier, again))
+
+    def _list(self, digest: str, dossier: Dossier) -> bytes | None:
+        """Put the list of that boot together; only where it ends does anybody vouch for it, and there the TPM does."""
+        if dossier.ima_end is None:
+            return None
+        whole = bytearray()
+        for begins, part in self._shelf.parts(digest):
+            if begins > len(whole) or begins + len(content := self._shelf.load(part)) > IMA_LIMIT:
+                raise NotKept("The parts of the host's IMA list do not make a whole.")
+            whole[begins:] = content
+        return bytes(whole[: dossier.ima_end]) if len(whole) >= dossier.ima_end else None
+
+    def _certified(self, grounds: Grounds, dossier: Dossier, again: Again | None) -> Sequence[str]:
+        if not grounds.certificate:
+            return ()
+        # A key that is refused may be asked for with a certificate that has ended; who signed it, counts all the same.
+        when = grounds.at if grounds.act == "key.released" else dossier.at
+        der = self._shelf.load(grounds.certificate)
+        certificate = verify_health_certificate(der, signers=self._shelf.signers, now=when)
+        return tuple(_differing(grounds, dossier, again, certificate))
+
+
+def _differing(
+    grounds: Grounds, dossier: Dossier, again: Again | None, certificate: HealthCertificate
+) -> Sequence[str]:
+    pairs = [
+        ("host", certificate.claims.attester_id, dossier.host),
+        ("mode", certificate.claims.mode, dossier.mode),
+        ("serial number", certificate.serial, grounds.serial or certificate.serial),
+    ]
+    found = [f"The certificate names the {what} {said}, and it is {is_}." for what, said, is_ in pairs if said != is_]
+    if again is not None and again.transport_spki not in (None, certificate.transport_spki):
+        found.append("The certificate is for another key than the one that the evidence proves.")
+    if dossier.status != "Passed":
+        found.append(f"A certificate rests on a verdict that is no pass, but {dossier.status}.")
+    return found
+
+
+def _said(grounds: Grounds, dossier: Dossier) -> Sequence[str]:
+    """Hold what the entry says in words against what its dossier says."""
+    pairs = [
+        ("host", grounds.host, dossier.host),
+        ("policy", grounds.policy, dossier.policy),
+        ("policy's version", str(grounds.version), str(dossier.version)),
+        ("status", grounds.status or dossier.status, dossier.status),
+    ]
+    return [
+        f"The entry names the {what} {said}, and its grounds are of {is_}." for what, said, is_ in pairs if said != is_
+    ]
+
+
+def parse_signers(contents: Sequence[bytes]) -> tuple[x509.Certificate, ...]:
+    try:
+        return tuple(x509.load_der_x509_certificate(each) for each in contents)
+    except ValueError as error:
+        raise BadSignature("A signer's certificate cannot be read.") from error

@@ -1,0 +1,327 @@
+"""An export held against what a person knows: the log's key, the last checkpoint that they kept, and their witnesses.
+
+Everything that does not hold is found at once and said in sentences. What was not shown is never taken for shown.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from ledger.core.checkpoint import Checkpoint, verify_checkpoint
+from ledger.core.counts import COUNTED, Count, CountTree
+from ledger.core.export import EntryLine, Header, OwnerLine
+from ledger.core.leaf import entry_hash, owner_in
+from ledger.core.note import VerifierKey, cosigned_at, parse_note, parse_vkey
+from ledger.core.tree import GrowingTree, Hash, verify_consistency, verify_inclusion
+from ledger.errors import LogRefused, ParseError, Refusal
+
+MOST_PROBLEMS: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Grounds:
+    """What an entry says that a verdict or a release rests on, by digest; `serial` is that of the certificate."""
+
+    index: int
+    at: datetime
+    act: str
+    host: str
+    status: str
+    evidence: str
+    policy: str
+    version: int
+    certificate: str
+    serial: str
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a person brings: the key that the log has to have, the last checkpoint that they kept, their witnesses."""
+
+    key: VerifierKey
+    kept: Checkpoint | None = None
+    witnesses: tuple[VerifierKey, ...] = ()
+
+
+@dataclass(slots=True)
+class Found:
+    """What came of it.
+
+    `acts` counts entries by their act, `witnessed` says up to which size and when, by witness. Of the owners who are
+    `uncounted` the log shows nothing, and that there is nothing cannot be shown.
+    """
+
+    checkpoint: Checkpoint
+    note: str
+    owners: tuple[str, ...] | None
+    entries: int = 0
+    acts: dict[str, int] = field(default_factory=dict)
+    witnessed: dict[str, tuple[int, int]] = field(default_factory=dict)
+    grounds: list[Grounds] = field(default_factory=list)
+    uncounted: tuple[str, ...] = ()
+    problems: list[str] = field(default_factory=list)
+
+    def problem(self, said: str) -> None:
+        if len(self.problems) < MOST_PROBLEMS:
+            self.problems.append(said)
+        elif len(self.problems) == MOST_PROBLEMS:
+            self.problems.append("There is more, which is left out here.")
+
+
+class Audit:
+    """Takes an export line by line, in its order, and says at the end what was found.
+
+    Raises a `Refusal` where going on makes no sense: at a line that cannot be read, or a checkpoint that the log has
+    not signed.
+    """
+
+    def __init__(self, header: Header, known: Known) -> None:
+        if parse_vkey(header.log) != known.key:
+            raise LogRefused(f"This is an export of another log than {known.key.name}, or somebody else's forgery.")
+        self._known, self._header = known, header
+        head = verify_checkpoint(parse_note(header.checkpoint), known.key)
+        self.found = Found(head, header.checkpoint, header.owners)
+        self._seen_before = self._earlier()
+        scope = _Whole if header.owners is None else _Some
+        self._scope: _Whole | _Some = scope(self.found, self._seen_before)
+        if header.owners is not None:
+            self._grown()
+
+    def owner(self, line: OwnerLine) -> None:
+        self._scope.owner(line)
+
+    def entry(self, line: EntryLine) -> None:
+        found = self.found
+        found.entries += 1
+        if entry_hash(line.content) != line.hash:
+            found.problem(f"Entry {line.index} is not what was recorded: it was changed afterwards.")
+        act = line.said.get("act")
+        name = act if isinstance(act, str) else "?"
+        found.acts[name] = found.acts.get(name, 0) + 1
+        self._scope.entry(line, name)
+        self._bound(line, name)
+
+    def finished(self) -> Found:
+        """Return what was found, once every line was there."""
+        self._scope.finish()
+        return self.found
+
+    # -- checkpoints that somebody has seen before --
+
+    def _earlier(self) -> list[tuple[str, Checkpoint, Sequence[Hash]]]:
+        """Return the earlier heads that this log has to go on from, who has seen each, and the proof that it does."""
+        earlier: list[tuple[str, Checkpoint, Sequence[Hash]]] = []
+        kept, head = self._known.kept, self.found.checkpoint
+        if kept is not None and kept.size > head.size:
+            self.found.problem(
+                f"The export ends at {head.size} entries, and you kept a checkpoint of {kept.size}: it is an old one,"
+                " or entries were taken out. Get a new one."
+            )
+        elif kept is not None:
+            if self._header.owners is not None and kept.size != head.size and self._header.since != kept.size:
+                self.found.problem(
+                    f"The export does not show how the log went on from the checkpoint of {kept.size} entries that you"
+                    f" kept. Get it again with since={kept.size}."
+                )
+            else:
+                earlier.append(("the checkpoint that you kept", kept, self._header.growth))
+        for witness in self._known.witnesses:
+            earlier += self._cosigned(witness)
+        return earlier
+
+    def _cosigned(self, witness: VerifierKey) -> list[tuple[str, Checkpoint, Sequence[Hash]]]:
+        newest: tuple[int, int, Checkpoint, Sequence[Hash]] | None = None
+        for each in self._header.witnessed:
+            note = parse_note(each.note)
+            at = cosigned_at(note, witness)
+            if at is not None:
+                head = verify_checkpoint(note, self._known.key)
+                newest = max(newest or (0, 0, head, ()), (head.size, at, head, each.path), key=lambda found: found[:2])
+        if newest is None:
+            self.found.problem(f"The witness {witness.name} has cosigned nothing that is in this export.")
+            return []
+        size, at, head, path = newest
+        if size > self.found.checkpoint.size:
+            self.found.problem(f"{witness.name} has cosigned {size} entries, which are more than the export ends at.")
+        self.found.witnessed[witness.name] = (size, at)
+        return [(f"the checkpoint that {witness.name} has cosigned", head, path)]
+
+    def _grown(self) -> None:
+        """Hold the proofs of growth of an owner's export, which has not the entries to grow the tree again."""
+        head = self.found.checkpoint
+        for who, before, path in self._seen_before:
+            same = before.size == head.size
+            try:
+                verify_consistency(before.size, head.size, before.root, head.root, () if same else path)
+            except LogRefused:
+                self.found.problem(forked(who, before))
+
+    # -- what a verdict rests on --
+
+    def _bound(self, line: EntryLine, act: str) -> None:
+        if not act.startswith(("key.", "attestation.")):
+            return
+        detail = line.said.get("detail")
+        if not isinstance(detail, dict):
+            return
+        if not detail.get("evidence"):
+            if act in ("key.released", "attestation.passed"):
+                self.found.problem(f"Entry {line.index} ({act}) does not say what it rests on.")
+            return
+        try:
+            self.found.grounds.append(_grounds(line, act, detail))
+        except (KeyError, TypeError, ValueError):
+            self.found.problem(f"Entry {line.index} does not say what it rests on in a way that can be read.")
+
+
+def forked(who: str, before: Checkpoint) -> str:
+    return (
+        f"The log does not go on from {who}, of {before.size} entries: its past was changed, or different people are"
+        " shown different logs. Keep both; together they prove it."
+    )
+
+
+def _grounds(line: EntryLine, act: str, detail: Mapping[str, Any]) -> Grounds:
+    host = line.said["actor"] if act.startswith("key.") else line.said["subject"]
+    return Grounds(
+        index=line.index,
+        at=datetime.fromisoformat(line.said["at"]).astimezone(UTC),
+        act=act,
+        host=str(host).removeprefix("host:"),
+        status=str(detail.get("status", "")),
+        evidence=str(detail["evidence"]),
+        policy=str(detail["policy_sha256"]),
+        version=int(detail["policy"]),
+        certificate=str(detail["certificate_sha256"]),
+        serial=str(detail.get("certificate", "")),
+    )
+
+
+@dataclass(slots=True)
+class _Chain:
+    """An owner's entries as they are counted while reading."""
+
+    line: OwnerLine
+    count: Count
+
+
+class _Whole:
+    """An export of everything: the tree is grown again from its first leaf, and every owner's entries are counted."""
+
+    def __init__(self, found: Found, earlier: Sequence[tuple[str, Checkpoint, Sequence[Hash]]]) -> None:
+        self._found, self._earlier = found, earlier
+        self._tree, self._counts = GrowingTree(), CountTree()
+        self._chains: dict[str, _Chain] = {}
+        self._changed: set[str] = set()
+        self._in_order = True
+
+    def owner(self, line: OwnerLine) -> None:
+        self._chains[line.owner] = _Chain(line, Count(line.owner, 0, line.start))
+
+    def entry(self, line: EntryLine, act: str) -> None:
+        if line.index != self._tree.size and self._in_order:
+            self._in_order = False
+            self._found.problem(
+                f"Where entry {self._tree.size} has to be there is entry {line.index}: entries were taken out, or"
+                " put in, or stand in another order."
+            )
+        self._tree.add(line.hash)
+        for who, before, _ in self._earlier:
+            if before.size == self._tree.size and before.root != self._tree.head():
+                self._found.problem(forked(who, before))
+        if act == COUNTED:
+            self._counted(line)
+        elif owner := owner_in(line.said.get("detail") or {}):
+            self._count(owner, line)
+
+    def _count(self, owner: str, line: EntryLine) -> None:
+        chain = self._chains.get(owner)
+        if chain is None:
+            self._found.problem(f"Entry {line.index} concerns an owner whom the log does not count.")
+            return
+        chain.count = chain.count.and_one(line.hash)
+        self._changed.add(owner)
+
+    def _counted(self, line: EntryLine) -> None:
+        """Hold a batch's last entry against the counts as they are here."""
+        for owner in sorted(self._changed, key=lambda owner: self._chains[owner].line.position):
+            chain = self._chains[owner]
+            if chain.line.position > self._counts.size:
+                self._found.problem(f"The owner {owner[:16]}… is not where the log counts it.")
+                continue
+            self._counts.put(chain.line.position, chain.count)
+        self._changed.clear()
+        said = {"size": line.index + 1, "owners": self._counts.size, "root": self._counts.head().hex()}
+        if line.said.get("detail") != said:
+            self._found.problem(f"Entry {line.index} does not count the owners' entries as they are.")
+
+    def finish(self) -> None:
+        head = self._found.checkpoint
+        if (self._tree.size, self._tree.head()) != (head.size, head.root):
+            self._found.problem(
+                f"The {self._tree.size} entries of the export are not the {head.size} that the log has signed."
+            )
+
+
+class _Some:
+    """An export for owners: each entry comes with its proof, and the counts show that none was left out."""
+
+    def __init__(self, found: Found, earlier: Sequence[tuple[str, Checkpoint, Sequence[Hash]]]) -> None:
+        self._found = found
+        self._chains: dict[str, _Chain] = {}
+        self._closing: EntryLine | None = None
+        self._last = -1
+
+    def owner(self, line: OwnerLine) -> None:
+        if line.owner not in (self._found.owners or ()):
+            raise ParseError("The export counts the entries of an owner whom it is not for.")
+        self._chains[line.owner] = _Chain(line, Count(line.owner, 0, line.start))
+
+    def entry(self, line: EntryLine, act: str) -> None:
+        head = self._found.checkpoint
+        if line.index <= self._last:
+            self._found.problem(f"Entry {line.index} stands after entry {self._last}.")
+        self._last = line.index
+        try:
+            verify_inclusion(line.hash, line.index, head.size, line.path, head.root)
+        except LogRefused as refusal:
+            self._found.problem(f"Entry {line.index} is not in the log: {refusal}")
+        if act == COUNTED:
+            self._closing = line
+            return
+        chain = self._chains.get(owner_in(line.said.get("detail") or {}))
+        if chain is None:
+            self._found.problem(f"Entry {line.index} does not concern an owner whom the export is for.")
+        else:
+            chain.count = chain.count.and_one(line.hash)
+
+    def finish(self) -> None:
+        closing = self._closing
+        if closing is None or closing.index + 1 != self._found.checkpoint.size:
+            self._found.problem(
+                "The export has not the last entry of its checkpoint, which counts the owners' entries."
+            )
+            return
+        detail = closing.said.get("detail")
+        for owner in self._found.owners or ():
+            chain = self._chains.get(owner)
+            if chain is None:
+                self._found.uncounted += (owner,)
+                continue
+            if not isinstance(detail, dict) or not _has(detail, chain):
+                self._found.problem(
+                    f"The log counts other entries of the owner {owner[:16]}… than the {chain.count.count} that are"
+                    " here: some were left out."
+                )
+
+
+def _has(detail: Mapping[str, Any], chain: _Chain) -> bool:
+    owners, root = detail.get("owners"), detail.get("root")
+    if not isinstance(owners, int) or not isinstance(root, str):
+        return False
+    try:
+        verify_inclusion(chain.count.hash, chain.line.position, owners, chain.line.path, bytes.fromhex(root))
+    except (Refusal, ValueError):
+        return False
+    return True
