@@ -34,7 +34,7 @@ class Split:
 class Drill:
     """Which shares were tried, how many VMs and disks the owner behind them opened, and why it failed if it did.
 
-    A drill that failed before a share was read knows no set.
+    No set is known of a drill that failed before a share was read, or that tried a copy of the keys instead.
     """
 
     at: int
@@ -96,11 +96,17 @@ def _drills_described(care: Care) -> list[str]:
     good = next((drill for drill in reversed(care.drills) if drill.failure is None), None)
     if good is None:
         return [*lines, "WARNING: no drill on this machine has ever succeeded."]
-    which = f"shares {', '.join(map(str, good.shares))} of “{good.set_name}”"
-    lines.append(f"last drill that succeeded: {_day(good.at)}, {which}, VMs opened: {good.opened}, disks: {good.disks}")
-    if care.splits and good.set_name != care.splits[-1].set_name:
+    opened = f"VMs opened: {good.opened}, disks: {good.disks}"
+    lines.append(f"last drill that succeeded: {_day(good.at)}, {_tried(good)}, {opened}")
+    if care.splits and care.splits[-1].set_name not in {drill.set_name for drill in care.drills if not drill.failure}:
         lines.append("WARNING: the shares made last were never tried. Run `guardhouse tenant owner drill` with them.")
     return lines
+
+
+def _tried(drill: Drill) -> str:
+    if drill.set_name is None:
+        return "with a copy of the key file or the token"
+    return f"shares {', '.join(map(str, drill.shares))} of “{drill.set_name}”"
 
 
 def parse_care(content: bytes) -> Care:
@@ -127,8 +133,8 @@ def _drill(value: object) -> Drill:
     if failure is not None:
         failure = jose.text(failure, what="Why a drill failed", longest=LONGEST_FAILURE)
     set_name = None if said["set_name"] is None else _set_name(said["set_name"])
-    if failure is None and set_name is None:
-        raise MalformedDocument("A drill that succeeded says of which set its shares were.")
+    if set_name is None and numbers:
+        raise MalformedDocument("A drill with shares says of which set they were.")
     return Drill(_time(said["at"]), set_name, numbers, opened, disks, failure)
 
 

@@ -11,6 +11,8 @@ import click
 from attestation.errors import Refusal
 from cli import care
 from cli.backup import disk_of, open_state, states_of
+from cli.owner_file import read_card
+from cli.passphrase import opened_owner
 from cli.recovery import RecoveryRefused, Share
 from cli.sheets import recovered, written_on
 from guardedhost.errors import AgentError
@@ -36,6 +38,14 @@ class Attempt:
         self.shares = tuple(sorted({share.number for share in shares}))
         keys = recovered(shares, told=told, name="drill").keys
         self.fingerprint = keys.guardian.fingerprint
+        return keys
+
+    def open_copy(self, path: Path, passphrase_file: Path | None) -> GuardianKeys:
+        """Open the key file, or the token that it names, that is to be there when the first one is lost."""
+        told, self.fingerprint = self.fingerprint, self.fingerprint or read_card(path).fingerprint
+        keys = opened_owner(path, passphrase_file)
+        if told not in (None, keys.guardian.fingerprint):
+            raise RecoveryRefused(f"The keys of {path} are those of another owner: {keys.guardian.fingerprint}.")
         return keys
 
     def open(self, vm: Path, owner: GuardianKeys, *, disk: Path | None) -> str:

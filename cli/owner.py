@@ -215,28 +215,34 @@ def owner_recover(
 @click.option("--owner", "owner_path", type=_file, help="An owner's key file, to compare with; it is not opened.")
 @click.option("--vm", "vms", type=_vm, multiple=True, help="A VM to open: its bundle, state file or key protector.")
 @click.option("--disk", type=_file, help="The disk of the one VM, when it does not lie in its bundle.")
+@click.option("--copy", type=_file, help="Try this copy of the key file, or the token that it names, and no shares.")
 @_record
+@passphrase_file
 @plainly
 def owner_drill(
     paths: tuple[Path, ...],
     fingerprint: str | None,
+    copy: Path | None,
+    passphrase_file: Path | None,
     owner_path: Path | None,
     vms: tuple[Path, ...],
     disk: Path | None,
     folder: Path | None,
 ) -> None:
-    """Try the recovery with the shares in hand: in memory, and nothing is written but how it went."""
+    """Try the recovery with the shares, or the copy, in hand: in memory, and nothing is written but how it went."""
+    if copy is not None and paths:
+        raise click.UsageError("One drill tries either shares or a copy.")
     if len(vms) > care.MOST_VMS or (disk is not None and len(vms) != 1):
         raise click.UsageError(f"At most {care.MOST_VMS} VMs are opened in one drill, and a --disk goes with one --vm.")
     if owner_path is not None and fingerprint is None:
         fingerprint = read_card(owner_path).fingerprint
     attempt = Attempt(fingerprint)
     with on_record(attempt, folder or care.default_folder()):
-        owner = attempt.recover(gather(paths))
+        owner = attempt.open_copy(copy, passphrase_file) if copy is not None else attempt.recover(gather(paths))
         for vm in vms:
             click.echo(attempt.open(vm, owner, disk=disk))
-    numbers = ", ".join(map(str, attempt.shares))
-    click.echo(f"The shares {numbers} recover the owner {owner.guardian.fingerprint}.")
+    tried = f"The shares {', '.join(map(str, attempt.shares))} recover" if copy is None else f"{copy} opens"
+    click.echo(f"{tried} the owner {owner.guardian.fingerprint}.")
     if not vms:
         click.echo("No VM was opened. Next time give one with --vm, best out of a backup.")
 

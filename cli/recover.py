@@ -14,6 +14,7 @@ from cli.recovery import RecoveryRefused
 from cli.restore import VTPM_KEY, remains, restore_anew, restore_plain
 from cli.sheets import gather, recovered, told_fingerprint
 from cli.shielding import Wanted
+from guardedhost.luks import require_opens
 from guardedhost.machine import read_machine
 from kps.core.chain import LEVELS
 from kps.core.guardian import GuardianKeys
@@ -62,6 +63,8 @@ def recover(
     keys = _owner(owner_path, shares, fingerprint, passphrase_file)
     found = _opened(bundle, keys)
     vm = remains(found, bundle=bundle, disk=disk or _disk(bundle))
+    size = require_opens(vm.disk, vm.secrets.disk_passphrase.encode())
+    click.echo(f"Its disk opens, {size // (1024 * 1024)} MiB. Copying it takes a while.")
     if plain:
         restore_plain(vm, out)
         click.echo(f"Made {out}. INSECURE: its disk is not encrypted, and {VTPM_KEY} opens its virtual TPM.")

@@ -417,6 +417,26 @@ def test_no_key_is_on_the_command_line_of_what_a_drill_starts(
     assert opened.disk_passphrase not in said
 
 
+def test_a_copy_of_the_key_file_is_tried_instead_of_shares(home: Path, bundle: Path, sheets: list[Path]) -> None:
+    copy = ["--copy", home / "owner.key", "--vm", bundle]
+    done = drill(home, *copy)
+    assert (done.exit_code, "owner.key opens the owner" in done.output) == (0, True), done.output
+    said = shown(home)
+    assert re.search("last drill that succeeded: .*, with a copy of the key file or the token, VMs opened: 1", said)
+    assert "the shares made last were never tried" in said
+    assert drill(home, *copy, *given(*sheets[:3])).exit_code == 2
+    (home / "passphrase").write_text(NEW_PASSPHRASE)
+    assert drill(home, *copy).exit_code == 1
+    assert "the last drill failed" in shown(home)
+
+
+def test_a_copy_of_another_owner_s_key_file_fails_the_drill(home: Path, owner: OwnerSecret) -> None:
+    made(home, "somebody", "other.key")
+    done = drill(home, "--copy", home / "other.key", "--owner", home / "owner.key")
+    assert (done.exit_code, "another owner" in done.output) == (1, True)
+    assert "the last drill failed" in shown(home)
+
+
 @pytest.mark.parametrize("written", ["../../elsewhere", "f" * 63, "g" * 64, ""])
 def test_what_is_no_fingerprint_is_refused(home: Path, sheets: list[Path], written: str) -> None:
     assert drill(home, *given(*sheets[:2]), "--fingerprint", written).exit_code == 2

@@ -1,6 +1,7 @@
 """An owner's keys in a PKCS#11 token: what they do there, and that nothing brings them out."""
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,8 +150,9 @@ def test_a_vm_that_a_token_s_owner_protects_opens_with_the_same_owner_s_sheets(h
     assert read_card(home / "t.key").fingerprint == kept.fingerprint
     what = ["--guardian", home / "metadata.json", "--name", "payroll", "--level", "shielded", "--memory", 64]
     assert run(home, "protect", "--owner", home / "t.key", *what, "--demo-disk", "--out", home / "vm").exit_code == 0
-    drilled = run(home, "owner", "drill", *given(kept), "--vm", home / "vm")
-    assert (drilled.exit_code, "1 MiB" in drilled.output) == (0, True), drilled.output
+    for drill in (given(kept), ["--copy", home / "t.key"]):
+        drilled = run(home, "owner", "drill", *drill, "--vm", home / "vm")
+        assert (drilled.exit_code, "1 MiB" in drilled.output) == (0, True), drilled.output
 
 
 def given(kept: Kept) -> list[object]:
@@ -215,6 +217,14 @@ def test_without_a_library_it_is_said_what_is_missing(home: Path, owner: Path) -
     (home / "no-library").write_text("x")
     done = sign(home, owner, files={"PKCS11_MODULE": home / "no-library"})
     assert (done.exit_code, "cannot be loaded" in done.output) == (1, True), done.output
+
+
+def test_without_its_package_it_is_said_what_to_install(
+    home: Path, owner: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pkcs11", None)
+    done = sign(home, owner)
+    assert (done.exit_code, "guardhouse[token]" in done.output) == (1, True), done.output
 
 
 def test_another_token_or_a_key_that_was_removed_is_a_sentence(home: Path, owner: Path) -> None:

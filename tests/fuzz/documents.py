@@ -275,9 +275,10 @@ def cares() -> list[bytes]:
     split_at = {"at": 1795000000, "set_name": "academic acid", "shares": 3, "needed": 2}
     drill = {"at": 1795000001, "set_name": "academic acid", "shares": [1, 3], "opened": 2, "disks": 1, "failure": None}
     failed = {**drill, "set_name": None, "shares": [], "failure": "Too few shares: 3 are needed."}
+    copied = {**failed, "failure": None}
     return [
         _text({"version": 1, "splits": splits, "drills": drills})
-        for splits, drills in (([split_at], [drill, failed]), ([], []))
+        for splits, drills in (([split_at], [drill, failed, copied]), ([], []))
     ]
 
 
