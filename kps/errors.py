@@ -189,6 +189,29 @@ class SecretsRefused(Refusal):
     status = 422
 
 
+class MalformedShieldingData(MalformedDocument):
+    code = "malformed_shielding_data"
+
+
+class ShieldingDataRefused(Refusal):
+    """A shielding data file that is not as its owner has signed it."""
+
+    code = "shielding_data_refused"
+    status = 422
+
+
+class TemplateNotAllowed(ShieldingDataRefused):
+    """The owner of the shielding data has not named this template disk."""
+
+    code = "template_not_allowed"
+
+
+class SubstitutionRefused(ShieldingDataRefused):
+    """A value that shielding data asks for is missing, or is not of its kind."""
+
+    code = "substitution_refused"
+
+
 class CatalogRefused(Refusal):
     """A volume signature catalog that its signer has not signed."""
 

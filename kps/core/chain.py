@@ -4,17 +4,21 @@ The owner says everything under one signature: which protector, at which level, 
 release policy, and as the how-manieth word (`serial`). A change is a new statement with the next serial, and needs no
 key. Guardians add nothing but their own successor: new keys of the same fabric, in the place of the old ones, and only
 where the owner's policy allows it. A succession names the statement that it belongs to, so that none outlives it.
+
+The statement of a shielding data file speaks for machines that are not there yet: a guardian whom it names makes one by
+a link that is nothing but its birth, with an id that nobody can choose.
 """
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from attestation.core.base64url import to_b64u
 from kps.core import jose
 from kps.core.guardian import Guardian, GuardianKeys, parse_card
 from kps.core.release_policy import ReleasePolicy, parse_policy
@@ -36,12 +40,16 @@ LEVELS: Final = (SHIELDED, ENCRYPTION_SUPPORTED)
 _STATEMENT_LIMIT: Final = 32 * 1024
 _SUCCESSION_LIMIT: Final = 4 * 1024
 _STATEMENT: Final = "guardhouse-protector/v1"
+_SHIELDING: Final = "guardhouse-shielding-statement/v1"
 _SUCCESSION: Final = "guardhouse-replacement/v1"
+_MACHINE: Final = "guardhouse-machine/v1"
+_NONCE: Final = range(16, 33)
+_LATEST: Final = 2**40
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What the owner says about a key protector."""
+    """What the owner says about a key protector; with `makes_machines` about each that its guardians will make."""
 
     id: UUID
     serial: int
@@ -50,15 +58,20 @@ class Statement:
     guardians: tuple[Guardian, ...]
     policy: ReleasePolicy
     made_at: int
+    makes_machines: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class VerifiedChain:
-    """The owner's statement as its owner signed it, and the guardians as they are by now."""
+    """The owner's statement as its owner signed it, and the guardians as they are by now.
+
+    A machine that was made from shielding data has that file's statement with its own id; `made_from` is the file's.
+    """
 
     statement: Statement
     guardians: tuple[Guardian, ...]
     links: tuple[str, ...] = field(repr=False)
+    made_from: UUID | None = None
 
     @property
     def parties(self) -> tuple[Guardian, ...]:
@@ -71,7 +84,12 @@ class VerifiedChain:
     @property
     def statement_sha256(self) -> str:
         """Return what stands for the owner's word, whatever successions follow it."""
-        return statement_digest(self.links[0])
+        return statement_digest(*self.word)
+
+    @property
+    def word(self) -> tuple[str, ...]:
+        """Return the links that say what binds: the statement, and the birth of a machine that was made from it."""
+        return self.links[: 1 if self.made_from is None else 2]
 
     @property
     def document(self) -> jose.Json:
@@ -84,8 +102,8 @@ def subject_of(owner_fingerprint: str, protector_id: UUID) -> str:
     return f"protector:{owner_fingerprint}/{protector_id}"
 
 
-def statement_digest(link: str) -> str:
-    return hashlib.sha256(link.encode()).hexdigest()
+def statement_digest(*word: str) -> str:
+    return hashlib.sha256("\n".join(word).encode()).hexdigest()
 
 
 def sign_statement(statement: Statement, owner: GuardianKeys) -> VerifiedChain:
@@ -93,7 +111,7 @@ def sign_statement(statement: Statement, owner: GuardianKeys) -> VerifiedChain:
     if statement.owner != owner.guardian:
         raise ValueError("an owner signs its own statements")
     payload = {
-        "type": _STATEMENT,
+        "type": _SHIELDING if statement.makes_machines else _STATEMENT,
         "id": str(statement.id),
         "serial": statement.serial,
         "level": statement.level,
@@ -116,6 +134,19 @@ def new_statement(
 ) -> Statement:
     """Return an owner's first word about a key protector."""
     return Statement(protector_id, 0, level, owner, tuple(guardians), policy, int(now.timestamp()))
+
+
+def make_machine(chain: VerifiedChain, maker: GuardianKeys, *, nonce: bytes, now: datetime) -> VerifiedChain:
+    """Return the chain of a new machine, which a guardian makes under the statement of shielding data."""
+    payload = {
+        "type": _MACHINE,
+        "statement": statement_digest(chain.links[0]),
+        "guardian": maker.guardian.fingerprint,
+        "nonce": to_b64u(nonce),
+        "made": int(now.timestamp()),
+    }
+    link = jose.sign(payload, maker.signing, kid=jose.thumbprint(maker.guardian.signing))
+    return verify_chain([chain.links[0], link])
 
 
 def succeed(chain: VerifiedChain, old: GuardianKeys, new: Guardian) -> VerifiedChain:
@@ -164,22 +195,25 @@ def verify_chain(links: object) -> VerifiedChain:
 
 def verify_links(links: tuple[jose.Unverified, ...]) -> VerifiedChain:
     """Verify the links that `parse_links` has read."""
-    statement = _verify_statement(links[0])
+    statement, word = _verify_statement(links[0]), links[:1]
+    made_from: UUID | None = None
+    if statement.makes_machines and len(links) > 1:
+        statement, word, made_from = _verify_machine(links[1], statement, of=links[0]), links[:2], statement.id
     guardians = list(statement.guardians)
     used = [statement.owner, *guardians]
-    digest = statement_digest(links[0].token)
-    for link in links[1:]:
+    digest = statement_digest(*(link.token for link in word))
+    for link in links[len(word) :]:
         place, successor = _verify_succession(link, statement, guardians, digest=digest)
         _require_new_keys(successor, used)
         used.append(successor)
         guardians[place] = successor
-    return VerifiedChain(statement, tuple(guardians), tuple(link.token for link in links))
+    return VerifiedChain(statement, tuple(guardians), tuple(link.token for link in links), made_from)
 
 
 def _verify_statement(link: jose.Unverified) -> Statement:
     names = {"type", "id", "serial", "level", "owner", "guardians", "policy", "created"}
     said = jose.members(link.untrusted_payload, names, what="The owner's statement")
-    if said["type"] != _STATEMENT or said["level"] not in LEVELS:
+    if said["type"] not in (_STATEMENT, _SHIELDING) or said["level"] not in LEVELS:
         raise MalformedDocument("The chain does not begin with an owner's statement and a level known here.")
     owner = parse_card(said["owner"])
     _require_signature(link, owner.signing, "The owner's statement", owner.name)
@@ -197,8 +231,36 @@ def _verify_statement(link: jose.Unverified) -> Statement:
         owner=owner,
         guardians=tuple(parties[1:]),
         policy=parse_policy(said["policy"]),
-        made_at=jose.whole_number(said["created"], what="The time of the owner's statement", most=2**40),
+        made_at=jose.whole_number(said["created"], what="The time of the owner's statement", most=_LATEST),
+        makes_machines=said["type"] == _SHIELDING,
     )
+
+
+def _verify_machine(link: jose.Unverified, statement: Statement, *, of: jose.Unverified) -> Statement:
+    """Return the statement of shielding data as it stands for the machine that a guardian has made.
+
+    The machine's id is a hash over all that the guardian says of it. So no guardian can give a machine the id of
+    another one, and put this statement in the place of what the owner has signed for that.
+    """
+    names = {"type", "statement", "guardian", "nonce", "made"}
+    said = jose.members(link.untrusted_payload, names, what="The making of a machine")
+    if said["type"] != _MACHINE:
+        raise MalformedDocument("What follows the statement of shielding data is not the making of a machine.")
+    maker = next((each for each in statement.guardians if each.fingerprint == said["guardian"]), None)
+    if maker is None:
+        raise ProtectorStranger("A machine was made by somebody whom the owner has not named.")
+    _require_signature(link, maker.signing, f"The making of a machine by {maker.name}", maker.name)
+    if said["statement"] != statement_digest(of.token):
+        raise ProtectorSignature("A machine was made under another statement of the owner.")
+    jose.from_b64u(said["nonce"], size=_NONCE)
+    jose.whole_number(said["made"], what="The time at which a machine was made", most=_LATEST)
+    return replace(statement, id=_machine_id(said), makes_machines=False)
+
+
+def _machine_id(said: jose.Json) -> UUID:
+    """Return a UUID of version 8 (RFC 9562, 5.8): as much of the hash as one holds."""
+    number = int.from_bytes(hashlib.sha256(jose.canonical(said)).digest()[:16])
+    return UUID(int=number & ~(0xF000 << 64) & ~(0xC000 << 48) | 0x8000 << 64 | 0x8000 << 48)
 
 
 def _verify_succession(

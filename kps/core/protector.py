@@ -103,9 +103,14 @@ def create_protector(
 def roll_protector(
     protector: VerifiedProtector, chain: VerifiedChain, *, key: bytes, signer: ec.EllipticCurvePrivateKey
 ) -> jose.Json:
-    """Return the protector for the next start: another key, for the parties of `chain`, sealed by one of them."""
-    if (chain.statement.owner, chain.statement.id) != (protector.owner, protector.id):
+    """Return the protector for the next start: another key, for the parties of `chain`, sealed by one of them.
+
+    That of shielding data does not go on by itself: what follows it is the protector of a machine made from it.
+    """
+    if chain.statement.owner != protector.owner or protector.id not in (chain.statement.id, chain.made_from):
         raise ValueError("a key protector goes on under a chain of its own owner's")
+    if chain.statement.makes_machines:
+        raise ValueError("the key protector of shielding data stays as it is")
     return wrap_again(chain, roll=protector.roll + 1, key=key, signer=signer)
 
 

@@ -31,6 +31,7 @@ from kps.core.owner_message import Approval, Question, build_approval, build_que
 from kps.core.release_policy import Offline, ReleasePolicy
 from kps.core.request import ReleaseRequest, build_request
 from kps.core.secrets import VmSecrets, seal_secrets
+from kps.core.shielding_content import build_content
 from kps.core.volume import BLOCK_SIZE, Volume, block_hash, document_of, volume_of
 from tests.kps.parties import (
     FABRIC,
@@ -45,6 +46,7 @@ from tests.kps.parties import (
     said,
     succession,
 )
+from tests.kps.shielding import CONTENT, FILE_ID, class_chain, made, shielding_data
 from tests.machines import CAPTURES
 
 SECRET = b"s" * 32
@@ -96,9 +98,9 @@ def by_secret(payload: bytes) -> str:
     )
 
 
-def sealed(payload: bytes) -> str:
-    """Encrypt any payload as a VM's secrets are."""
-    header = {"alg": "dir", "enc": "A256GCM", "kid": f"{ID}/0"}
+def sealed(payload: bytes, *, kid: str = f"{ID}/0") -> str:
+    """Encrypt any payload as a VM's secrets are, or the content of shielding data."""
+    header = {"alg": "dir", "enc": "A256GCM", "kid": kid}
     return jwe.encrypt_compact(header, payload, OctKey.import_key(KEY), algorithms=["dir", "A256GCM"])
 
 
@@ -148,7 +150,8 @@ def chain_links() -> list[bytes]:
     """What the links of a chain say, a succession among them, without their signatures."""
     document = protector(FABRIC, policy=ReleasePolicy(successors=True))
     links = [said(document["chain"][0]), succession(document["chain"], FABRIC, STRANGER.guardian, guardian=_NEW)]
-    return [_text(links[:1]), _text(links)]
+    machine = [said(link) for link in made(class_chain(FABRIC)).links]
+    return [_text(links[:1]), _text(links), _text(machine)]
 
 
 def chain_as_signed(data: bytes) -> Any:
@@ -352,6 +355,29 @@ def _volume() -> Volume:
 
 def volumes() -> list[bytes]:
     return [_text(document_of(_volume()))]
+
+
+@cache
+def shielding_files() -> list[bytes]:
+    return [shielding_data(FABRIC, OTHER_FABRIC)]
+
+
+def shielding_labels() -> list[bytes]:
+    """What the owner of shielding data has signed in the open, without the signature."""
+    return [_text(said(json.loads(shielding_files()[0])["signed"]))]
+
+
+def labelled(payload: bytes) -> bytes:
+    """Put any label on a shielding data file, signed by its owner."""
+    return _text(json.loads(shielding_files()[0]) | {"signed": by_owner(payload)})
+
+
+def content_of_file(content: bytes) -> str:
+    return sealed(content, kid=str(FILE_ID))
+
+
+def shielding_contents() -> list[bytes]:
+    return [build_content(CONTENT)]
 
 
 def versions() -> list[bytes]:

@@ -49,10 +49,22 @@ from kps.core.owner_message import parse_approval, verify_approval
 from kps.core.protector import open_protector, verify_protector
 from kps.core.request import ReleaseRequest, parse_request, verify_request
 from kps.core.secrets import VmSecrets, open_secrets
+from kps.core.shielding_content import Content
+from kps.core.shielding_data import open_content, verify_shielding_data
 from tests.boot_logs import boot
 from tests.certificate_forge import CHAIN, lenient
 from tests.fuzz import seeds
-from tests.fuzz.documents import SECRET, by_secret, chain_as_signed, dotted, sealed, text_of, value_of
+from tests.fuzz.documents import (
+    SECRET,
+    by_secret,
+    chain_as_signed,
+    content_of_file,
+    dotted,
+    sealed,
+    shielding_files,
+    text_of,
+    value_of,
+)
 from tests.ima_signing import certificate
 from tests.kps.parties import FABRIC, ID, KEY, NOW, OWNER
 from tests.tpm_forge import SHA256, certification, quote
@@ -257,6 +269,12 @@ def opened(token: bytes) -> VmSecrets:
 
 def opened_sealed(content: bytes) -> VmSecrets:
     return open_secrets(sealed(content), KEY, protector_id=ID, roll=0)
+
+
+def opened_content(content: bytes) -> Content:
+    """Open shielding data whose owner has sealed anything."""
+    data = verify_shielding_data(shielding_files()[0])
+    return open_content(replace(data, content=content_of_file(content)), KEY)
 
 
 def opened_by_tpm(token: bytes) -> bytes:

@@ -75,6 +75,8 @@ from kps.core import (
     release_policy,
     request,
     secrets,
+    shielding_content,
+    shielding_data,
     volume,
     wrap,
     wrapped,
@@ -320,6 +322,18 @@ TARGETS: Final = (
     _target(recovery.parse_share, documents.shares),
     _target(recovery.combine, documents.share_sets, run=documents.combined, raises=Refusal, limit=DOCUMENT),
     _target(care.parse_care, documents.cares, limit=DOCUMENT),
+    # --- shielding data
+    _target(shielding_data.verify_shielding_data, documents.shielding_files, raises=Refusal, limit=DOCUMENT),
+    _target(
+        shielding_data.verify_shielding_data,
+        documents.shielding_labels,
+        documents.labelled,
+        raises=Refusal,
+        limit=DOCUMENT,
+        variant="signed",
+    ),
+    _target(shielding_data.open_content, documents.shielding_contents, run=forge.opened_content, raises=Refusal),
+    _target(shielding_content.parse_content, documents.shielding_contents),
     # --- template disks
     _target(volume.parse_volume, documents.volumes, value_of),
     _target(catalog.parse_version, documents.versions, text_of),
