@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from typing import Final
+from uuid import UUID
 
 from django.db import transaction
 
@@ -9,7 +10,7 @@ from kps.core import jose
 from kps.core.chain import VerifiedChain, parse_chain, verify_chain, verify_links
 from kps.errors import ChainNotNewer, ChainUnknown, MalformedDocument, MalformedProtector
 from kps.guardianship import newest_named
-from kps.models import KeyProtectorRecord, OwnerStatement
+from kps.models import KeyProtectorRecord, MadeMachine, OwnerStatement
 from ledger import service as ledger
 from ledger.statements import Part, locking, read
 
@@ -27,8 +28,8 @@ def record_of(chain: VerifiedChain) -> KeyProtectorRecord | None:
     return None if found is None else _KNOWN.take(found)
 
 
-def remember(chain: VerifiedChain, *, by: str, now: datetime) -> KeyProtectorRecord:
-    """Return the record of a protector, locked, after making it if there is none."""
+def remember(chain: VerifiedChain, *, by: str, vm: str = "", now: datetime) -> KeyProtectorRecord:
+    """Return the record of a protector, locked, after making it if there is none. `vm` is the name of its machine."""
     statement = chain.statement
     known, new = KeyProtectorRecord.objects.select_for_update().get_or_create(
         owner_fingerprint=statement.owner.fingerprint,
@@ -39,11 +40,13 @@ def remember(chain: VerifiedChain, *, by: str, now: datetime) -> KeyProtectorRec
             "serial": statement.serial,
             "statement_sha256": chain.statement_sha256,
             "first_seen": now,
-            "guardian_fingerprint": newest_named(statement.guardians),
+            "guardian_fingerprint": newest_named(chain.guardians),
         },
     )
     if new:
         _store(known, chain, by=by, now=now)
+    if new and chain.made_from is not None:
+        _note_making(known, chain, made_from=chain.made_from, by=by, vm=vm, now=now)
     return known
 
 
@@ -63,7 +66,11 @@ def binding(known: KeyProtectorRecord, presented: VerifiedChain, *, by: str, now
 
 def newest_of(known: KeyProtectorRecord) -> VerifiedChain:
     """Return the chain that begins with the newest statement which is known here."""
-    return verify_chain([known.statements.get(serial=known.serial).token])
+    statement = known.statements.get(serial=known.serial).token
+    chain = verify_chain([statement])
+    if chain.statement.id != known.protector_id:  # it is that of the shielding data which the machine was made from
+        chain = verify_chain([statement, known.making.link])
+    return chain
 
 
 def take_chain(document: object, *, by: str | None = None, now: datetime) -> VerifiedChain:
@@ -113,6 +120,14 @@ def _store(known: KeyProtectorRecord, chain: VerifiedChain, *, by: str, now: dat
         seen_at=now,
         brought_by=by,
     )
+
+
+def _note_making(
+    known: KeyProtectorRecord, chain: VerifiedChain, *, made_from: UUID, by: str, vm: str, now: datetime
+) -> None:
+    MadeMachine.objects.create(record=known, made_from=made_from, link=chain.word[1], vm=vm, seen_at=now, brought_by=by)
+    detail = _said(chain) | {"shielding_data": str(made_from), "vm": vm}
+    ledger.record(actor=by, act="machine.made", subject=chain.subject, detail=detail, now=now)
 
 
 def _note_refusal(known: KeyProtectorRecord, chain: VerifiedChain, *, by: str, now: datetime) -> None:

@@ -153,6 +153,23 @@ class KeyProtectorRecord(models.Model):
         return subject_of(self.owner_fingerprint, self.protector_id)
 
 
+class MadeMachine(models.Model):
+    """A machine that a guardian has made from shielding data, by its key protector. Append-only."""
+
+    record = models.OneToOneField(KeyProtectorRecord, on_delete=models.PROTECT, related_name="making")
+    made_from = models.UUIDField(db_index=True)  # the protector of the shielding data, which is the same owner's
+    link = models.TextField()  # what the guardian has signed
+    vm = models.CharField(max_length=64, blank=True)
+    seen_at = models.DateTimeField()
+    brought_by = models.CharField(max_length=200)
+
+    class Meta:
+        ordering: ClassVar = ["-id"]
+
+    def __str__(self) -> str:
+        return f"{self.record} from {self.made_from}"
+
+
 class OwnerStatement(models.Model):
     """A statement of an owner's as it was signed, kept for good; the one with the highest serial binds. Append-only."""
 

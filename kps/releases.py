@@ -15,7 +15,7 @@ from attestation.service import HealthStatement, Holding
 from kps.approvals import ask, standing_approval, use
 from kps.chains import binding, record_of, remember
 from kps.core import jose
-from kps.core.chain import MOST_SUCCESSIONS, VerifiedChain, succeed
+from kps.core.chain import MOST_SUCCESSIONS, VerifiedChain, make_machine, succeed
 from kps.core.guardian import Guardian, GuardianKeys
 from kps.core.protector import VerifiedProtector, open_protector, roll_protector, verify_protector
 from kps.core.release import permit, require_policy
@@ -33,6 +33,7 @@ from ledger.service import Leaf, new_leaf, receipt, record_with
 from ledger.statements import Change, New
 
 logger = logging.getLogger("guardhouse.releases")
+_MACHINE_NONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,15 +165,27 @@ def _release(
     ingress, egress = open_protector(protector, ours.keys(allowed.opens).encryption), secrets.token_bytes(KEY_SIZE)
     if approval is not None:
         use(approval, now=now)
-    following, sealer = _following(chain, allowed.seals, ours)
-    change = _used(known, protector, newest_named(following.guardians, among=ours.pairs), now)
+    following, sealer = _following(_to_start(chain, allowed.seals, ours, now=now), allowed.seals, ours)
+    lasting = following.guardians
+    if following.made_from == protector.id:  # the file itself stays as it is, for the guardians that it names
+        lasting = protector.guardians
+        remember(following, by=asked.actor, vm=asked.request.vm, now=now)
+    change = _used(known, protector, newest_named(lasting, among=ours.pairs), now)
     leaf = _write(asked, applied, None, approval=approval, change=change, now=now)
-    released = ReleasedKeys(protector.id, chain.statement.level, protector.roll + 1, ingress=ingress, egress=egress)
+    statement, roll = following.statement, protector.roll + 1
+    released = ReleasedKeys(statement.id, statement.level, roll, ingress=ingress, egress=egress)
     return ReleaseAnswer(
         wrapped_keys=wrap(released, transport_spki=host.transport_spki),
         key_protector=roll_protector(protector, following, key=egress, signer=sealer.signing),
         receipt=receipt(leaf, now=now),
     )
+
+
+def _to_start(chain: VerifiedChain, mine: Guardian, ours: OurPairs, *, now: datetime) -> VerifiedChain:
+    """Return the chain of what is started next: this one, or that of a new machine where it is shielding data's."""
+    if not chain.statement.makes_machines:
+        return chain
+    return make_machine(chain, ours.keys(mine), nonce=secrets.token_bytes(_MACHINE_NONCE), now=now)
 
 
 def _following(chain: VerifiedChain, mine: Guardian, ours: OurPairs) -> tuple[VerifiedChain, GuardianKeys]:
@@ -195,7 +208,7 @@ def _approval(
 
 def _circumstances(chain: VerifiedChain, host: HealthStatement, *, approved: bool, now: datetime) -> Circumstances:
     statement, others = chain.statement, 0
-    if statement.policy.simultaneous_hosts is not None:
+    if statement.policy.simultaneous_hosts is not None and not statement.makes_machines:
         others = len(set(holders(statement.owner.fingerprint, statement.id, now=now)) - {host.attester_id})
     return Circumstances(group=host.group, mode=host.mode, at=now, others=others, approved=approved)
 

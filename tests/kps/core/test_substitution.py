@@ -77,7 +77,9 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
 
 
 def test_places_and_secrets_are_told_apart() -> None:
-    assert places_in("@HostName@ @Secret-db-1@ a@b.org @IP4Addr-1@@HostName@") == ({"HostName", "IP4Addr-1"}, {"db-1"})
+    names, secrets = places_in("@HostName@ @Secret-db-1@ a@b.org @IP4Addr-1@@HostName@")
+    assert names == {"HostName", "IP4Addr-1"}
+    assert secrets == {"db-1"}
 
 
 @pytest.mark.parametrize(

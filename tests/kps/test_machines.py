@@ -1,0 +1,190 @@
+"""A host gets the key of shielding data, and with it the protector of a new machine, whose owner is not there."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import DatabaseError, transaction
+
+from kps import service
+from kps.chains import newest_of
+from kps.core.chain import sign_statement, subject_of
+from kps.core.guardian import Guardian
+from kps.core.protector import VerifiedProtector, open_protector, roll_protector, verify_protector
+from kps.core.release_policy import ReleasePolicy
+from kps.core.shielding_data import ShieldingData, build_shielding_data, open_content, verify_shielding_data
+from kps.models import KeyProtectorRecord, MadeMachine
+from ledger import service as ledger
+from tests.kps.conftest import Host
+from tests.kps.parties import FABRIC, KEY, OWNER, OWNERS, STRANGER
+from tests.kps.shielding import CONTENT, FILE_ID, LABEL, made, shielding_data, statement
+from tests.kps.test_chains import brings
+
+Shield = Callable[..., ShieldingData]
+
+
+@pytest.fixture
+def shield(guardian: Guardian) -> Shield:
+    """Make shielding data whose machines this fabric may run."""
+
+    def make(*guardians: Guardian, policy: ReleasePolicy | None = None, **changes: Any) -> ShieldingData:
+        said = replace(statement(), guardians=guardians or (guardian,), **changes)
+        said = said if policy is None else replace(said, policy=policy)
+        return verify_shielding_data(build_shielding_data(OWNER, said, CONTENT, label=LABEL, key=KEY, now=_now()))
+
+    return make
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def makes(host: Host, data: ShieldingData, vm: str = "web1") -> tuple[VerifiedProtector, Any]:
+    """Let a host make a machine; return its protector, and the keys that came with it."""
+    answer = host.starts(data.document["protector"], vm=vm)
+    return verify_protector(answer["key_protector"]), host.opens(answer["wrapped_keys"])
+
+
+def record_of(protector: VerifiedProtector) -> KeyProtectorRecord:
+    return KeyProtectorRecord.objects.get(owner_fingerprint=OWNERS, protector_id=protector.id)
+
+
+def test_a_healthy_host_opens_the_file_and_has_a_machine_of_its_owner_s(host: Host, shield: Shield) -> None:
+    data = shield()
+    machine, keys = makes(host, data)
+    assert open_content(data, keys.ingress) == CONTENT
+    assert (machine.owner, machine.level, machine.roll) == (OWNER.guardian, "shielded", 1)
+    assert machine.chain.made_from == data.id != machine.id
+    assert (keys.protector, keys.roll, keys.level) == (machine.id, 1, "shielded")
+    assert open_protector(machine, OWNER.encryption) == keys.egress != KEY
+
+
+def test_the_machine_starts_as_any_other(host: Host, second: Host, shield: Shield) -> None:
+    born = host.starts(shield().document["protector"])
+    first = verify_protector(born["key_protector"])
+    answer = second.starts(born["key_protector"])
+    again = verify_protector(answer["key_protector"])
+    assert (again.id, again.roll) == (first.id, 2)
+    assert second.opens(answer["wrapped_keys"]).ingress == host.opens(born["wrapped_keys"]).egress
+    assert [row.protector_id for row in service.releases()] == [first.id, FILE_ID]
+
+
+def test_one_file_serves_many_machines(host: Host, shield: Shield) -> None:
+    data = shield()
+    machines = [makes(host, data, vm=f"web{number}")[0].id for number in range(3)]
+    assert len(set(machines)) == 3
+    made_from = MadeMachine.objects.filter(made_from=data.id)
+    assert [(row.record.protector_id, row.vm) for row in reversed(made_from)] == [
+        (machine, f"web{number}") for number, machine in enumerate(machines)
+    ]
+
+
+def test_the_making_is_in_the_log(host: Host, shield: Shield) -> None:
+    machine, _ = makes(host, shield())
+    (leaf,) = ledger.leaves(act_prefix="machine.made")
+    assert leaf.subject == subject_of(OWNERS, machine.id)
+    assert leaf.actor.startswith("host:")
+    assert (leaf.detail["shielding_data"], leaf.detail["vm"]) == (str(FILE_ID), "web1")
+    assert leaf.detail["statement"] == machine.chain.statement_sha256
+    assert record_of(machine).guardian_fingerprint == service.guardian_fingerprint(now=_now())
+
+
+def test_the_making_stays_as_it_was_written(host: Host, shield: Shield) -> None:
+    makes(host, shield())
+    with pytest.raises(DatabaseError), transaction.atomic():
+        MadeMachine.objects.update(vm="other")
+    with pytest.raises(DatabaseError), transaction.atomic():
+        MadeMachine.objects.all().delete()
+
+
+def test_the_owner_s_policy_holds_for_the_making(host: Host, shield: Shield) -> None:
+    answer = host.starts(shield(policy=ReleasePolicy(host_groups=("other",))).document["protector"])
+    assert answer["code"] == "host_group_not_allowed"
+    assert not MadeMachine.objects.exists()
+    assert not ledger.leaves(act_prefix="machine.made")
+
+
+def test_a_machine_at_a_time_is_no_limit_to_making_them(host: Host, second: Host, shield: Shield) -> None:
+    data = shield(policy=ReleasePolicy(simultaneous_hosts=1))
+    assert makes(host, data)[0].id != makes(second, data)[0].id
+
+
+def test_a_denied_file_makes_no_machine_and_those_it_made_start(host: Host, shield: Shield, second: Host) -> None:
+    data = shield()
+    answer = host.starts(data.document["protector"])
+    warden = User.objects.create_superuser("wanda")
+    service.deny_protector(OWNERS, data.id, by=warden, reason="lost", now=_now())
+    assert host.starts(data.document["protector"])["code"] == "protector_denied"
+    assert "wrapped_keys" in second.starts(answer["key_protector"])
+
+
+def test_the_owner_s_newer_word_on_the_file_binds_machines_made_after_it(host: Host, shield: Shield) -> None:
+    data = shield()
+    before, _ = makes(host, data)
+    said = replace(data.protector.chain.statement, serial=1, level="encryption-supported")
+    assert brings(sign_statement(said, OWNER)).status_code == 200
+    after, keys = makes(host, data)
+    assert (before.level, after.level, keys.level) == ("shielded", "encryption-supported", "encryption-supported")
+    assert (after.chain.statement.serial, after.chain.made_from) == (1, data.id)
+    assert newest_of(record_of(before)).statement.level == "shielded"
+
+
+def test_the_owner_takes_the_file_back(host: Host, shield: Shield) -> None:
+    data = shield()
+    makes(host, data)
+    said = replace(data.protector.chain.statement, serial=1, guardians=())
+    assert brings(sign_statement(said, OWNER)).status_code == 200
+    assert host.starts(data.document["protector"])["code"] == "guardian_revoked"
+
+
+def test_the_owner_speaks_about_a_made_machine_as_about_any_other(host: Host, shield: Shield) -> None:
+    answer = host.starts(shield().document["protector"])
+    machine = verify_protector(answer["key_protector"])
+    following = replace(machine.chain.statement, serial=1, policy=ReleasePolicy(host_groups=("other",)))
+    assert brings(sign_statement(following, OWNER)).status_code == 200
+    assert host.starts(answer["key_protector"])["code"] == "host_group_not_allowed"
+    assert newest_of(record_of(machine)).made_from is None
+
+
+def test_what_is_known_of_a_made_machine_can_be_verified_again(host: Host, shield: Shield) -> None:
+    machine, _ = makes(host, shield())
+    assert newest_of(record_of(machine)) == replace(machine.chain, links=machine.chain.word)
+
+
+def test_a_machine_that_another_fabric_made_is_known_when_it_starts(
+    host: Host, shield: Shield, guardian: Guardian
+) -> None:
+    data = shield(FABRIC.guardian, guardian)
+    chain = made(data.protector.chain, FABRIC)
+    first = roll_protector(data.protector, chain, key=bytes(32), signer=FABRIC.signing)
+    answer = host.starts(first, vm="elsewhere")
+    assert verify_protector(answer["key_protector"]).roll == 2
+    assert MadeMachine.objects.get().record.protector_id == chain.statement.id
+
+
+def test_a_fabric_that_the_owner_has_not_named_makes_no_machine(host: Host, shield: Shield) -> None:
+    data = shield()
+    elsewhere = verify_shielding_data(shielding_data())
+    born = roll_protector(elsewhere.protector, made(elsewhere.protector.chain), key=KEY, signer=FABRIC.signing)
+    forged = born | {"chain": [data.protector.chain.links[0], born["chain"][1]]}
+    assert host.starts(forged)["code"] == "protector_stranger"
+    assert host.starts(elsewhere.document["protector"])["code"] == "guardian_not_named"
+    assert not MadeMachine.objects.exists()
+
+
+def test_a_file_of_another_owner_makes_that_owner_s_machines(host: Host, guardian: Guardian) -> None:
+    keys = STRANGER
+    said = replace(statement(owner=keys), guardians=(guardian,))
+    data = verify_shielding_data(build_shielding_data(keys, said, CONTENT, label=LABEL, key=KEY, now=_now()))
+    machine, _ = makes(host, data)
+    assert machine.owner == keys.guardian
+    assert not KeyProtectorRecord.objects.filter(owner_fingerprint=OWNERS).exists()
+
+
+def test_a_lapsed_request_makes_no_machine(host: Host, shield: Shield) -> None:
+    at = int((_now() - timedelta(hours=1)).timestamp())
+    assert host.starts(shield().document["protector"], at=at)["code"] == "release_stale"
+    assert not MadeMachine.objects.exists()
