@@ -149,4 +149,6 @@ def _page_of(subject: str) -> str:
         "bundle": "bundle",
         "template": "template",
     }
+    if kind in ("guardian", "custody"):
+        return reverse("keys")
     return reverse(pages[kind], args=[identifier]) if kind in pages and identifier else ""

@@ -114,6 +114,11 @@ class RotationProposal(models.Model):
     def __str__(self) -> str:
         return f"{self.change} {self.pair}"
 
+    @property
+    def title(self) -> str:
+        words = {self.Change.PROMOTE: "Take {} into use", self.Change.DISABLE: "Disable {}"}
+        return words.get(self.Change(self.change), "Enable {} again").format(self.pair)
+
 
 class KeyProtectorRecord(models.Model):
     """What this fabric remembers of a key protector: whose it is, the owner's newest word on it, whether it is denied.

@@ -27,6 +27,7 @@ from ledger.custody import in_token
 PER_PAGE = 50
 CHANGES = ("promote", "disable", "enable")
 DECIDED = 20
+NAMED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +69,9 @@ def keys(request: HttpRequest) -> HttpResponse:
         "others": _other_keys(now),
         "prepared": any(line.pair.state == GuardianPair.State.PREPARED for line in lines),
         "former": [line for line in lines if line.pair.state == GuardianPair.State.FORMER],
-        "disabled": any(line.pair.state == GuardianPair.State.DISABLED for line in lines),
+        "disabled": [line for line in lines if line.pair.state == GuardianPair.State.DISABLED],
         "total": total,
+        "left": on[GuardianPair.State.FORMER] + on[GuardianPair.State.DISABLED],
         "moved": total - on[GuardianPair.State.FORMER] - on[GuardianPair.State.DISABLED],
         "open": kps.rotations(state="open"),
         "decided": kps.rotations().exclude(state="open")[:DECIDED],
@@ -115,7 +117,6 @@ def guardian_pair(request: HttpRequest, number: int) -> HttpResponse:
         "open": kps.rotations(state="open").filter(pair=pair).first(),
         "history": kps.rotations().exclude(state="open").filter(pair=pair),
         "current": kps.pairs().get(state=GuardianPair.State.PRIMARY),
-        "custody": WORDS[settings.CUSTODY],
     }
     return page(request, "fabric/guardian_pair.html", context)
 
@@ -150,7 +151,8 @@ def propose_pair(request: HttpRequest, number: int, change: str) -> HttpResponse
         )
         messages.success(request, "The change is put forward. Somebody else decides it.")
         return redirect("pair-change", proposal.pk)
-    context = {"form": form, "pair": pair, "change": change, "impact": kps.impact_of(change, pair), "stops": stops}
+    asked = RotationProposal(pair=pair, change=change).title
+    context = {"form": form, "change": change, "asked": asked, "stops": stops, **_effect(change, pair)}
     return page(request, "fabric/propose_pair.html", context)
 
 
@@ -177,13 +179,18 @@ def pair_change(request: HttpRequest, proposal_id: int) -> HttpResponse:
     deciders = User.objects.with_perm("kps.decide_rotation", backend="django.contrib.auth.backends.ModelBackend")
     context = {
         "proposal": found,
-        "pair": found.pair,
-        "impact": kps.impact_of(found.change, found.pair),
+        **_effect(found.change, found.pair),
         "form": form,
         "own": settings.FOUR_EYES and found.proposed_by_id == request.user.pk,
         "deciders": deciders.filter(is_superuser=False).exclude(pk=found.proposed_by_id),
     }
     return page(request, "fabric/pair_change.html", context)
+
+
+def _effect(change: str, pair: GuardianPair) -> dict[str, object]:
+    """What a change would do now, and to whose VMs: by name as far as they are registered."""
+    named = waiting_machines(kps.awaited(kps.dependants(pair)[:NAMED], pair))
+    return {"pair": pair, "impact": kps.impact_of(change, pair), "named": named}
 
 
 def _pair(number: int) -> GuardianPair:

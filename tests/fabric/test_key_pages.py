@@ -125,12 +125,12 @@ def test_two_persons_rotate_the_keys(
     forward = ada.post("/keys/pairs/2/promote/", filled())
     assert forward.status_code == 302
     assert our_guardian(now=now()).fingerprint == first.fingerprint
-    assert "Take into use: key pair 2" in text(ben.get("/proposals/"))
+    assert "Take key pair 2 into use" in text(ben.get("/proposals/"))
     assert "you put this forward" in text(ada.get(forward["Location"])).lower()
     assert "The decision is recorded" in text(ben.post(forward["Location"], decision(), follow=True))
     assert our_guardian(now=now()).fingerprint == kps.pairs()[0].fingerprint
     page = text(ben.get("/keys/"))
-    assert "0 of 1 key protector needs no old pair" in page
+    assert "1 of 1 key protector still needs an old pair" in page
     assert "1 key protector depends on it" in page
     queue = text(ben.get("/keys/pairs/1/"))
     assert "payroll" in queue
@@ -161,7 +161,7 @@ def test_disabling_a_pair_that_is_needed_says_whom_it_stops(
     rotated(admin, approver)
     page = text(browse(admin).get("/keys/pairs/1/disable/"))
     assert "1 key protector of 1 owner would get no keys" in page
-    assert f"owner: {ID}" in page
+    assert f"{ID}</code> of owner" in page
     forward = browse(admin).post("/keys/pairs/1/disable/", filled(name="Key pair 1"))
     assert "1 key protector still depends on this pair" in text(browse(approver).get(forward["Location"]))
 
