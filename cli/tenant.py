@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from cli.approving import approve
+from cli.grants import bring_chain, grant, level, policy, revoke
 from cli.guardians import default_folder, fetch, followed, read_guardian, read_metadata, require_fingerprint, store
 from cli.owner import owner
 from cli.owner import show_guardian as _show
@@ -13,6 +15,7 @@ from cli.plain import plainly
 from cli.recover import recover
 from cli.shielding import Wanted
 from cli.shielding import protect as make_bundle
+from cli.showing import protector
 from guardedhost.process import leave_no_dumps
 from kps.core import jose
 from kps.core.bundle import MEMORY, NAME
@@ -36,6 +39,8 @@ def tenant() -> None:
 
 tenant.add_command(owner)
 tenant.add_command(recover)
+for _command in (grant, revoke, level, policy, approve, bring_chain, protector):
+    tenant.add_command(_command)
 
 
 @tenant.group()

@@ -6,7 +6,8 @@ who answers is what the operator configured, nothing else. Plain HTTP is for loo
 
 import ipaddress
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -18,6 +19,7 @@ from guardedhost.wire import (
     Activation,
     Challenge,
     Enrolment,
+    Held,
     KeyOffer,
     Release,
     Verdict,
@@ -25,6 +27,7 @@ from guardedhost.wire import (
     read_activation,
     read_challenge,
     read_enrolment,
+    read_held,
     read_key_offer,
     read_release,
     read_verdict,
@@ -107,6 +110,20 @@ class Client:
     def give_back(self, said: str) -> bool:
         """Tell the portal that a machine has stopped; False when it knew of no key of it on this host."""
         return self._post("kps/v1/returns", {"message": said}, lambda body: body["returned"] is True)
+
+    def protector(self, question: str) -> Held:
+        """Ask, as a VM's owner, what this fabric has of its key protector."""
+        return self._post("kps/v1/protectors", {"question": question}, read_held)
+
+    def bring(self, links: Sequence[str]) -> int:
+        """Bring an owner's newer chain; return the serial that is in force then."""
+        return self._post("kps/v1/chains", {"chain": list(links)}, lambda body: int(body["serial"]))
+
+    def approve(self, approval: str) -> datetime:
+        """Bring an owner's yes to one release; return until when it counts."""
+        return self._post(
+            "kps/v1/approvals", {"approval": approval}, lambda body: datetime.fromisoformat(body["expires_at"])
+        )
 
     def signers(self) -> tuple[bytes, ...]:
         """The certificates that sign health certificates."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
+from uuid import UUID
 
 from attestation.core.base64url import from_b64u
 from attestation.core.finding import Finding
@@ -12,6 +13,7 @@ from guardedhost.errors import Unreachable
 # Shorter and the quote may not be fresh; longer and it is no nonce but something the portal wants signed.
 _NONCE_SIZES = range(16, 65)
 _PCRS = range(24)
+_LONGEST_LINE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,32 @@ class Challenge:
     send_ima_log: bool
     ima_from: int
     trial: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A release that waits for the owner's yes: which VM, on which host, and what that host had proved."""
+
+    id: UUID
+    attester: UUID
+    vm: str
+    host: str
+    attestation: int
+    mode: str
+    policy_version: int
+    attested_at: datetime
+    asked_at: datetime
+    asked_last: datetime
+    needs_key: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a fabric has of an owner's key protector. The links are the owner's, and nobody has verified them here."""
+
+    links: object
+    denied: bool
+    waiting: tuple[Waiting, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +145,42 @@ def read_release(body: Mapping[str, Any]) -> Release:
     if not isinstance(protector, dict):
         raise ValueError("the key protector is not an object")
     return Release(str(body["wrapped_keys"]), protector, str(body.get("receipt", "")))
+
+
+def read_held(body: Mapping[str, Any]) -> Held:
+    links = body["chain"]
+    if not isinstance(links, list) or not isinstance(body["denied"], bool):
+        raise TypeError("not a chain and whether it is denied")
+    return Held(links, body["denied"], tuple(map(_read_waiting, body["waiting"])))
+
+
+def _read_waiting(body: Mapping[str, Any]) -> Waiting:
+    if not isinstance(body["needs_key"], bool):
+        raise TypeError("not whether the key is needed")
+    return Waiting(
+        id=UUID(body["id"]),
+        attester=UUID(body["attester"]),
+        vm=_line(body["vm"]),
+        host=_line(body["host"]),
+        attestation=int(body["attestation"]),
+        mode=_line(body["mode"]),
+        policy_version=int(body["policy_version"]),
+        attested_at=_moment(body["attested_at"]),
+        asked_at=_moment(body["asked_at"]),
+        asked_last=_moment(body["asked_last"]),
+        needs_key=body["needs_key"],
+    )
+
+
+def _line(value: Any) -> str:
+    """Return what is shown on a terminal, where other characters than printable ones may do anything."""
+    if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_LINE or not value.isprintable():
+        raise ValueError("not a line")
+    return value
+
+
+def _moment(value: Any) -> datetime:
+    return datetime.fromisoformat(value).astimezone(UTC)
 
 
 def malformed(what: str) -> Unreachable:

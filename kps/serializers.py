@@ -65,14 +65,17 @@ class QuestionSerializer(serializers.Serializer[object]):
 
 
 class WaitingSerializer(serializers.Serializer[object]):
-    id = serializers.UUIDField()
-    vm = serializers.CharField()
-    host = serializers.CharField()
-    attester = serializers.UUIDField(source="attester_id")
-    attestation = serializers.IntegerField(source="attestation_id")
-    asked_at = serializers.DateTimeField()
-    asked_last = serializers.DateTimeField()
-    needs_key = serializers.BooleanField()
+    id = serializers.UUIDField(source="approval.id")
+    vm = serializers.CharField(source="approval.vm")
+    host = serializers.CharField(source="approval.host")
+    attester = serializers.UUIDField(source="approval.attester_id")
+    attestation = serializers.IntegerField(source="approval.attestation_id")
+    mode = serializers.CharField(help_text="How the host had attested.")
+    policy_version = serializers.IntegerField()
+    attested_at = serializers.DateTimeField()
+    asked_at = serializers.DateTimeField(source="approval.asked_at")
+    asked_last = serializers.DateTimeField(source="approval.asked_last")
+    needs_key = serializers.BooleanField(source="approval.needs_key")
 
 
 class OwnersViewSerializer(serializers.Serializer[object]):

@@ -149,6 +149,25 @@ def make_machine(chain: VerifiedChain, maker: GuardianKeys, *, nonce: bytes, now
     return verify_chain([chain.links[0], link])
 
 
+def next_statement(
+    chain: VerifiedChain,
+    *,
+    guardians: Sequence[Guardian] | None = None,
+    level: str | None = None,
+    policy: ReleasePolicy | None = None,
+    now: datetime,
+) -> Statement:
+    """Return the owner's next word, which says again what is not to be another: the guardians as they are by now."""
+    return replace(
+        chain.statement,
+        serial=chain.statement.serial + 1,
+        guardians=chain.guardians if guardians is None else tuple(guardians),
+        level=level or chain.statement.level,
+        policy=chain.statement.policy if policy is None else policy,
+        made_at=int(now.timestamp()),
+    )
+
+
 def succeed(chain: VerifiedChain, old: GuardianKeys, new: Guardian) -> VerifiedChain:
     """Return the chain in which a guardian has put its new keys in the place of its old ones."""
     payload = {
