@@ -1,18 +1,19 @@
 """`guardhouse audit`: what a fabric says of itself, checked by somebody else, who has to trust nothing of it."""
 
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
 from attestation.core.second_look import SecondLook, Shelf, parse_signers
-from attestation.errors import ParseError
 from cli.export_file import Export, read_export
-from cli.kept import Kept, read_kept, write_kept
+from cli.kept import Kept, known_log, write_kept
 from cli.plain import plainly
+from cli.witness import Forked, RemoteLog, look, new_witness, read_witness, write_witness
+from guardedhost.errors import Unreachable
 from ledger.core.audit import Found, Known
-from ledger.core.note import VerifierKey, parse_vkey
 
 DIFFERS = 1
 KEPT = Path("guardhouse-log.json")
@@ -23,9 +24,7 @@ def audit() -> None:
     """Check a fabric's log on your own machine, and witness it for others."""
 
 
-@audit.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
+kept_option = click.option(
     "--kept",
     "kept_file",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -33,7 +32,15 @@ def audit() -> None:
     show_default=True,
     help="Where you keep the newest checkpoint that you have seen. It is yours: keep it where the fabric is not.",
 )
-@click.option("--log", "log_key", help="The log's key, the first time; compare it with its operator by another way.")
+log_option = click.option(
+    "--log", "log_key", help="The log's key, the first time; compare it with its operator by another way."
+)
+
+
+@audit.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@kept_option
+@log_option
 @click.option("--witness", "witnesses", multiple=True, help="A witness's key, once; what it has cosigned has to fit.")
 @plainly
 def verify(file: Path, kept_file: Path, log_key: str | None, witnesses: tuple[str, ...]) -> None:
@@ -41,7 +48,7 @@ def verify(file: Path, kept_file: Path, log_key: str | None, witnesses: tuple[st
 
     Exit code 0 when all of it holds, 1 when something does not.
     """
-    kept = _kept(kept_file, log_key, witnesses)
+    kept = known_log(kept_file, log_key, witnesses)
     export = read_export(file, Known(kept.key, kept.checkpoint, kept.witnesses))
     judged = _judge(export)
     _tell(export.found)
@@ -53,24 +60,6 @@ def verify(file: Path, kept_file: Path, log_key: str | None, witnesses: tuple[st
         sys.exit(DIFFERS)
     write_kept(kept_file, Kept(kept.key, export.found.note, kept.witnesses))
     click.echo(f"Everything holds. {kept_file} keeps the checkpoint of {export.found.checkpoint.size} entries.")
-
-
-def _kept(path: Path, log_key: str | None, witnesses: tuple[str, ...]) -> Kept:
-    """Return what the person knows; the log's key is never taken from what is to be checked by it."""
-    kept, said = read_kept(path), tuple(parse_vkey(each) for each in witnesses)
-    if kept is None and log_key is None:
-        raise ParseError(
-            f"{path} is not there, so this is the first look at this log. Say its key with --log, as the fabric's"
-            " operator has told you by another way than the portal."
-        )
-    known = kept or Kept(parse_vkey(log_key or ""))
-    if log_key is not None and parse_vkey(log_key) != known.key:
-        raise ParseError(f"{path} is about another log, {known.key.name}.")
-    return Kept(known.key, known.note, _together(known.witnesses, said))
-
-
-def _together(before: tuple[VerifierKey, ...], said: tuple[VerifierKey, ...]) -> tuple[VerifierKey, ...]:
-    return tuple({str(each): each for each in (*before, *said)}.values())
 
 
 def _judge(export: Export) -> str:
@@ -105,3 +94,48 @@ def _tell(found: Found) -> None:
     for act in ("key.released", "key.refused"):
         if found.acts.get(act):
             click.echo(f"{act}: {found.acts[act]}")
+
+
+@audit.command("witness-key")
+@click.argument("name")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@plainly
+def witness_key(name: str, file: Path) -> None:
+    """Make a witness's key, and print what a fabric and its tenants know it by."""
+    made = new_witness(name)
+    write_witness(file, made)
+    click.echo(str(made.key))
+
+
+@audit.command()
+@click.argument("server")
+@click.option("--key", "key_file", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=True)
+@kept_option
+@log_option
+@click.option("--ca", default="", help="A file of authorities that the server's certificate has to come from.")
+@click.option("--every", type=click.IntRange(min=1), help="Go on, with so many seconds between two looks.")
+@plainly
+def witness(server: str, key_file: Path, kept_file: Path, log_key: str | None, ca: str, every: int | None) -> None:
+    """Cosign a fabric's newest checkpoint, once it is clear that the log only grew since the last one.
+
+    Exit code 0 when it did, 1 when it did not: then the proof lies beside the file of the kept checkpoint.
+    """
+    known, by, log = known_log(kept_file, log_key), read_witness(key_file), RemoteLog(server, ca)
+    while True:
+        try:
+            head = look(log, known, kept_file, by, at=int(time.time()))
+        except Forked as refusal:
+            proof = kept_file.with_name(f"{kept_file.name}.fork")
+            write_kept(proof, Kept(known.key, refusal.note))
+            click.echo(f"{refusal} Nothing was cosigned. {kept_file} and {proof} together prove it.", err=True)
+            sys.exit(DIFFERS)
+        except Unreachable as error:
+            if every is None:
+                raise
+            click.echo(str(error), err=True)
+        else:
+            click.echo(f"{by.name} has cosigned {head.size} entries of {head.origin}.")
+        if every is None:
+            return
+        time.sleep(every)
+        known = known_log(kept_file, None)

@@ -1,18 +1,19 @@
 """What a person keeps of a log between two looks at it: its key, the newest checkpoint seen, and who witnesses it."""
 
 import json
-import os
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from attestation.errors import ParseError
+from guardedhost.files import write_atomically
 from ledger.core.checkpoint import Checkpoint, verify_checkpoint
 from ledger.core.note import NOTE_LIMIT, VKEY_LIMIT, VerifierKey, parse_note, parse_vkey
 from ledger.core.strict_json import array, members, read_json, text
 
-FORM = "guardhouse-kept/v1"
-MOST_WITNESSES = 64
+FORM: Final = "guardhouse-kept/v1"
+MOST_WITNESSES: Final = 64
+_LIMIT: Final = 4 * NOTE_LIMIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +34,37 @@ def read_kept(path: Path) -> Kept | None:
     """Return what a file keeps; None when there is no such file. Raises `ParseError`."""
     if not path.exists():
         return None
-    if path.stat().st_size > 2 * NOTE_LIMIT:
+    if path.stat().st_size > _LIMIT:
         raise ParseError(f"{path} is no file of kept checkpoints.")
-    said = members(
-        read_json(path.read_bytes(), limit=2 * NOTE_LIMIT), {"form", "log", "checkpoint", "witnesses"}, what=str(path)
-    )
+    names = {"form", "log", "checkpoint", "witnesses"}
+    said = members(read_json(path.read_bytes(), limit=_LIMIT), names, what=str(path))
     if said["form"] != FORM:
         raise ParseError(f"{path} is not in the form {FORM}.")
+    witnesses = array(said["witnesses"], what="Witnesses", most=MOST_WITNESSES)
     return Kept(
-        parse_vkey(text(said["log"], what="A key", longest=VKEY_LIMIT)),
+        _vkey(said["log"]),
         text(said["checkpoint"], what="A checkpoint", longest=NOTE_LIMIT),
-        tuple(
-            parse_vkey(text(each, what="A key", longest=VKEY_LIMIT))
-            for each in array(said["witnesses"], what="Witnesses", most=MOST_WITNESSES)
-        ),
+        tuple(map(_vkey, witnesses)),
     )
+
+
+def _vkey(value: object) -> VerifierKey:
+    return parse_vkey(text(value, what="A key", longest=VKEY_LIMIT))
+
+
+def known_log(path: Path, log_key: str | None, witnesses: tuple[str, ...] = ()) -> Kept:
+    """Return what a person knows of a log; its key is never taken from what is to be checked by it."""
+    kept = read_kept(path)
+    if kept is None and log_key is None:
+        raise ParseError(
+            f"{path} is not there, so this is the first look at this log. Say its key with --log, as the fabric's"
+            " operator has told you by another way than the portal."
+        )
+    known = kept or Kept(parse_vkey(log_key or ""))
+    if log_key is not None and parse_vkey(log_key) != known.key:
+        raise ParseError(f"{path} is about another log, {known.key.name}.")
+    together = {str(each): each for each in (*known.witnesses, *map(parse_vkey, witnesses))}
+    return Kept(known.key, known.note, tuple(together.values()))
 
 
 def write_kept(path: Path, kept: Kept) -> None:
@@ -58,13 +75,4 @@ def write_kept(path: Path, kept: Kept) -> None:
         "checkpoint": kept.note,
         "witnesses": [str(each) for each in kept.witnesses],
     }
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump(said, file, indent=2, ensure_ascii=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
+    write_atomically(path, json.dumps(said, indent=2, ensure_ascii=False).encode() + b"\n")
