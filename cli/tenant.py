@@ -13,6 +13,7 @@ from cli.owner import show_guardian as _show
 from cli.passphrase import opened_owner, passphrase_file
 from cli.plain import plainly
 from cli.recover import recover
+from cli.shield import shield
 from cli.shielding import Wanted
 from cli.shielding import protect as make_bundle
 from cli.showing import protector
@@ -39,7 +40,7 @@ def tenant() -> None:
 
 tenant.add_command(owner)
 tenant.add_command(recover)
-for _command in (grant, revoke, level, policy, approve, bring_chain, protector):
+for _command in (grant, revoke, level, policy, approve, bring_chain, protector, shield):
     tenant.add_command(_command)
 
 

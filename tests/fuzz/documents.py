@@ -46,7 +46,7 @@ from tests.kps.parties import (
     said,
     succession,
 )
-from tests.kps.shielding import CONTENT, FILE_ID, class_chain, made, shielding_data
+from tests.kps.shielding import CONTENT, FILE_ID, RECIPE, class_chain, made, shielding_data
 from tests.machines import CAPTURES
 
 SECRET = b"s" * 32
@@ -378,6 +378,10 @@ def content_of_file(content: bytes) -> str:
 
 def shielding_contents() -> list[bytes]:
     return [build_content(CONTENT)]
+
+
+def recipes() -> list[bytes]:
+    return [RECIPE.encode()]
 
 
 def versions() -> list[bytes]:

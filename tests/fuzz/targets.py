@@ -57,7 +57,7 @@ from attestation.core import (
 )
 from attestation.core import bundle as authorities
 from attestation.errors import NotFromTpm, ParseError, Refusal
-from cli import care, guardians, inspect_ima, inspect_tables, inspect_tpm, owner_file, recovery
+from cli import care, guardians, inspect_ima, inspect_tables, inspect_tpm, owner_file, recovery, shield_recipe
 from guardedhost import host_key, image, jwe, machine, wire
 from guardedhost.diagnosis import bundle as bundle_of_trace
 from guardedhost.errors import StoreDamaged
@@ -334,6 +334,7 @@ TARGETS: Final = (
     ),
     _target(shielding_data.open_content, documents.shielding_contents, run=forge.opened_content, raises=Refusal),
     _target(shielding_content.parse_content, documents.shielding_contents),
+    _target(shield_recipe.parse_recipe, documents.recipes),
     # --- template disks
     _target(volume.parse_volume, documents.volumes, value_of),
     _target(catalog.parse_version, documents.versions, text_of),

@@ -26,6 +26,35 @@ CONTENT = Content(USER_DATA, NETWORK, FILES, {"root": 'marker "of" the @HostName
 VALUES = {"HostName": "web1", "IP4Addr-1": "10.1.2.3/24"}
 ACCEPTED = VolumeQualifier(jose.thumbprint(SIGNER.guardian.signing), "debian-12", AT_LEAST, parse_version("12.1"))
 LABEL = Label("web servers", "for the shop", (ACCEPTED,), frozenset())
+# As a tenant writes it down; the signer of its one template is `SIGNER`.
+RECIPE = f"""
+name = "web servers"
+description = "for the shop"
+level = "shielded"
+user_data = "user-data.yaml"
+network_config = "network.yaml"
+
+[[template]]
+signer = "{ACCEPTED.signer}"
+name = "debian-12"
+version = "12.1"
+rule = "at-least"
+
+[[file]]
+path = "/etc/ssh/ssh_host_ed25519_key"
+from = "host_key"
+
+[[file]]
+path = "/etc/app/ca.pem"
+from = "ca.pem"
+mode = "0644"
+
+[secrets]
+root = {{from = "root"}}
+
+[policy]
+minimum_mode = "tpm"
+"""
 
 
 def volume() -> Volume:
