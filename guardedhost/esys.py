@@ -6,8 +6,9 @@ type information, hence `Any` here and in `tpm.py`.
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -34,6 +35,14 @@ def _load_pytss() -> Any:
     except (ImportError, OSError) as error:
         raise TpmFailure(f"The TPM’s library cannot be loaded ({error}); see docs/hosts.md.") from error
     return tpm2_pytss
+
+
+@dataclass(frozen=True, slots=True)
+class SavedKey:
+    """A key under the storage root key; `private` is encrypted to this TPM."""
+
+    public: bytes  # TPM2B_PUBLIC
+    private: bytes  # TPM2B_PRIVATE
 
 
 class Esys(AbstractContextManager["Esys"]):
@@ -77,6 +86,21 @@ class Esys(AbstractContextManager["Esys"]):
         handle, _ = self._primary(template, self._t.ESYS_TR.OWNER)
         with self._flushed(handle):
             yield handle
+
+    @contextmanager
+    def _loaded(self, key: SavedKey, parent: Any = None) -> Iterator[Any]:
+        if parent is None:
+            with self._srk() as srk:
+                handle = self._load(key, srk)
+        else:
+            handle = self._load(key, parent)
+        with self._flushed(handle):
+            yield handle
+
+    def _load(self, key: SavedKey, parent: Any) -> Any:
+        private = self._read(self._t.TPM2B_PRIVATE, key.private)
+        public = self._read(self._t.TPM2B_PUBLIC, key.public)
+        return self._do("load a key", self._esys.load, parent, private, public)
 
     @contextmanager
     def _endorsement_key(self) -> Iterator[tuple[Any, Any, bytes | None]]:
@@ -154,3 +178,8 @@ def _sentence(what: str, error: Any) -> str:
     if error.rc & 0xFFF == _PCR_CHANGED or error.rc & _FORMAT_ONE == _POLICY_FAIL:
         return f"The TPM would not {what}: the host is not in the boot state that the key is bound to."
     return f"The TPM could not {what}: {error} (0x{error.rc:x})."
+
+
+def selection(pcrs: Iterable[int]) -> str:
+    """Return PCRs of the sha256 bank as tpm2-pytss reads them."""
+    return "sha256:" + ",".join(str(pcr) for pcr in sorted(set(pcrs)))

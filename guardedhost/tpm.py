@@ -4,14 +4,14 @@ Nothing is stored in the TPM: the endorsement key and the AK are primaries, made
 template; the transport key is kept by the caller as two blobs that only this TPM can load.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
+from guardedhost.allowance import Allowances
 from guardedhost.errors import TpmFailure
-from guardedhost.esys import Esys
+from guardedhost.esys import SavedKey, selection
 
 _QUOTE_ATTEMPTS = 8
 _PCR_COUNT = 24
@@ -44,14 +44,6 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
-class SavedKey:
-    """A key under the storage root key; `private` is encrypted to this TPM."""
-
-    public: bytes  # TPM2B_PUBLIC
-    private: bytes  # TPM2B_PRIVATE
-
-
-@dataclass(frozen=True, slots=True)
 class Signed:
     """TPMS_ATTEST as signed, and its TPMT_SIGNATURE."""
 
@@ -65,7 +57,7 @@ class Quoted:
     values: dict[int, bytes]
 
 
-class Tpm(Esys):
+class Tpm(Allowances):
     """What the agent asks of a TPM."""
 
     # Identity
@@ -125,7 +117,7 @@ class Tpm(Esys):
         values: dict[int, bytes] = {}
         left = sorted(set(pcrs))
         while left:
-            _, chosen, digests = self._do("read the PCRs", self._esys.pcr_read, _selection(left))
+            _, chosen, digests = self._do("read the PCRs", self._esys.pcr_read, selection(left))
             got = _selected(chosen)
             if not got:
                 raise TpmFailure("The TPM has no sha256 bank; switch it on in the firmware's set-up.")
@@ -142,7 +134,7 @@ class Tpm(Esys):
         with self._ak() as (ak, _):
             for _ in range(_QUOTE_ATTEMPTS):
                 values = self.read_pcrs(pcrs)
-                attest, signature = self._do("quote", self._esys.quote, ak, _selection(pcrs), nonce)
+                attest, signature = self._do("quote", self._esys.quote, ak, selection(pcrs), nonce)
                 body = self._read(self._t.TPMS_ATTEST, bytes(attest))
                 if bytes(body.attested.quote.pcrDigest) == sha256(b"".join(values[p] for p in sorted(values))).digest():
                     return Quoted(Signed(bytes(attest), signature.marshal()), values)
@@ -180,7 +172,7 @@ class Tpm(Esys):
         """PolicyPCR over the present values, computed by the TPM itself in a trial session (Part 3, 23.7)."""
         t = self._t
         with self._session(t.TPM2_SE.TRIAL, t.ESYS_TR.NONE) as session:
-            self._do("compute the boot policy", self._esys.policy_pcr, session, b"", _selection(boot_pcrs))
+            self._do("compute the boot policy", self._esys.policy_pcr, session, b"", selection(boot_pcrs))
             return bytes(self._do("read the boot policy", self._esys.policy_get_digest, session))
 
     def usable_now(self, key: SavedKey, boot_pcrs: Sequence[int]) -> bool:
@@ -207,31 +199,12 @@ class Tpm(Esys):
         """
         t = self._t
         with self._srk() as srk, self._session(t.TPM2_SE.POLICY, srk) as session, self._loaded(key, srk) as handle:
-            self._do("satisfy the boot policy", self._esys.policy_pcr, session, b"", _selection(boot_pcrs))
+            self._do("satisfy the boot policy", self._esys.policy_pcr, session, b"", selection(boot_pcrs))
             flags = t.TPMA_SESSION.CONTINUESESSION | t.TPMA_SESSION.ENCRYPT
             self._do("encrypt the answer", self._esys.trsess_set_attributes, session, flags)
             scheme = t.TPMT_RSA_DECRYPT(scheme=t.TPM2_ALG.NULL)
             args = (handle, ciphertext, scheme, b"", session)
             return bytes(self._do("open a key with the transport key", self._esys.rsa_decrypt, *args))
-
-    @contextmanager
-    def _loaded(self, key: SavedKey, parent: Any = None) -> Iterator[Any]:
-        if parent is None:
-            with self._srk() as srk:
-                handle = self._load(key, srk)
-        else:
-            handle = self._load(key, parent)
-        with self._flushed(handle):
-            yield handle
-
-    def _load(self, key: SavedKey, parent: Any) -> Any:
-        private = self._read(self._t.TPM2B_PRIVATE, key.private)
-        public = self._read(self._t.TPM2B_PUBLIC, key.public)
-        return self._do("load the transport key", self._esys.load, parent, private, public)
-
-
-def _selection(pcrs: Iterable[int]) -> str:
-    return "sha256:" + ",".join(str(pcr) for pcr in sorted(set(pcrs)))
 
 
 def _selected(selection: Any) -> list[int]:
