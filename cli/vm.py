@@ -28,8 +28,9 @@ def vm() -> None:
 def start(bundle: Path, folder: Path) -> None:
     """Ask the portal for the keys, and start the machine under the rules of its level."""
     store, machine = Store(folder), read_machine(bundle)
-    level = machines.start(store, machine, Qemu(store.enrolled().accel))
-    click.echo(f"{machine.name} is running ({level}).")
+    started = machines.start(store, machine, Qemu(store.enrolled().accel))
+    how = ", by what its owner allows while the portal is away" if started.offline else ""
+    click.echo(f"{machine.name} is running ({started.level}{how}).")
 
 
 @vm.command()

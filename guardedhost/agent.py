@@ -23,9 +23,10 @@ from attestation.core.tpm import parse_public
 from guardedhost import host_key
 from guardedhost.client import Client
 from guardedhost.errors import AgentError, LibraryMissing, Unreachable
+from guardedhost.esys import SavedKey
 from guardedhost.jwe import open_jwe
 from guardedhost.store import HOST_KEY, KERBEROS, TPM, Config, Credential, LastAttestation, Store
-from guardedhost.tpm import Quoted, SavedKey, Tpm
+from guardedhost.tpm import Quoted, Tpm
 from guardedhost.wire import Activation, Challenge, Verdict
 
 if TYPE_CHECKING:

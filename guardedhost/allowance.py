@@ -2,8 +2,9 @@
 
 Sealed under the storage root key with a policy of three parts, each of which the TPM itself checks: the boot PCRs
 (TPM2_PolicyPCR), a counter in NV that has not passed a value (TPM2_PolicyNV), and the TPM's clock
-(TPM2_PolicyCounterTimer; TPM 2.0 Part 3, 23.7, 23.9, 23.10). Counting up before each use is this host's software's part; the counter never goes
-back, whatever becomes of files. The clock stands while the host is off, so the calendar is for the caller to look at.
+(TPM2_PolicyCounterTimer); TPM 2.0 Part 3, 23.7, 23.9 and 23.10. Counting up before each use is this host's software's
+part; the counter never goes back, whatever becomes of files. The clock stands while the host is off, so the calendar
+is for the caller to look at.
 """
 
 from collections.abc import Sequence
@@ -116,13 +117,12 @@ class Allowances(Esys):
         counter = self._counter(index)
         try:
             bound = last.to_bytes(_SIZE, "big")
-            args = (counter, counter, session, bound, t.TPM2_EO.UNSIGNED_LE)
-            self._do("satisfy the bound of the counter", self._esys.policy_nv, *args)
+            until = (counter, counter, session, bound, t.TPM2_EO.UNSIGNED_LE)
+            self._do("satisfy the bound of the counter", self._esys.policy_nv, *until)
         finally:
             self._close(counter)
-        until = deadline.to_bytes(_SIZE, "big")
-        args = (session, until, t.TPM2_EO.UNSIGNED_LT, _CLOCK)
-        self._do("satisfy the bound of the clock", self._esys.policy_counter_timer, *args)
+        before = (session, deadline.to_bytes(_SIZE, "big"), t.TPM2_EO.UNSIGNED_LT, _CLOCK)
+        self._do("satisfy the bound of the clock", self._esys.policy_counter_timer, *before)
 
     def _counter(self, index: int) -> Any:
         return self._do("find a counter", self._esys.tr_from_tpmpublic, index)

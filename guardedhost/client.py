@@ -111,6 +111,10 @@ class Client:
         """Tell the portal that a machine has stopped; False when it knew of no key of it on this host."""
         return self._post("kps/v1/returns", {"message": said}, lambda body: body["returned"] is True)
 
+    def account(self, said: str) -> bool:
+        """Tell the portal of starts without it; True when there were more of them than the owner allows, or later."""
+        return self._post("kps/v1/offline-starts", {"message": said}, lambda body: body["exceeded"] is True)
+
     def protector(self, question: str) -> Held:
         """Ask, as a VM's owner, what this fabric has of its key protector."""
         return self._post("kps/v1/protectors", {"question": question}, read_held)

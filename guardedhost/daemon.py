@@ -15,7 +15,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from types import FrameType
 
-from guardedhost import agent, returns
+from guardedhost import agent, offline, returns
 from guardedhost.errors import AgentError, Refused
 from guardedhost.qemu import Qemu
 from guardedhost.store import Store
@@ -47,6 +47,7 @@ def run(store: Store, stop: threading.Event) -> None:
             log.warning("not attested: code=%s retry_in=%.0fs %s", code, delay, error)
         else:
             failures = 0
+            offline.settle(store)
             returns.settle(store, Qemu())
             delay = until_next(verdict, datetime.now(UTC), _random.random())
             log.info("next attestation in %.0fs", delay)

@@ -20,8 +20,9 @@ from attestation.core.base64url import from_b64u, to_b64u
 from attestation.core.certificate import serial_text
 from attestation.core.finding import Finding, finding_from
 from guardedhost import files
+from guardedhost.allowance import Allowance
 from guardedhost.errors import StoreDamaged
-from guardedhost.tpm import SavedKey
+from guardedhost.esys import SavedKey
 
 TPM, HOST_KEY, KERBEROS = "tpm", "hostkey", "kerberos"
 DEFAULT_FOLDER = Path("/var/lib/guardhouse")
@@ -86,6 +87,23 @@ class Credential:
 
     def alive(self, *, now: datetime) -> bool:
         return now + _SPARE < self.not_after
+
+
+@dataclass(frozen=True, slots=True)
+class OfflineTicket:
+    """What starts a machine without the portal: its key, sealed in the TPM, and what became of it so far.
+
+    `roll` is the state that the key opens, `until` a moment of the calendar. `spent` are the starts made by it, in
+    seconds since 1970; `told` says whether the portal has heard of all of them.
+    """
+
+    owner: str
+    protector: str
+    roll: int
+    until: int
+    allowance: Allowance
+    spent: tuple[int, ...] = ()
+    told: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +215,17 @@ class Store:
     def _save_held(self, bundles: set[Path]) -> None:
         self._save("held.json", {"bundles": sorted(map(str, bundles))})
 
+    def tickets(self) -> dict[Path, OfflineTicket]:
+        """What this host may start without the portal, by bundle."""
+        return self._load("offline.json", _tickets) or {}
+
+    def save_ticket(self, bundle: Path, ticket: OfflineTicket | None) -> None:
+        """Keep what a bundle may be started by, instead of what there was; None for nothing any more."""
+        tickets = {path: each for path, each in self.tickets().items() if path != bundle}
+        if ticket is not None:
+            tickets[bundle] = ticket
+        self._save("offline.json", {str(path): _ticket_fields(each) for path, each in tickets.items()})
+
     def _make_folder(self) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -222,6 +251,31 @@ def _key_fields(key: SavedKey) -> dict[str, Any]:
 
 def _key(fields: dict[str, Any]) -> SavedKey:
     return SavedKey(from_b64u(fields["public"]), from_b64u(fields["private"]))
+
+
+def _ticket_fields(ticket: OfflineTicket) -> dict[str, Any]:
+    allowance = ticket.allowance
+    bounds = {name: getattr(allowance, name) for name in ("index", "first", "last", "deadline")}
+    said = {name: getattr(ticket, name) for name in ("owner", "protector", "roll", "until", "spent", "told")}
+    return {**said, **bounds, **_key_fields(allowance.key), "boot_pcrs": allowance.boot_pcrs}
+
+
+def _tickets(fields: dict[str, Any]) -> dict[Path, OfflineTicket]:
+    return {Path(path): _ticket(each) for path, each in fields.items()}
+
+
+def _ticket(fields: dict[str, Any]) -> OfflineTicket:
+    pcrs = tuple(int(pcr) for pcr in fields["boot_pcrs"])
+    bounds = [int(fields[name]) for name in ("index", "first", "last", "deadline")]
+    return OfflineTicket(
+        owner=str(fields["owner"]),
+        protector=str(fields["protector"]),
+        roll=int(fields["roll"]),
+        until=int(fields["until"]),
+        allowance=Allowance(_key(fields), pcrs, *bounds),
+        spent=tuple(int(start) for start in fields["spent"]),
+        told=fields["told"] is True,
+    )
 
 
 def _credential(fields: dict[str, Any]) -> Credential:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from attestation.errors import Refusal
-from guardedhost import agent, bundle
-from guardedhost.errors import AgentError, Refused, VmFailure
+from guardedhost import agent, bundle, offline
+from guardedhost.errors import AgentError, Refused, Unreachable, VmFailure
 from guardedhost.machine import Hypervisor, Machine, UnlockedMachine
 from guardedhost.store import Credential, Store
 from kps.core.bundle import VmState
@@ -49,23 +49,54 @@ class Released:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A machine that can be started, and the states to keep once it has."""
+    """A machine that can be started, and the states to keep once it has; `released` opens the next one."""
 
     unlocked: UnlockedMachine
     keep: frozenset[int]
+    released: Released
 
 
-def start(store: Store, machine: Machine, hypervisor: Hypervisor) -> str:
-    """Start a machine on this host, attesting first if there is no certificate. Returns its level."""
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What became of a start: the machine's level, and whether the portal was asked."""
+
+    level: str
+    offline: bool = False
+
+
+def start(store: Store, machine: Machine, hypervisor: Hypervisor) -> Started:
+    """Start a machine on this host, attesting first if there is no certificate.
+
+    While the portal is away, and only then, by what the owner allows without it (`guardedhost.offline`).
+    """
     with bundle.locked(machine.folder):
         if hypervisor.state(machine) != "stopped":
             raise VmFailure(f"{machine.name} is already running.")
         with agent.opened(store) as host:
             store.remember_machine(machine.folder)
             store.remember_held(machine.folder)
-            prepared = prepare(machine, lambda state: release(host, machine, state))
-        launch(prepared, hypervisor)
-    return prepared.unlocked.level
+            ready = _ready(host, machine)
+        if isinstance(ready, Prepared):
+            launch(ready, hypervisor)
+            return Started(ready.unlocked.level)
+        hypervisor.start(ready)
+        return Started(ready.level, offline=True)
+
+
+def _ready(host: agent.Host, machine: Machine) -> Prepared | UnlockedMachine:
+    """Return the machine with its keys: released by the portal, or else by what is kept here."""
+    try:
+        return _released(host, machine)
+    except Unreachable as away:
+        return offline.unlock(host, machine, away)
+
+
+def _released(host: agent.Host, machine: Machine) -> Prepared:
+    """Have a machine's keys released, after the portal has heard of what was started without it."""
+    offline.give_account(host, machine)
+    prepared = prepare(machine, lambda state: release(host, machine, state))
+    offline.allow(host, machine, verify_protector(prepared.released.protector), prepared.released.keys.egress)
+    return prepared
 
 
 def prepare(machine: Machine, release_for: Callable[[VmState], Released]) -> Prepared:
@@ -80,7 +111,7 @@ def prepare(machine: Machine, release_for: Callable[[VmState], Released]) -> Pre
             failure = failure or error
             continue
         number = bundle.add_state(machine.folder, successor)
-        return Prepared(unlocked, frozenset({state.number, number}))
+        return Prepared(unlocked, frozenset({state.number, number}), released)
     raise failure or VmFailure(f"{machine.folder} holds no complete state of {machine.name}.")
 
 

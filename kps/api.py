@@ -9,6 +9,8 @@ from rest_framework.views import APIView
 
 from kps import service
 from kps.serializers import (
+    AccountSerializer,
+    AccountTakenSerializer,
     ApprovalSerializer,
     ChainSerializer,
     ChainTakenSerializer,
@@ -55,6 +57,16 @@ class ReturnsView(MachineView):
         body.is_valid(raise_exception=True)
         returned = service.take_return(body.validated_data["message"], now=timezone.now())
         return Response(ReturnedSerializer({"returned": returned}).data)
+
+
+class OfflineStartsView(MachineView):
+    @extend_schema(request=AccountSerializer, responses=AccountTakenSerializer)
+    def post(self, request: Request) -> Response:
+        """Take a host's account of when it started a VM without this fabric."""
+        body = AccountSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        exceeded = service.take_account(body.validated_data["message"], now=timezone.now())
+        return Response(AccountTakenSerializer({"exceeded": exceeded}).data)
 
 
 class ChainsView(MachineView):

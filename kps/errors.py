@@ -219,6 +219,13 @@ class CatalogRefused(Refusal):
     status = 422
 
 
+class OfflineUnknown(Refusal):
+    """A host gives an account of a key that it was not released."""
+
+    code = "offline_unknown"
+    status = 404
+
+
 class ReleaseRequestRefused(Refusal):
     """The sender has not proved that it holds the certificate; it is not told more."""
 

@@ -288,6 +288,9 @@ class KeyRelease(models.Model):
     code = models.CharField(max_length=60, blank=True)
     detail = models.TextField(blank=True)
     nonce_sha256 = models.CharField(max_length=64)
+    # What the host may do by this key without the fabric; nothing where the owner's policy says nothing of it.
+    offline_starts = models.PositiveSmallIntegerField(null=True)
+    offline_until = models.DateTimeField(null=True)
 
     class Meta:
         ordering: ClassVar = ["-id"]
@@ -301,3 +304,30 @@ class KeyRelease(models.Model):
     @property
     def released(self) -> bool:
         return self.outcome == self.Outcome.RELEASED
+
+
+class OfflineAccount(models.Model):
+    """What a host says of the starts that it made by a released key without the fabric; all of them. Append-only."""
+
+    at = models.DateTimeField()
+    release_id = models.BigIntegerField(db_index=True)
+    owner_fingerprint = models.CharField(max_length=64)
+    protector_id = models.UUIDField()
+    vm = models.CharField(max_length=64)
+    attester_id = models.UUIDField()
+    host = models.CharField(max_length=64)
+    serial = models.CharField(max_length=40)
+    starts = models.JSONField()  # seconds since 1970
+    counted = models.BigIntegerField()
+    exceeded = models.BooleanField()
+    nonce_sha256 = models.CharField(max_length=64)
+
+    class Meta:
+        ordering: ClassVar = ["-id"]
+        indexes: ClassVar = [models.Index(fields=["owner_fingerprint", "protector_id"], name="accounts_by_protector")]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["serial", "nonce_sha256"], name="one_account_per_nonce"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.vm} on {self.host}: {len(self.starts)}"

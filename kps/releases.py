@@ -17,6 +17,7 @@ from kps.chains import binding, record_of, remember
 from kps.core import jose
 from kps.core.chain import MOST_SUCCESSIONS, VerifiedChain, make_machine, succeed
 from kps.core.guardian import Guardian, GuardianKeys
+from kps.core.offline import Grant, grant_of
 from kps.core.protector import VerifiedProtector, open_protector, roll_protector, verify_protector
 from kps.core.release import permit, require_policy
 from kps.core.release_policy import KEY, Circumstances
@@ -81,6 +82,16 @@ class _Applied:
 
     chain: VerifiedChain
     known: KeyProtectorRecord | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What is written of a request: why it was refused, or else what changes by the release and what it allows."""
+
+    refusal: Refusal | None = None
+    approval: ReleaseApproval | None = None
+    change: Change | None = None
+    grant: Grant | None = None
 
 
 def release(token: object, *, now: datetime) -> ReleaseAnswer:
@@ -166,12 +177,12 @@ def _release(
     if approval is not None:
         use(approval, now=now)
     following, sealer = _following(_to_start(chain, allowed.seals, ours, now=now), allowed.seals, ours)
-    lasting = following.guardians
+    lasting, grant = following.guardians, grant_of(chain.statement.policy, mode=host.mode, now=now)
     if following.made_from == protector.id:  # the file itself stays as it is, for the guardians that it names
-        lasting = protector.guardians
+        lasting, grant = protector.guardians, None
         remember(following, by=asked.actor, vm=asked.request.vm, now=now)
     change = _used(known, protector, newest_named(lasting, among=ours.pairs), now)
-    leaf = _write(asked, applied, None, approval=approval, change=change, now=now)
+    leaf = _write(asked, applied, _Outcome(approval=approval, change=change, grant=grant), now=now)
     statement, roll = following.statement, protector.roll + 1
     released = ReleasedKeys(statement.id, statement.level, roll, ingress=ingress, egress=egress)
     return ReleaseAnswer(
@@ -234,36 +245,27 @@ def _refuse(asked: _Asked, applied: _Applied | None, refusal: Refusal, *, now: d
             needs_key=applied.chain.statement.policy.approval == KEY,
             now=now,
         )
-    _write(asked, applied, refusal, approval=approval, now=now)
+    _write(asked, applied, _Outcome(refusal, approval), now=now)
 
 
-def _write(
-    asked: _Asked,
-    applied: _Applied | None,
-    refusal: Refusal | None,
-    *,
-    approval: ReleaseApproval | None,
-    change: Change | None = None,
-    now: datetime,
-) -> Leaf:
+def _write(asked: _Asked, applied: _Applied | None, outcome: _Outcome, *, now: datetime) -> Leaf:
     """Write the row and its leaf, with what changes by it, in the caller's transaction."""
-    row, protector = _row(asked, applied, refusal, approval, now), asked.protector
+    row, protector = _row(asked, applied, outcome, now), asked.protector
     leaf = new_leaf(
         actor=asked.actor,
-        act="key.refused" if refusal else "key.released",
+        act="key.refused" if outcome.refusal else "key.released",
         subject=protector.subject if protector else f"certificate:{row.serial}",
         detail=_detail(row) | attestation.bound(asked.held.proved, asked.held.certificate),
         now=now,
     )
-    if not record_with(change, [New(row)], leaf):
+    if not record_with(outcome.change, [New(row)], leaf):
         raise AssertionError("the record of a protector is held, and nobody removes one")
     return leaf
 
 
-def _row(
-    asked: _Asked, applied: _Applied | None, refusal: Refusal | None, approval: ReleaseApproval | None, now: datetime
-) -> KeyRelease:
+def _row(asked: _Asked, applied: _Applied | None, outcome: _Outcome, now: datetime) -> KeyRelease:
     request, held, protector = asked.request, asked.held, asked.protector
+    refusal, approval, grant = outcome.refusal, outcome.approval, outcome.grant
     return KeyRelease(
         id=asked.number,
         at=now,
@@ -286,6 +288,8 @@ def _row(
         code=refusal.code if refusal else "",
         detail=str(refusal) if refusal else "",
         nonce_sha256=_nonce_digest(request),
+        offline_starts=grant.starts if grant else None,
+        offline_until=grant.until if grant else None,
     )
 
 
@@ -306,6 +310,8 @@ def _detail(row: KeyRelease) -> dict[str, object]:
         "level": row.level,
         "roll": row.roll,
         "approval": str(row.approval_id) if row.approval_id else "",
+        "offline_starts": row.offline_starts or 0,
+        "offline_until": row.offline_until.isoformat() if row.offline_until else "",
         "code": row.code,
         "why": row.detail,
     }

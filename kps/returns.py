@@ -10,8 +10,9 @@ from django.db import IntegrityError, transaction
 from django.db.models import Max
 
 from attestation import service as attestation
+from kps.core import host_message
 from kps.core.chain import subject_of
-from kps.core.handback import Return, parse_return, require_recent, verify_return
+from kps.core.handback import Return, parse_return, verify_return
 from kps.errors import ReleaseReplayed
 from kps.models import KeyRelease, KeyReturn
 from kps.senders import authenticated, held_by_sender
@@ -26,7 +27,7 @@ def take_return(token: object, *, now: datetime) -> bool:
     Raises `MalformedRequest`, `ReleaseRequestRefused`, `ReleaseStale` or `ReleaseReplayed`.
     """
     said = authenticated(parse_return(token), verify_return, log=_log)
-    require_recent(said, now=now)
+    host_message.require_recent(said.at, now=now)
     try:
         with transaction.atomic():
             newest = _newest_release(said, held_by_sender(said.serial, now=now).attester_id)

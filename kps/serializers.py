@@ -4,6 +4,7 @@ from rest_framework import serializers
 
 from kps.core.chain import CHAIN_LIMIT, MOST_SUCCESSIONS
 from kps.core.handback import RETURN_LIMIT
+from kps.core.offline import ACCOUNT_LIMIT
 from kps.core.owner_message import MESSAGE_LIMIT
 from kps.core.request import REQUEST_LIMIT
 
@@ -46,6 +47,14 @@ class ReturnSerializer(serializers.Serializer[object]):
 
 class ReturnedSerializer(serializers.Serializer[object]):
     returned = serializers.BooleanField(help_text="False when this host held no key of that VM.")
+
+
+class AccountSerializer(serializers.Serializer[object]):
+    message = Token(ACCOUNT_LIMIT, "A compact JWS (HS256) under the release secret: the starts without this fabric.")
+
+
+class AccountTakenSerializer(serializers.Serializer[object]):
+    exceeded = serializers.BooleanField(help_text="True when the host started the VM more often than it may, or later.")
 
 
 class ChainSerializer(serializers.Serializer[object]):

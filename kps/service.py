@@ -14,6 +14,7 @@ from kps.core.chain import VerifiedChain, subject_of
 from kps.errors import NotAllowed, NotFound
 from kps.guardianship import card, guardian_fingerprint, held_keys, metadata, our_guardian, pairs
 from kps.models import GuardianPair, KeyProtectorRecord, KeyRelease, ReleaseApproval, RotationProposal
+from kps.offline import accounts, take_account
 from kps.owners import OwnersView, answer_question
 from kps.releases import ReleaseAnswer, release
 from kps.returns import holders, take_return
@@ -40,6 +41,7 @@ __all__ = [
     "ReleaseAnswer",
     "ReleaseApproval",
     "RotationProposal",
+    "accounts",
     "allow_protector",
     "answer_question",
     "approve_by_key",
@@ -67,6 +69,7 @@ __all__ = [
     "releases",
     "rotations",
     "starts",
+    "take_account",
     "take_chain",
     "take_return",
     "waiting_for",

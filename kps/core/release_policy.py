@@ -181,6 +181,11 @@ def refusals(policy: ReleasePolicy, found: Circumstances) -> tuple[ReleasePolicy
     )
 
 
+def hours_refusals(policy: ReleasePolicy, at: datetime) -> tuple[ReleasePolicyRefused, ...]:
+    """Return what speaks against a start at a moment, wherever it is; for a host that does not reach its fabric."""
+    return tuple(_wrong_time(policy, at))
+
+
 def _against(policy: ReleasePolicy, found: Circumstances) -> Iterator[ReleasePolicyRefused]:
     if policy.host_groups and found.group not in policy.host_groups:
         yield HostGroupNotAllowed(
@@ -192,9 +197,7 @@ def _against(policy: ReleasePolicy, found: Circumstances) -> Iterator[ReleasePol
             f"The owner asks for {policy.minimum_mode} attestation or better; this host attested in {found.mode} mode."
             " Start the VM when the fabric is back in that mode."
         )
-    yield from _too_early_or_late(policy, int(found.at.timestamp()))
-    if policy.hours is not None and not _within(policy.hours, found.at):
-        yield OutsideHours(f"The owner allows starts only at {policy.hours} UTC, and it is {_clock(found.at)} now.")
+    yield from _wrong_time(policy, found.at)
     if policy.simultaneous_hosts is not None and found.others >= policy.simultaneous_hosts:
         yield TooManyHosts(
             f"The owner allows {_hosts(policy.simultaneous_hosts)} at a time, and {_hosts(found.others)} beside this"
@@ -203,13 +206,16 @@ def _against(policy: ReleasePolicy, found: Circumstances) -> Iterator[ReleasePol
         )
 
 
-def _too_early_or_late(policy: ReleasePolicy, now: int) -> Iterator[ReleasePolicyRefused]:
+def _wrong_time(policy: ReleasePolicy, at: datetime) -> Iterator[ReleasePolicyRefused]:
+    now = int(at.timestamp())
     if policy.not_before is not None and now < policy.not_before:
         yield ReleaseTooEarly(f"The owner allows starts only from {_moment(policy.not_before)} on.")
     if policy.not_after is not None and now > policy.not_after:
         yield ReleaseTooLate(
             f"The owner allowed starts only until {_moment(policy.not_after)}. The owner can sign a later date."
         )
+    if policy.hours is not None and not _within(policy.hours, at):
+        yield OutsideHours(f"The owner allows starts only at {policy.hours} UTC, and it is {_clock(at)} now.")
 
 
 def _weaker(mode: str, than: str) -> bool:

@@ -38,6 +38,7 @@ FIELDS = {
     RELEASES: ("request",),
     "/ledger/v1/cosignatures": ("size", "line"),
     "/kps/v1/returns": ("message",),
+    "/kps/v1/offline-starts": ("message",),
     "/kps/v1/chains": ("chain",),
     "/kps/v1/protectors": ("question",),
     "/kps/v1/approvals": ("approval",),

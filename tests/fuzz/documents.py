@@ -27,6 +27,7 @@ from kps.core.bundle import VmDescription, VmState, build_state, build_vm
 from kps.core.catalog import build_catalog, parse_version
 from kps.core.guardian import GuardianKeys, build_metadata, sign_succession
 from kps.core.handback import Return, build_return
+from kps.core.offline import Account, build_account
 from kps.core.owner_message import Approval, Question, build_approval, build_question
 from kps.core.release_policy import Offline, ReleasePolicy
 from kps.core.request import ReleaseRequest, build_request
@@ -57,6 +58,7 @@ _REQUEST = ReleaseRequest(SERIAL, b"certificate", "payroll-1", b"n" * 32, int(NO
 _SHARES = split(OwnerSecret("owner", KEY), shares=3, needed=2)
 _KID = jose.thumbprint(OWNER.signing.public_key())
 _RETURN = Return(SERIAL, OWNERS, ID, "payroll-1", b"n" * 32, int(NOW.timestamp()))
+_ACCOUNT = Account(SERIAL, OWNERS, ID, "payroll-1", 3, (1_800_000_000,), 1, b"n" * 32, int(NOW.timestamp()))
 _APPROVAL = Approval(ID, ID, ID, OWNERS, int(NOW.timestamp()))
 _NEW = STRANGER.guardian.card | {"name": FABRIC.name}
 
@@ -187,6 +189,14 @@ def returns() -> list[bytes]:
     return [build_return(_RETURN, SECRET).encode()]
 
 
+def accounts() -> list[bytes]:
+    return [build_account(_ACCOUNT, SECRET).encode()]
+
+
+def account_payloads() -> list[bytes]:
+    return [jose.canonical(said(accounts()[0].decode()))]
+
+
 def return_payloads() -> list[bytes]:
     return [jose.canonical(said(returns()[0].decode()))]
 
@@ -210,6 +220,10 @@ def question_payloads() -> list[bytes]:
 
 
 def returned_messages() -> list[bytes]:
+    return [_text({"message": "a.b.c"})]
+
+
+def accounted_messages() -> list[bytes]:
     return [_text({"message": "a.b.c"})]
 
 

@@ -44,7 +44,9 @@ from guardedhost.jwe import open_jwe
 from kps.core import wrapped
 from kps.core.chain import VerifiedChain, parse_links, verify_links
 from kps.core.handback import Return, parse_return, verify_return
-from kps.core.jose import holds, parse_jws
+from kps.core.host_message import parse_message
+from kps.core.jose import Unverified, holds, parse_jws
+from kps.core.offline import ACCOUNT_LIMIT, Account, parse_account, verify_account
 from kps.core.owner_message import parse_approval, verify_approval
 from kps.core.protector import open_protector, verify_protector
 from kps.core.request import ReleaseRequest, parse_request, verify_request
@@ -256,6 +258,14 @@ def linked(links: bytes) -> VerifiedChain:
 
 def returned(payload: bytes) -> Return:
     return verify_return(parse_return(by_secret(payload)), SECRET)
+
+
+def host_message(token: bytes) -> Unverified:
+    return parse_message(text_of(token), limit=ACCOUNT_LIMIT)
+
+
+def accounted(payload: bytes) -> Account:
+    return verify_account(parse_account(by_secret(payload)), SECRET)
 
 
 def approved(token: bytes) -> None:

@@ -1,5 +1,7 @@
 """A secret that a real software TPM gives out a counted number of times, for a while, in one boot state."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,15 +62,22 @@ def test_it_does_not_open_after_its_time(tcti: str) -> None:
             tpm.opened(allowance)
 
 
-@pytest.mark.parametrize("change", ["last", "deadline", "boot_pcrs", "index"])
-def test_bounds_that_were_written_anew_in_the_file_open_nothing(tcti: str, change: str) -> None:
-    from dataclasses import replace
+CHANGES: dict[str, Callable[[Allowance, int], Allowance]] = {
+    "last": lambda it, _: replace(it, last=it.last + 5),
+    "deadline": lambda it, _: replace(it, deadline=it.deadline + HOUR),
+    "boot state": lambda it, _: replace(it, boot_pcrs=(0,)),
+    "counter": lambda it, other: replace(it, index=other),
+}
 
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_bounds_that_were_written_anew_in_the_file_open_nothing(
+    tcti: str, change: Callable[[Allowance, int], Allowance]
+) -> None:
     with Tpm(tcti) as tpm:
         allowance, other = allowed(tpm), tpm.new_counter()
-        others = {"last": allowance.last + 5, "deadline": allowance.deadline + HOUR, "boot_pcrs": (0,), "index": other}
         with pytest.raises(TpmFailure):
-            tpm.opened(replace(allowance, **{change: others[change]}))
+            tpm.opened(change(allowance, other))
         assert tpm.opened(allowance) == SECRET
 
 
@@ -86,10 +95,9 @@ def test_a_counter_that_is_made_again_does_not_begin_anew(tcti: str) -> None:
 
 def test_counters_end_with_a_sentence(tcti: str) -> None:
     with Tpm(tcti) as tpm:
-        made = []
+        made: list[int] = []
         with pytest.raises(TpmFailure):
-            while len(made) <= len(INDICES):
-                made.append(tpm.new_counter())
+            made.extend(tpm.new_counter() for _ in range(len(INDICES) + 1))
         assert len(set(made)) == len(made) > 4
         tpm.remove_counter(made[0])
         assert tpm.new_counter() == made[0]

@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from attestation.core.finding import Finding
 from guardedhost.errors import StoreDamaged
+from guardedhost.esys import SavedKey
 from guardedhost.files import write_atomically
 from guardedhost.store import Config, Credential, LastAttestation, Store
-from guardedhost.tpm import SavedKey
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 KEY = SavedKey(b"public", b"private")
