@@ -87,15 +87,27 @@ def _staff_links(user: Viewer) -> list[Link]:
 
 
 def _tenant_links(user: Viewer) -> list[Link]:
-    links = []
+    links, now = [], timezone.now()
     for tenant in Tenant.objects.visible_to(user):
-        home = tenant.get_absolute_url()
+        home, named = tenant.get_absolute_url(), [tenant.slug]
+        waiting = kps.waiting_numbers([tenant.owner_fingerprint], now=now)
         links += [
-            Link(tenant.name, "Overview", "layout-dashboard", home),
-            Link(tenant.name, "Virtual machines", "device-desktop", f"{home}#machines", tenant.machines.count()),
+            Link(tenant.name, "Overview", "layout-dashboard", home, waiting or None, waiting > 0),
+            Link(
+                tenant.name,
+                "Virtual machines",
+                "device-desktop",
+                reverse("tenant-machines", args=named),
+                tenant.machines.count(),
+            ),
             Link(tenant.name, "Who got my key", "key", f"{home}#releases"),
+            Link(tenant.name, "What is recorded", "list-search", reverse("tenant-log", args=named)),
         ]
-    return [*links, Link("Fabric", "Templates", "template", reverse("templates"))] if links else []
+    fabric = [
+        Link("Fabric", "Its guardian", "fingerprint", reverse("guardian")),
+        Link("Fabric", "Templates", "template", reverse("templates")),
+    ]
+    return [*links, *fabric] if links else []
 
 
 def _role(user: Viewer) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from functools import cache, partial
 from threading import Thread
@@ -13,7 +14,7 @@ from channels.layers import InMemoryChannelLayer, get_channel_layer
 from django.contrib.auth.models import AnonymousUser, User
 from django.db import transaction
 
-from fabric.models import Membership, VirtualMachine
+from fabric.models import Membership, Tenant, VirtualMachine
 from ledger.core.leaf import Act
 
 FLEET = "fleet"
@@ -35,12 +36,13 @@ def groups_for(user: User | AnonymousUser) -> tuple[str, ...]:
 
 def announce(sender: object, act: Act, **kwargs: object) -> None:
     """Receive `ledger.service.recorded`. A page that is not told is stale for a moment; the act itself must stand."""
-    transaction.on_commit(partial(_send, act.act, act.subject), robust=True)
+    transaction.on_commit(partial(_announce, act.act, act.subject), robust=True)
 
 
-def announce_log(sender: object, size: int, **kwargs: object) -> None:
+def announce_log(sender: object, size: int, owners: Collection[str], **kwargs: object) -> None:
     """Receive `ledger.service.sequenced`: entries that were shown as on their way have their places now."""
-    _send("ledger.sequenced", "log")
+    concerned = Tenant.objects.filter(owner_fingerprint__in=owners) if owners else Tenant.objects.none()
+    _send("ledger.sequenced", "log", [_tenant_group(pk) for pk in concerned.values_list("pk", flat=True)])
 
 
 def opened(loop: asyncio.AbstractEventLoop) -> None:
@@ -54,14 +56,18 @@ def closed(loop: asyncio.AbstractEventLoop) -> None:
         del _pages[loop]
 
 
-def _send(act: str, subject: str) -> None:
+def _announce(act: str, subject: str) -> None:
+    _send(act, subject, _tenants_of(subject))
+
+
+def _send(act: str, subject: str, tenants: Sequence[str]) -> None:
     """Hand the news over and go on: whoever recorded the act does not wait for the pages."""
     layer = get_channel_layer()
     loop = _loop_of_pages() if isinstance(layer, InMemoryChannelLayer) else _own_loop()
     if loop is None or len(_unsent) >= MOST_UNSENT:
         return
     message = {"type": "fleet.changed", "act": act, "subject": subject}
-    for group in (FLEET, *_tenants_of(subject)):
+    for group in (FLEET, *tenants):
         sent = asyncio.run_coroutine_threadsafe(layer.group_send(group, message), loop)
         _unsent.add(sent)
         sent.add_done_callback(_sent)

@@ -15,6 +15,8 @@ from django.db.models import Q
 from django.urls import reverse
 from knox.models import AbstractAuthToken
 
+from kps.core.chain import subject_of
+
 Viewer = User | AnonymousUser
 USE_SHOWN_AFTER: Final = timedelta(minutes=1)  # so that a busy token does not write with each request
 FINGERPRINT = RegexValidator(r"\A[0-9a-f]{64}\Z", "A fingerprint is 64 lower-case hexadecimal digits.")
@@ -123,6 +125,18 @@ class VirtualMachine(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def get_absolute_url(self) -> str:
+        return reverse("machine", args=[self.pk])
+
+    @property
+    def key(self) -> tuple[str, uuid.UUID]:
+        """How key protection knows it: by its owner's fingerprint and the id of its key protector."""
+        return self.tenant.owner_fingerprint, self.protector_id
+
+    @property
+    def subject(self) -> str:
+        return subject_of(*self.key)
 
 
 class ApiTokenQuerySet(models.QuerySet["ApiToken"]):

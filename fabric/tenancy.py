@@ -38,7 +38,7 @@ class MachineKnown(Refusal):
     status: ClassVar[int] = 409
 
 
-def may_add(user: Viewer, tenant: Tenant) -> bool:
+def speaks_for(user: Viewer, tenant: Tenant) -> bool:
     """Say whether this person is an owner of this tenant; operators and the fabric's own people are not."""
     owners = Membership.objects.filter(tenant=tenant, role=Membership.Role.OWNER)
     return user.is_authenticated and owners.filter(user=user).exists()
@@ -46,11 +46,17 @@ def may_add(user: Viewer, tenant: Tenant) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """A machine, and what became of its key."""
+    """A machine, and what became of its key; `known` is what this fabric remembers of its key protector."""
 
     machine: VirtualMachine
     starts: int
     last: Release | None
+    known: kps.KeyProtectorRecord | None
+
+    @property
+    def level(self) -> str:
+        """The level that the owner's newest statement gives it, not the one that it was added with."""
+        return self.known.level if self.known else self.machine.level
 
 
 def started_on(attesters: Collection[UUID]) -> int:
@@ -61,10 +67,19 @@ def started_on(attesters: Collection[UUID]) -> int:
 
 def usage(machines: QuerySet[VirtualMachine]) -> list[Usage]:
     """Return these machines, each with how often its key was released, and its newest release."""
-    found = list(machines.select_related("tenant").distinct())
-    owned = [(machine, (machine.tenant.owner_fingerprint, machine.protector_id)) for machine in found]
-    given = kps.starts([key for _, key in owned])
-    return [Usage(machine, *given.get(key, (0, None))) for machine, key in owned]
+    return usage_of(list(machines.select_related("tenant").distinct()))
+
+
+def usage_of(machines: Collection[VirtualMachine]) -> list[Usage]:
+    """Return the same of machines that were read already, a page of a list for instance; their tenants too."""
+    keys = [machine.key for machine in machines]
+    given, known = kps.starts(keys), kps.protectors_of(keys)
+    return [_used(each, given.get(each.key), known.get(each.key)) for each in machines]
+
+
+def _used(machine: VirtualMachine, given: tuple[int, Release] | None, known: kps.KeyProtectorRecord | None) -> Usage:
+    starts, last = given or (0, None)
+    return Usage(machine, starts, last, known)
 
 
 def add_machine(tenant: Tenant, name: str, document: bytes, *, by: User, now: datetime) -> VirtualMachine:
@@ -72,7 +87,7 @@ def add_machine(tenant: Tenant, name: str, document: bytes, *, by: User, now: da
 
     Raises `ProtectorRefused`, `MalformedProtector`, `OwnerMismatch` or `MachineKnown`.
     """
-    if not may_add(by, tenant):
+    if not speaks_for(by, tenant):
         raise NotAllowed("Only an owner of this tenant adds its machines.")
     protector = _read(document)
     if protector.owner.fingerprint != tenant.owner_fingerprint:

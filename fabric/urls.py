@@ -16,9 +16,11 @@ from fabric.views import (
     fleet,
     keys,
     log,
+    machines,
     makers,
     modes,
     policies,
+    proofs,
     runtime,
     templates,
     tenants,
@@ -58,6 +60,11 @@ urlpatterns = [
     path("hosts/<uuid:attester_id>/revoke/", fleet.revoke_host, name="revoke-host"),
     path("certificates/<str:serial>/revoke/", fleet.revoke_certificate, name="revoke-certificate"),
     path("machines/", fleet.machines, name="machines"),
+    # a tenant's machine
+    path("machines/<int:machine_id>/", machines.machine, name="machine"),
+    path("machines/<int:machine_id>/statement/", machines.machine_statement, name="machine-statement"),
+    path("machines/<int:machine_id>/statement/bring/", machines.bring_statement, name="bring-statement"),
+    path("machines/<int:machine_id>/approvals/<uuid:approval_id>/", machines.answer_host, name="answer-host"),
     # the log
     path("audit/entries/<int:index>/", log.entry, name="entry"),
     path("audit/export", log.export_log, name="export-log"),
@@ -169,5 +176,11 @@ urlpatterns = [
     # tenants
     path("tenants/", tenants.tenants, name="tenants"),
     path("tenants/<slug:slug>/", tenants.tenant, name="tenant"),
+    path("tenants/<slug:slug>/machines/", tenants.tenant_machines, name="tenant-machines"),
     path("tenants/<slug:slug>/machines/add/", tenants.add_machine, name="add-machine"),
+    path("tenants/<slug:slug>/keys/", tenants.key_queue, name="key-queue"),
+    path("tenants/<slug:slug>/log/", proofs.log, name="tenant-log"),
+    path("tenants/<slug:slug>/evidence/<int:attestation_id>/", proofs.evidence, name="evidence"),
+    path("guardian/", proofs.guardian, name="guardian"),
+    path("guardian/file/", proofs.guardian_file, name="guardian-file"),
 ]

@@ -66,7 +66,11 @@ def binding(known: KeyProtectorRecord, presented: VerifiedChain, *, by: str, now
 
 def newest_of(known: KeyProtectorRecord) -> VerifiedChain:
     """Return the chain that begins with the newest statement which is known here."""
-    statement = known.statements.get(serial=known.serial).token
+    return chain_of(known, known.statements.get(serial=known.serial).token)
+
+
+def chain_of(known: KeyProtectorRecord, statement: str) -> VerifiedChain:
+    """Return the chain that begins with one of the owner's statements on a protector."""
     chain = verify_chain([statement])
     if chain.statement.id != known.protector_id:  # it is that of the shielding data which the machine was made from
         chain = verify_chain([statement, known.making.link])
@@ -79,6 +83,18 @@ def take_chain(document: object, *, by: str | None = None, now: datetime) -> Ver
     `by` is who brought it, where that is a person of this portal. Raises `MalformedProtector`, `ProtectorRefused`,
     `ChainUnknown` or `ChainNotNewer`; the last leaves one leaf for each old statement that somebody tries again.
     """
+    return _brought(document, take=True, by=by, now=now)[1]
+
+
+def examine_chain(document: object, *, by: str, now: datetime) -> tuple[VerifiedChain, VerifiedChain]:
+    """Return the chain that is in force and the newer one that somebody has, which is not kept yet.
+
+    Raises, and leaves in the ledger, what `take_chain` does.
+    """
+    return _brought(document, take=False, by=by, now=now)
+
+
+def _brought(document: object, *, take: bool, by: str | None, now: datetime) -> tuple[VerifiedChain, VerifiedChain]:
     try:
         chain = verify_links(parse_chain(document))
     except MalformedDocument as error:
@@ -88,17 +104,17 @@ def take_chain(document: object, *, by: str | None = None, now: datetime) -> Ver
         known = record_of(chain)
         if known is None:
             raise ChainUnknown("This fabric knows no such key protector of this owner. Register the VM here first.")
-        taken = chain.statement.serial > known.serial
-        if taken:
-            _replace(known, chain, by=by, now=now)
-        else:
+        before, newer = newest_of(known), chain.statement.serial > known.serial
+        if not newer:
             _note_refusal(known, chain, by=by, now=now)
-    if not taken:
+        elif take:
+            _replace(known, chain, by=by, now=now)
+    if not newer:
         raise ChainNotNewer(
             f"Statement {known.serial} of the owner's is in force here, and this one is number"
             f" {chain.statement.serial}. Take the newest chain from this fabric, and change that one."
         )
-    return chain
+    return before, chain
 
 
 def _replace(known: KeyProtectorRecord, chain: VerifiedChain, *, by: str, now: datetime) -> None:

@@ -9,7 +9,7 @@ from django.db import transaction
 from django.db.models import Count, Max, QuerySet
 
 from kps.approvals import approve_by_key, decide_in_portal, pending, waiting_numbers
-from kps.chains import newest_of, remember, take_chain
+from kps.chains import examine_chain, newest_of, remember, take_chain
 from kps.core.chain import VerifiedChain, subject_of
 from kps.errors import NotAllowed, NotFound
 from kps.guardianship import card, guardian_fingerprint, held_keys, metadata, our_guardian, pairs
@@ -31,16 +31,28 @@ from kps.rotation import (
     rotations,
     waiting_for,
 )
+from kps.tenant_reads import (
+    Refused,
+    Told,
+    holding,
+    protectors_of,
+    refused_lately,
+    statements,
+    told,
+)
 from ledger.service import record
 
 __all__ = [
     "Awaits",
     "Dependant",
     "GuardianPair",
+    "KeyProtectorRecord",
     "OwnersView",
+    "Refused",
     "ReleaseAnswer",
     "ReleaseApproval",
     "RotationProposal",
+    "Told",
     "accounts",
     "allow_protector",
     "answer_question",
@@ -52,9 +64,11 @@ __all__ = [
     "deny_protector",
     "dependants",
     "dependants_by_pair",
+    "examine_chain",
     "guardian_fingerprint",
     "held_keys",
     "holders",
+    "holding",
     "impact_of",
     "know_protector",
     "metadata",
@@ -65,13 +79,17 @@ __all__ = [
     "prepare",
     "propose",
     "protectors",
+    "protectors_of",
+    "refused_lately",
     "release",
     "releases",
     "rotations",
     "starts",
+    "statements",
     "take_account",
     "take_chain",
     "take_return",
+    "told",
     "waiting_for",
     "waiting_numbers",
 ]

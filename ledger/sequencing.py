@@ -29,7 +29,7 @@ from ledger.stored_tree import StoredNodes, filled
 
 log = logging.getLogger(__name__)
 
-# Sent after the commit of a batch, with `size: int`.
+# Sent after the commit of a batch, with `size: int` and `owners: set[str]`, whom the new entries concern.
 sequenced = Signal()
 
 MOST: Final = 4096
@@ -64,7 +64,8 @@ def sequence(*, now: datetime, everywhere: bool = False) -> Checkpoint | None:
     if not _write(batch):
         return None
     log.debug("the log has %s entries, %s of them new", batch.checkpoint.size, len(batch.entries))
-    sequenced.send(sender=Checkpoint, size=batch.checkpoint.size)
+    owners = {entry.owner for entry in batch.entries} - {""}
+    sequenced.send(sender=Checkpoint, size=batch.checkpoint.size, owners=owners)
     return batch.checkpoint
 
 

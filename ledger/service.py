@@ -69,7 +69,10 @@ def leaves_about(rows: Mapping[int, datetime], *, act_prefix: str, member: str) 
 
 
 def entries(*, owners: Collection[str] | None) -> QuerySet[Entry]:
-    """Return the entries of the log, newest first: all of them, or those that concern one of these owners."""
+    """Return the entries of the log, newest first: all of them, or those that concern one of these owners.
+
+    Their acts are read with them, so they can be narrowed by what a leaf says: `leaf__act`, `leaf__at`.
+    """
     found = Entry.objects.select_related("leaf").order_by("-index")
     # An entry that concerns no owner has an empty one, which must reach nobody.
     return found if owners is None else found.filter(owner__in=set(owners) - {""})

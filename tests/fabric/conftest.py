@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
-from uuid import UUID
+from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 from django.contrib.auth.hashers import make_password
@@ -13,6 +14,10 @@ from django.test import Client
 
 from attestation import service
 from fabric.models import Membership, Tenant, VirtualMachine
+from kps import service as kps
+from kps.approvals import ask
+from kps.core.chain import verify_chain
+from kps.models import KeyProtectorRecord, KeyRelease, ReleaseApproval
 from ledger import service as ledger
 from tests.attestation.conftest import (
     Portal,
@@ -148,6 +153,41 @@ def fleet(fabric: Portal, healthy: Machine, drifted: Machine, foreign: Machine, 
     foreign.ek_certificate = None
     assert fabric.enrol(foreign).json()["state"] == "pending"
     return fabric
+
+
+def known(document: dict[str, Any], *, by: User) -> KeyProtectorRecord:
+    """Let this fabric know a key protector, as it does when its machine is added."""
+    chain = verify_chain(document["chain"])
+    kps.know_protector(chain, by=by, now=datetime.now(UTC))
+    return kps.protectors_of([(chain.statement.owner.fingerprint, chain.statement.id)]).popitem()[1]
+
+
+def asks(
+    record: KeyProtectorRecord, *, attestation_id: int = 1, needs_key: bool = False, code: str = "approval_required"
+) -> ReleaseApproval:
+    """Write what a host leaves that asks for a key and is refused because its owner has not approved it."""
+    now, attester = datetime.now(UTC), uuid4()
+    about: dict[str, Any] = {
+        "attester_id": attester,
+        "host": "nbg-a07",
+        "vm": "payroll",
+        "attestation_id": attestation_id,
+    }
+    with transaction.atomic():
+        KeyRelease.objects.create(
+            at=now,
+            owner_fingerprint=record.owner_fingerprint,
+            protector_id=record.protector_id,
+            serial="A1",
+            mode="tpm",
+            policy_version=1,
+            outcome=KeyRelease.Outcome.REFUSED,
+            code=code,
+            detail="The owner approves each release of this key.",
+            nonce_sha256=attester.hex,
+            **about,
+        )
+        return ask(record, needs_key=needs_key, now=now, **about)
 
 
 def sequenced(owner: str) -> int:

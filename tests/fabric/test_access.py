@@ -22,9 +22,10 @@ from kps import service as kps
 from tests.attestation.conftest import Portal
 from tests.certificate_forge import MIDDLE
 from tests.ci_policies import STRICT
-from tests.fabric.conftest import REASON, newest, sequenced
+from tests.fabric.conftest import REASON, asks, known, newest, sequenced
 from tests.ima_lists import line_of, ng
 from tests.kps.core.test_catalog import TOKEN
+from tests.kps.parties import protector
 from tests.machines import Machine
 from tests.measuring import FILES, lines
 
@@ -100,6 +101,10 @@ MAY_OPEN = {
     "tenants": STAFF,
     "tenant": STAFF | TENANTS,
     "add-machine": {"owner"},
+    **dict.fromkeys(("machine", "machine-statement", "evidence"), STAFF | TENANTS),
+    **dict.fromkeys(("tenant-machines", "key-queue", "tenant-log"), STAFF | TENANTS),
+    **{name: {"owner"} for name in ("bring-statement", "answer-host")},
+    **{name: EVERYBODY - {"nobody"} for name in ("guardian", "guardian-file")},
     **{name: EVERYBODY - {"nobody"} for name in ("templates", "template", "template-catalog")},
     **{name: {"admin"} for name in ("offer-template", "retire-template", "offer-template-again")},
     "proves": EVERYBODY,
@@ -109,6 +114,7 @@ MAY_OPEN = {
 }
 ACTS = (
     *("propose-host", "capture-baseline", "revoke-host", "revoke-certificate", "add-machine"),
+    *("bring-statement", "answer-host"),
     *("retire-baseline", "deny-certificates", "announce-host"),
     *("add-group", "add-exception", "propose-draft"),
     *("accept-change", "vouch"),
@@ -161,6 +167,8 @@ def addresses(fleet: Portal, healthy: Machine, admin: User, approver: User, mach
     kps.guardian_fingerprint(now=now)
     pair = kps.prepare(by=admin, reason=REASON, now=now)
     rotation = kps.propose(pair.number, "promote", by=admin, reason=REASON, now=now)
+    record = known(protector(), by=admin)
+    asked = asks(record, attestation_id=attestation_id)
     arguments: dict[str, list[object]] = {
         **{name: [pair.number] for name in ("guardian-pair", "promote-pair", "disable-pair", "enable-pair")},
         "pair-change": [rotation.pk],
@@ -199,8 +207,10 @@ def addresses(fleet: Portal, healthy: Machine, admin: User, approver: User, mach
         **{name: [change.signature] for name in ("change", "accept-change")},
         **{name: [change.differences[0]["seen"]] for name in ("component", "vouch")},
         **{name: [proposal.baseline_id] for name in BASELINE_ACTS},
-        "tenant": ["brandt"],
-        "add-machine": ["brandt"],
+        **{name: ["brandt"] for name in ("tenant", "add-machine", "tenant-machines", "key-queue", "tenant-log")},
+        **{name: [machine.pk] for name in ("machine", "machine-statement", "bring-statement")},
+        "answer-host": [machine.pk, asked.pk],
+        "evidence": ["brandt", attestation_id],
     }
     return {name: reverse(name, args=arguments.get(name)) for name in (*MAY_OPEN, *BUTTONS)}
 

@@ -1,0 +1,135 @@
+"""One virtual machine: who may run it, who holds its key, what waits for its owner, and the owner's acts on it."""
+
+from uuid import UUID
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.core.exceptions import BadRequest, PermissionDenied
+from django.core.paginator import Paginator
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect
+from django.utils import timezone
+from django.utils.http import content_disposition_header
+from django.views.decorators.http import require_GET, require_http_methods
+
+from fabric import owner_acts
+from fabric.access import page, person
+from fabric.errors import explained
+from fabric.logbook import places_of_releases
+from fabric.models import VirtualMachine
+from fabric.owner_forms import APPROVE, AnswerForm, StatementForm, TakeStatementForm
+from fabric.tenancy import speaks_for
+from kps import service as kps
+from kps.core import jose
+from kps.core.release_policy import in_words
+
+PER_PAGE = 15
+STATEMENTS = 10
+
+
+@require_GET
+@login_required
+def machine(request: HttpRequest, machine_id: int) -> HttpResponse:
+    found, now = _found(request, machine_id), timezone.now()
+    owner, protector_id = found.key
+    record = kps.protectors_of([found.key]).get(found.key)
+    releases = kps.releases(owner_fingerprint=owner).filter(protector_id=protector_id)
+    rows = Paginator(releases, PER_PAGE).get_page(request.GET.get("page"))
+    told = kps.told(record) if record else None
+    context = {
+        "machine": found,
+        "tenant": found.tenant,
+        "record": record,
+        "told": told,
+        "policy": in_words(told.chain.statement.policy) if told else (),
+        "statements": kps.statements(record, most=STATEMENTS) if record else (),
+        "holding": kps.holding(owner, protector_id, now=now),
+        "waiting": kps.pending(owner_fingerprint=owner, now=now).filter(record__protector_id=protector_id),
+        "rows": rows,
+        "newest": releases.first(),
+        "places": places_of_releases(list(rows)),
+        "vms": {protector_id: found},
+        "speaks": speaks_for(request.user, found.tenant),
+    }
+    return page(request, "fabric/machine.html", context)
+
+
+@require_GET
+@login_required
+def machine_statement(request: HttpRequest, machine_id: int) -> HttpResponse:
+    """Give the owner's newest statement as it was signed, for the owner to change."""
+    found = _found(request, machine_id)
+    chain = kps.newest_chain(*found.key)
+    named = content_disposition_header(True, f"{found.name}.statement-{chain.statement.serial}.json")
+    content = jose.canonical(chain.document) + b"\n"
+    return HttpResponse(content, content_type="application/json", headers={"Content-Disposition": named})
+
+
+@require_http_methods(["GET", "POST"])
+@login_required
+@explained
+def bring_statement(request: HttpRequest, machine_id: int) -> HttpResponse:
+    """Show what a newer statement changes, and only then ask whether it shall hold; nothing is kept before that."""
+    found = _own(request, machine_id)
+    overtaken = isinstance(getattr(request, "refusal", None), owner_acts.StatementOvertaken)
+    if "content" in request.POST and (request.method == "POST" or overtaken):
+        return _take(request, found)
+    form = StatementForm(request.POST or None, request.FILES or None)
+    if request.method == "POST" and form.is_valid():
+        return _preview(request, found, form.cleaned_data["file"])
+    return page(request, "fabric/bring_statement.html", {"form": form, "machine": found, "tenant": found.tenant})
+
+
+def _take(request: HttpRequest, found: VirtualMachine) -> HttpResponse:
+    form = TakeStatementForm(request.POST)
+    if not form.is_valid():
+        raise BadRequest("The page that was shown did not come back whole.")
+    content, seen = form.cleaned_data["content"], form.cleaned_data["seen"]
+    if request.method != "POST":  # overtaken a moment ago: shown anew, beside what is in force by now
+        return _preview(request, found, content)
+    chain = owner_acts.bring(found, content, seen=seen, by=person(request), now=timezone.now())
+    messages.success(request, f"Statement {chain.statement.serial} holds. The next release of this key goes by it.")
+    return redirect(found)
+
+
+def _preview(request: HttpRequest, found: VirtualMachine, content: bytes) -> HttpResponse:
+    brought = owner_acts.examine(found, content, by=person(request), now=timezone.now())
+    context = {
+        "machine": found,
+        "tenant": found.tenant,
+        "brought": brought,
+        "policy": in_words(brought.after.statement.policy),
+        "form": TakeStatementForm.of(content, seen=brought.before.statement.serial),
+    }
+    return page(request, "fabric/take_statement.html", context)
+
+
+@require_http_methods(["GET", "POST"])
+@login_required
+@explained
+def answer_host(request: HttpRequest, machine_id: int, approval_id: UUID) -> HttpResponse:
+    """Let the owner approve or decline one release that waits for it."""
+    found = _own(request, machine_id)
+    asked = owner_acts.waiting(found, approval_id, now=timezone.now())
+    form = AnswerForm(request.POST or None, request=request, needs_key=asked.needs_key)
+    if request.method == "POST" and form.is_valid():
+        approve, reason = form.cleaned_data["decision"] == APPROVE, form.cleaned_data["reason"]
+        owner_acts.answer(found, approval_id, approve=approve, reason=reason, by=person(request), now=timezone.now())
+        said = "Approved. The key goes to that host once" if approve else "Declined. No key goes to that host"
+        messages.success(request, f"{said}{', when it asks again within 30 minutes' if approve else ''}.")
+        return redirect(found)
+    context = {"form": form, "machine": found, "tenant": found.tenant, "asked": asked}
+    return page(request, "fabric/answer_host.html", context)
+
+
+def _found(request: HttpRequest, machine_id: int) -> VirtualMachine:
+    visible = VirtualMachine.objects.visible_to(request.user).select_related("tenant").distinct()
+    return get_object_or_404(visible, pk=machine_id)
+
+
+def _own(request: HttpRequest, machine_id: int) -> VirtualMachine:
+    """Return the machine to an owner of its tenant, and to nobody else."""
+    found = _found(request, machine_id)
+    if not speaks_for(request.user, found.tenant):
+        raise PermissionDenied
+    return found
