@@ -51,7 +51,7 @@ def approve(
     """
     if not fabrics or (vm is None) == (protector is None):
         raise click.UsageError("Give the VM, or its --id, and at least one --fabric.")
-    identity = protector or read_chain_id(vm)
+    identity = protector or chain_id_of(vm)
     owner = opened_owner(owner_path, passphrase_file)
     waiting = [each for each in _waiting(fabrics, owner, identity) if not only or each.waiting.id in only]
     if not waiting:
@@ -65,7 +65,7 @@ def approve(
         sys.exit(REFUSED)
 
 
-def read_chain_id(vm: Path | None) -> UUID:
+def chain_id_of(vm: Path | None) -> UUID:
     if vm is None:
         raise click.UsageError("Say which VM: its bundle, or --id.")
     return read_chain(vm).statement.id

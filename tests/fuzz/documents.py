@@ -453,6 +453,11 @@ def release_requests() -> list[bytes]:
 def answers() -> list[bytes]:
     """What a portal answers its hosts, all of it in one, for each reader takes its own part."""
     finding = {"code": "c", "substatus": "s", "what": "w", "why": "y", "remedy": "r", "pcrs": [7]}
+    moment = "2026-11-23T12:00:00Z"
+    waiting = {
+        **{"id": str(ID), "attester": str(ID), "vm": "payroll-1", "host": "a05", "attestation": 7, "mode": "tpm"},
+        **{"policy_version": 3, "attested_at": moment, "asked_at": moment, "asked_last": moment, "needs_key": True},
+    }
     return [
         _text(
             {
@@ -462,6 +467,7 @@ def answers() -> list[bytes]:
                 **{"send_event_log": True, "status": "Passed", "substatus": ["s"], "findings": [finding]},
                 **{"certificate": "AAAA", "release_secret": "a.b", "next_attestation_at": "2026-11-23T12:00:00Z"},
                 **{"wrapped_keys": "a", "key_protector": {}},
+                **{"chain": ["a.b.c"], "denied": False, "waiting": [waiting]},
             }
         )
     ]

@@ -31,6 +31,7 @@ from attestation.core import (
     der,
     difference,
     document,
+    dossier,
     endorsement,
     eventlog,
     facts,
@@ -42,11 +43,13 @@ from attestation.core import (
     oddities,
     pac,
     platform_identifier,
+    policy_record,
     possession,
     quote,
     replay,
     runtime,
     runtime_text,
+    second_look,
     signature,
     sipa,
     tpm,
@@ -84,9 +87,9 @@ from kps.core import (
     wrapped,
 )
 from kps.errors import CatalogRefused, GuardianRefused
-from ledger.core import checkpoint, note, proof, strict_json, tree
+from ledger.core import checkpoint, export, note, proof, strict_json, tree
 from ledger.errors import LogRefused
-from tests.fuzz import documents, forge, notes, seeds, traces
+from tests.fuzz import documents, exports, forge, notes, seeds, traces
 from tests.fuzz.documents import text_of, value_of
 from tests.fuzz.forge import AK, BANK, events_of, log_of
 from tests.fuzz.mutations import mutate
@@ -384,6 +387,17 @@ TARGETS: Final = (
     _target(proof.verify_growth, notes.growth_proofs, run=notes.grown, raises=(ParseError, LogRefused), limit=DOCUMENT),
     _target(tree.verify_inclusion, notes.proofs, run=notes.included, raises=(ParseError, LogRefused)),
     _target(tree.verify_consistency, notes.growths, run=notes.consistent, raises=(ParseError, LogRefused)),
+    # --- the log as a file, and what its entries rest on
+    _target(export.kind_of, exports.entries),
+    _target(export.parse_header, exports.headers, limit=DOCUMENT),
+    _target(export.parse_owner, exports.owners),
+    _target(export.parse_entry, exports.entries),
+    _target(export.parse_material, exports.materials),
+    _target(export.parse_list, exports.lists),
+    _target(export.verify_seal, exports.seals, run=exports.unsealed, raises=(ParseError, LogRefused)),
+    _target(dossier.parse_dossier, exports.dossiers, raises=Refusal),
+    _target(policy_record.parse_policy_record, exports.policy_records, raises=Refusal),
+    _target(second_look.parse_signers, seeds.certificates, run=exports.signers, raises=Refusal),
     # --- messages
     _message(attestation.EnrolmentSerializer, documents.enrolments),
     _message(attestation.ActivationSerializer, documents.activations),
@@ -400,7 +414,7 @@ TARGETS: Final = (
     _message(kps.QuestionSerializer, documents.question_messages),
     _message(kps.ApprovalSerializer, documents.approval_messages),
     *map(_answer, (wire.read_enrolment, wire.read_activation, wire.read_challenge, wire.read_verdict)),
-    *map(_answer, (wire.read_release, wire.read_key_offer)),
+    *map(_answer, (wire.read_release, wire.read_key_offer, wire.read_held)),
     _target(partial(host_key.read_private, what="a file"), seeds.private_keys, raises=StoreDamaged),
     _target(jwe.open_jwe, documents.transport_tokens, run=forge.opened_by_tpm, raises=jwe.NotOpened),
     # --- `guardhouse host diagnose`
