@@ -40,9 +40,13 @@ CUSTODY_PCRS = environment.numbers("CUSTODY_PCRS", [0, 2, 7], of=BINDABLE)
 # Beside another custody, the token of before: its keys go on opening there.
 CUSTODY_PKCS11_MODULE = Path(environment.shaped("CUSTODY_PKCS11_MODULE", "/.+", like="/usr/lib/softhsm/libsofthsm2.so"))
 CUSTODY_TOKEN = environment.text("CUSTODY_TOKEN", "")
-CUSTODY_PIN = environment.secret("CUSTODY_PIN", "")
+CUSTODY_TOKEN_PIN = environment.secret("CUSTODY_PIN", "")  # a name that error pages hide
 environment.together(
-    {"CUSTODY_PKCS11_MODULE": CUSTODY_PKCS11_MODULE.name, "CUSTODY_TOKEN": CUSTODY_TOKEN, "CUSTODY_PIN": CUSTODY_PIN},
+    {
+        "CUSTODY_PKCS11_MODULE": CUSTODY_PKCS11_MODULE.name,
+        "CUSTODY_TOKEN": CUSTODY_TOKEN,
+        "CUSTODY_PIN": CUSTODY_TOKEN_PIN,
+    },
     needed=CUSTODY == "pkcs11",
 )
 environment.all_or_none("KERBEROS_KEYTAB", "KERBEROS_SERVICE", "KERBEROS_REALM")

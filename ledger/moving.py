@@ -23,7 +23,7 @@ from ledger.custody.choice import forget as forget_custody
 from ledger.custody.errors import CannotMove, CustodyExists, CustodyUnavailable, MalformedCustody, NotSealedHere
 from ledger.custody.file import write_once
 from ledger.custody.hsm import TokenCustody
-from ledger.custody.places import place, put_in_place, sealed_place, token, waiting
+from ledger.custody.places import one_at_a_time, place, put_in_place, sealed_place, sweep, token, waiting
 from ledger.custody.recovery import lock, unlock
 from ledger.custody.root import KEY_SIZE, RootCustody, extracted
 from ledger.recording import record
@@ -52,6 +52,7 @@ class Done:
     kept: Path | None = None  # where the root of before is now
 
 
+@one_at_a_time()
 def create(name: str, *, held: Held, who: Who) -> Done:
     """Make the first root of a fabric that has no keys yet."""
     _require_no_keys(held)
@@ -71,13 +72,14 @@ def create(name: str, *, held: Held, who: Who) -> Done:
     return Done(name, share)
 
 
+@one_at_a_time()
 def move(to: str, *, new_root: bool, held: Held, who: Who) -> Done:
     """Re-seal every key for another custody, or for the same one under a new root.
 
     Under the same root, processes of before go on opening everything, and so do hosts with their certificates. Under
     a new one neither does: stop the service first, and hosts attest again. Leaving a token always means a new root.
     """
-    settle(held=held)
+    _settle(held)
     before, root = custody(), _root_for(to, new_root)
     target = _Target.of(to, root)
     with transaction.atomic():
@@ -146,14 +148,21 @@ def _root_for(to: str, new_root: bool) -> bytes | None:
     return here.read(here.path)
 
 
+@one_at_a_time()
 def settle(*, held: Held) -> str:
-    """Finish, or undo, a move that was killed; return what was done, if anything.
+    """Finish what was killed, or undo it, and say what was done, if anything."""
+    return _settle(held)
+
+
+def _settle(held: Held) -> str:
+    """Finish, or undo, a move that was killed.
 
     A root that waits belongs in its place if it opens the keys, because then they were re-sealed for it.
     """
     done = ""
     for name in ("insecure-file", "tpm"):
         path = place(name).path
+        sweep(path)
         if not waiting(path).exists():
             continue
         if _opens(partial(_waiting_root, name), held):
@@ -207,6 +216,7 @@ def backup(path: Path, passphrase: str, *, who: Who) -> None:
             raise CustodyExists(f"{path} is there already, and is not overwritten.")
 
 
+@one_at_a_time()
 def restore(content: bytes, passphrase: str, *, held: Held, who: Who) -> Done:
     """Put the root of a backup into the custody that the settings name, if it opens the keys in the database."""
     root = _read_backup(unlock(content, passphrase))
@@ -220,6 +230,7 @@ def restore(content: bytes, passphrase: str, *, held: Held, who: Who) -> Done:
     return done
 
 
+@one_at_a_time()
 def recover(share: str, *, held: Held, who: Who) -> tuple[int, ...]:
     """Seal the root anew to this node's TPM and what its PCRs are now, by the recovery share."""
     here = sealed_place()
@@ -232,6 +243,7 @@ def recover(share: str, *, held: Held, who: Who) -> tuple[int, ...]:
     return pcrs
 
 
+@one_at_a_time()
 def renew_share(*, who: Who) -> str:
     """Make another recovery share; the one before opens this node's file no more."""
     here = sealed_place()

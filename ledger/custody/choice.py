@@ -69,7 +69,7 @@ def custody_called(name: str) -> Custody:
 
 
 def token_address() -> TokenAddress:
-    return TokenAddress(settings.CUSTODY_PKCS11_MODULE, settings.CUSTODY_TOKEN, settings.CUSTODY_PIN)
+    return TokenAddress(settings.CUSTODY_PKCS11_MODULE, settings.CUSTODY_TOKEN, settings.CUSTODY_TOKEN_PIN)
 
 
 def is_secure() -> bool:

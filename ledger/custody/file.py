@@ -52,12 +52,23 @@ def write_once(path: Path, content: bytes) -> bool:
         return False
     finally:
         fresh.unlink()
+    sync_folder(path)
     return True
 
 
 def write_over(path: Path, content: bytes) -> None:
     """Replace a file, all of it or nothing."""
     _written_beside(path, content).replace(path)
+    sync_folder(path)
+
+
+def sync_folder(path: Path) -> None:
+    """See that a file's name outlasts a power cut, not only its content."""
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _written_beside(path: Path, content: bytes) -> Path:

@@ -1,8 +1,10 @@
 """Where roots lie on this node, and how one is put there so that a power cut at any moment leaves one that opens."""
 
 import contextlib
+import fcntl
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -11,7 +13,7 @@ from django.conf import settings
 
 from ledger.custody.choice import token_address
 from ledger.custody.errors import CannotMove, CustodyMissing, CustodyUnavailable
-from ledger.custody.file import read_root, write_over
+from ledger.custody.file import read_root, sync_folder, write_over
 from ledger.custody.recovery import new_share, unwrap_root, wrap_root
 from ledger.custody.token import Token
 from ledger.custody.tpm import read_sealed, seal, unseal, write_sealed
@@ -105,6 +107,19 @@ def token() -> Token:
     return Token(address)
 
 
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Hold what only one command of this node may do at a time: of two, one would take the other's root away."""
+    path = settings.CUSTODY_FILE.with_name("custody.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CannotMove("Another command is at this node's custody. Let it end first.") from error
+        yield
+
+
 # A root that is to replace another waits beside it until the keys that it opens are in the database.
 
 
@@ -116,6 +131,12 @@ def replaced(path: Path) -> Path:
     return path.with_name(f"{path.name}.before")
 
 
+def sweep(path: Path) -> None:
+    """Remove what a killed command has written of a root that did not come to wait."""
+    for left in path.parent.glob(f".{path.name}.*"):
+        left.unlink()
+
+
 def put_in_place(path: Path) -> Path | None:
     """Let the root that waits take its place. The one before is kept beside it; return where, if there was one."""
     kept = None
@@ -125,4 +146,5 @@ def put_in_place(path: Path) -> Path | None:
             kept.unlink()
         os.link(path, kept)
     waiting(path).replace(path)
+    sync_folder(path)
     return kept

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from django.core.management import CommandError, call_command
+from django.views.debug import SafeExceptionReporterFilter
 
 from attestation import service as attestation
 from kps import service as kps
@@ -115,7 +116,7 @@ def tcti(tmp_path: Path, settings: Any) -> Iterator[str]:
 @pytest.fixture
 def token(tmp_path: Path, settings: Any) -> Iterator[None]:
     with softhsm(tmp_path):
-        settings.CUSTODY_PKCS11_MODULE, settings.CUSTODY_TOKEN, settings.CUSTODY_PIN = MODULE, LABEL, PIN
+        settings.CUSTODY_PKCS11_MODULE, settings.CUSTODY_TOKEN, settings.CUSTODY_TOKEN_PIN = MODULE, LABEL, PIN
         forget()
         yield
     forget()
@@ -203,7 +204,7 @@ def test_without_a_tpm_nothing_moves(fabric: Fabric, settings: Any, monkeypatch:
     with pytest.raises(CommandError, match="There is no TPM"):
         fabric.run("move", "tpm")
     assert fabric.publics() == before
-    assert [each.name for each in fabric.folder.iterdir()] == ["custody.key"]
+    assert sorted(each.name for each in fabric.folder.iterdir()) == ["custody.key", "custody.lock"]
 
 
 # --- the power goes ----------------------------------------------------------------------------------------------
@@ -274,6 +275,26 @@ def test_a_power_cut_on_the_way_into_the_tpm_loses_no_key(
     update_firmware(tcti)
     fabric.run("recover", typed=share)
     assert fabric.publics() == before
+
+
+def test_what_a_killed_write_has_left_is_swept(fabric: Fabric) -> None:
+    (fabric.folder / ".custody.key.next.0011").write_bytes(bytes(32))
+    fabric.run("show")
+    assert not (fabric.folder / ".custody.key.next.0011").exists()
+
+
+def test_two_commands_do_not_run_at_once(fabric: Fabric) -> None:
+    with places.one_at_a_time():
+        for words in (["move", "insecure-file", "--new-root"], ["show"], ["restore", __file__], ["recover"]):
+            with pytest.raises(CommandError, match="Another command"):
+                fabric.run(*words, typed=PASSPHRASE)
+    assert acts() == []
+
+
+def test_the_pin_is_on_no_error_page(fabric: Fabric, token: None) -> None:
+    shown = SafeExceptionReporterFilter().get_safe_settings()
+    assert PIN not in repr(shown)
+    assert shown["CUSTODY_TOKEN_PIN"]
 
 
 def test_when_nothing_opens_the_keys_nothing_is_touched(fabric: Fabric, monkeypatch: pytest.MonkeyPatch) -> None:
