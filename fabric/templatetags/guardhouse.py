@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from django import template
+from django.template import Context
 from django.templatetags.static import static
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
@@ -225,6 +227,14 @@ def milliseconds(microseconds: int) -> str:
 def digest(value: str, size: str = "") -> SafeString:
     """Show a digest's head; one click selects all of it."""
     return format_html('<code class="dg {}">{}</code>', size, value)
+
+
+@register.simple_tag(takes_context=True)
+def evidence_url(context: Context, attestation_id: int) -> str:
+    """Return where whoever looks may see an attestation: on the tenant's own page, on the fleet's, or nowhere."""
+    if tenant := context.get("tenant"):
+        return reverse("evidence", args=[tenant.slug, attestation_id])
+    return reverse("attestation", args=[attestation_id]) if context["perms"]["fabric"]["view_fleet"] else ""
 
 
 @register.filter

@@ -9,6 +9,12 @@ from kps.core.guardian import Guardian
 from kps.core.release_policy import NO_POLICY, ReleasePolicy, in_words
 
 NOTHING: Final = ""
+_REVOKED: Final = (
+    "No key is released there any more, whatever protector a host presents. A VM that runs goes on. Whoever kept a key"
+    " and a backup of an earlier start can open that backup; against that, protect the VM anew."
+)
+_ANEW: Final = "These keys count no more; the same name is named by others, which is as you compared them."
+_GRANTED: Final = "It finds the key from the next time that the protector is wrapped: at a start where it runs now."
 _TOPICS: Final[Mapping[str, str]] = {
     "host_groups": "Host groups",
     "minimum_mode": "Least attestation mode",
@@ -59,12 +65,13 @@ def _levels(before: Statement, after: Statement) -> Iterator[StatementChange]:
 
 def _guardians(before: Statement, after: Statement) -> Iterator[StatementChange]:
     old, new = ({each.fingerprint: each for each in statement.guardians} for statement in (before, after))
-    for fingerprint in [each for each in old if each not in new]:
-        effect = "No key is released there any more, whatever protector a host presents. A VM that runs goes on."
+    lost = [each for each in old if each not in new]
+    named_still = {guardian.name for guardian in after.guardians}
+    for fingerprint in lost:
+        effect = _ANEW if old[fingerprint].name in named_still else _REVOKED
         yield StatementChange("May run it", _named(old[fingerprint]), NOTHING, effect)
     for fingerprint in [each for each in new if each not in old]:
-        effect = "It finds the key from the next time that the protector is wrapped: at a start where it runs now."
-        yield StatementChange("May run it", NOTHING, _named(new[fingerprint]), effect)
+        yield StatementChange("May run it", NOTHING, _named(new[fingerprint]), _GRANTED)
     for fingerprint in [each for each in old if each in new]:
         if old[fingerprint].name != new[fingerprint].name:
             effect = "The same keys under another name."

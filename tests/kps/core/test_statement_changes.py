@@ -71,6 +71,13 @@ def test_a_fabric_that_goes_and_one_that_comes_are_two_lines() -> None:
     assert "No key is released there" in gone.effect
 
 
+def test_newer_keys_in_the_place_of_older_ones_of_one_name_are_no_farewell() -> None:
+    newer = replace(OTHER_FABRIC.guardian, name="fabric")
+    gone, come = changes(FIRST, replace(FIRST, guardians=(newer,)))
+    assert "These keys count no more" in gone.effect
+    assert come.after.startswith("fabric (")
+
+
 @pytest.mark.parametrize("what", [{"owner": "other"}, {"guardians": "other"}])
 def test_another_name_for_the_same_keys_is_called_that(what: dict[str, str]) -> None:
     def renamed(card: Guardian) -> Guardian:
