@@ -1,6 +1,7 @@
 """What the Relying Party keeps. Private to this app: others come through `kps.service`. No plain key is here."""
 
 import uuid
+from datetime import UTC, datetime
 from typing import ClassVar
 
 from django.conf import settings
@@ -331,3 +332,13 @@ class OfflineAccount(models.Model):
 
     def __str__(self) -> str:
         return f"{self.vm} on {self.host}: {len(self.starts)}"
+
+    @property
+    def moments(self) -> list[datetime]:
+        """Return when the host started the VM."""
+        return [datetime.fromtimestamp(start, UTC) for start in self.starts]
+
+    @property
+    def unlisted(self) -> int:
+        """Return how many starts its TPM has counted and the host does not list: those that a crash broke off."""
+        return max(0, self.counted - len(self.starts))

@@ -4,9 +4,10 @@ import hashlib
 import logging
 from datetime import datetime
 from typing import Final
+from uuid import UUID
 
 from django.db import IntegrityError, transaction
-from django.db.models import QuerySet
+from django.db.models import Max, QuerySet
 
 from kps.core import host_message
 from kps.core.chain import subject_of
@@ -52,6 +53,13 @@ def grant_of_release(released: KeyRelease) -> Grant | None:
 def accounts(*, owner_fingerprint: str) -> QuerySet[OfflineAccount]:
     """Return what hosts have said of starts of this owner's VMs without the fabric, the latest first."""
     return OfflineAccount.objects.filter(owner_fingerprint=owner_fingerprint)
+
+
+def offline_starts(owner_fingerprint: str, protector_id: UUID, *, most: int) -> list[OfflineAccount]:
+    """Return the last word on each release by which a VM was started without the fabric, the latest first."""
+    mine = accounts(owner_fingerprint=owner_fingerprint).filter(protector_id=protector_id)
+    newest = mine.order_by().values("release_id").annotate(newest=Max("pk")).values("newest")
+    return list(mine.filter(pk__in=newest)[:most])
 
 
 def _release_of(said: Account, *, now: datetime) -> KeyRelease:

@@ -14,7 +14,7 @@ from kps.core.chain import VerifiedChain, subject_of
 from kps.errors import NotAllowed, NotFound
 from kps.guardianship import card, guardian_fingerprint, held_keys, metadata, our_guardian, pairs
 from kps.models import GuardianPair, KeyProtectorRecord, KeyRelease, ReleaseApproval, RotationProposal
-from kps.offline import accounts, take_account
+from kps.offline import accounts, offline_starts, take_account
 from kps.owners import OwnersView, answer_question
 from kps.releases import ReleaseAnswer, release
 from kps.returns import holders, take_return
@@ -73,6 +73,7 @@ __all__ = [
     "know_protector",
     "metadata",
     "newest_chain",
+    "offline_starts",
     "our_guardian",
     "pairs",
     "pending",

@@ -25,6 +25,7 @@ from kps.core.release_policy import in_words
 
 PER_PAGE = 15
 STATEMENTS = 10
+OFFLINE = 5
 
 
 @require_GET
@@ -44,6 +45,7 @@ def machine(request: HttpRequest, machine_id: int) -> HttpResponse:
         "policy": in_words(told.chain.statement.policy) if told else (),
         "statements": kps.statements(record, most=STATEMENTS) if record else (),
         "holding": kps.holding(owner, protector_id, now=now),
+        "offline": kps.offline_starts(owner, protector_id, most=OFFLINE),
         "waiting": kps.pending(owner_fingerprint=owner, now=now).filter(record__protector_id=protector_id),
         "rows": rows,
         "newest": releases.first(),

@@ -20,7 +20,7 @@ from kps import service as kps
 from kps.core import jose
 from kps.core.chain import VerifiedChain, parse_chain, sign_statement, verify_chain, verify_links
 from kps.core.guardian import Guardian
-from kps.core.release_policy import ReleasePolicy
+from kps.core.release_policy import Offline, ReleasePolicy
 from kps.models import KeyProtectorRecord, ReleaseApproval
 from ledger import service as ledger
 from tests.fabric.conftest import PASSWORD, REASON, asks, known, person
@@ -97,6 +97,21 @@ def test_the_newest_statement_is_given_as_it_was_signed(
     chain = verify_links(parse_chain(answer.content))
     assert chain.subject == machine.subject
     assert "payroll.statement-0.json" in answer["Content-Disposition"]
+
+
+def test_the_page_says_what_a_host_may_do_while_the_fabric_is_away_and_what_it_did(
+    host: Host, protect: Protect, machine: VirtualMachine, owner: User, browse: Browse
+) -> None:
+    host.posts(host.asks(protect(policy=ReleasePolicy(offline=Offline(starts=2, hours=4)))))
+    before = shown(browse(owner), machine.get_absolute_url())
+    assert "may start it 2 times while this fabric is away" in before
+    assert "Started while this fabric was away" not in before
+    started = int(timezone.now().timestamp()) - 60
+    host.tells(started, started + 5, counted=3)
+    after = shown(browse(owner), machine.get_absolute_url())
+    assert "Started while this fabric was away" in after
+    assert "more often, or later, than the owner allows" in after
+    assert "and 1 more that its TPM has counted" in after
 
 
 def test_another_tenant_and_people_without_a_role_find_no_page_and_no_act(
