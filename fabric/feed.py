@@ -74,6 +74,8 @@ SENTENCES = {
     "tenant.added": "{name} is a tenant from now on",
     "protector.denied": "{actor} denied releases under key protector {protector} of owner {owner:.16}",
     "protector.allowed": "{actor} allowed releases under key protector {protector} of owner {owner:.16} again",
+    "protector.denied_by_owner": "{actor} denied releases of a key of the own tenant’s",
+    "protector.allowed_by_owner": "{actor} allowed releases of a key of the own tenant’s again",
     "guardian.prepared": "{actor} prepared {name} of this fabric's guardian",
     "guardian.proposed": "{actor} wants to {change} {name} of this fabric's guardian",
     "guardian.rejected": "{actor} rejected a change of {name} of this fabric's guardian",

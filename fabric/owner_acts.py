@@ -1,4 +1,4 @@
-"""What a tenant's owners do about one of their machines: bring a newer statement, and answer a host that asks."""
+"""What a tenant's owners do about one of their machines: bring a newer statement, answer a host that asks, deny."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -90,6 +90,18 @@ def answer(
     return kps.decide_in_portal(
         asked.pk, owner_fingerprint=owner, approve=approve, actor=_actor(by), reason=reason, now=now
     )
+
+
+def deny(machine: VirtualMachine, *, reason: str, by: User, now: datetime) -> None:
+    """Refuse this machine's key to every host from now on. Raises `DenialUnchanged`."""
+    _require(by, machine)
+    kps.deny_by_owner(*machine.key, actor=_actor(by), reason=reason, now=now)
+
+
+def allow(machine: VirtualMachine, *, reason: str, by: User, now: datetime) -> None:
+    """Take such a denial back; one by the fabric's people stays. Raises `DenialUnchanged`."""
+    _require(by, machine)
+    kps.allow_by_owner(*machine.key, actor=_actor(by), reason=reason, now=now)
 
 
 def _chain_in(machine: VirtualMachine, content: bytes) -> jose.Json:

@@ -56,8 +56,12 @@ _WORDS: Final[Mapping[str, RefusalWords]] = {
         "Start the VM once where it ran before, or wrap the key again: “guardhouse tenant grant”.",
     ),
     "protector_denied": RefusalWords(
-        "All releases under this key protector are denied",
-        "Whoever denied them can take it back; the VM’s page says who, and why.",
+        "The fabric’s people have denied this key",
+        "Ask them; the VM’s page says who, and why.",
+    ),
+    "protector_denied_by_owner": RefusalWords(
+        "Your own people have denied this key",
+        "Find out who still tries to start the VM. An owner can allow it again on the VM’s page.",
     ),
     "approval_required": RefusalWords(
         "It waits for your yes", "Approve or decline it; a host that gives up is off the list after a day."

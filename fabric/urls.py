@@ -64,6 +64,8 @@ urlpatterns = [
     path("machines/<int:machine_id>/", machines.machine, name="machine"),
     path("machines/<int:machine_id>/statement/", machines.machine_statement, name="machine-statement"),
     path("machines/<int:machine_id>/statement/bring/", machines.bring_statement, name="bring-statement"),
+    path("machines/<int:machine_id>/deny/", machines.deny_machine, name="deny-machine"),
+    path("machines/<int:machine_id>/allow/", machines.allow_machine, name="allow-machine"),
     path("machines/<int:machine_id>/approvals/<uuid:approval_id>/", machines.answer_host, name="answer-host"),
     # the log
     path("audit/entries/<int:index>/", log.entry, name="entry"),

@@ -158,6 +158,19 @@ class ProtectorDenied(Refusal):
     code = "protector_denied"
 
 
+class DeniedByOwner(Refusal):
+    """A person of the owner's has denied, in the portal, every release under this protector."""
+
+    code = "protector_denied_by_owner"
+
+
+class DenialUnchanged(Refusal):
+    """The owner's people have denied this protector already, or not at all."""
+
+    code = "denial_unchanged"
+    status = 409
+
+
 class OwnerMessageRefused(Refusal):
     """A message that claims to be an owner's, and is not signed with its key; or the owner has no such protector."""
 

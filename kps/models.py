@@ -141,6 +141,10 @@ class KeyProtectorRecord(models.Model):
     denied_at = models.DateTimeField(null=True)
     denied_by = models.CharField(max_length=200, blank=True)
     denied_reason = models.TextField(blank=True)
+    # What the owner's people have denied stands beside what this fabric's have; neither takes the other's back.
+    owner_denied_at = models.DateTimeField(null=True)
+    owner_denied_by = models.CharField(max_length=200, blank=True)
+    owner_denied_reason = models.TextField(blank=True)
 
     class Meta:
         ordering: ClassVar = ["-last_released"]

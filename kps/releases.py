@@ -28,6 +28,7 @@ from kps.errors import ApprovalRequired, ReleaseReplayed, ReleaseRequestRefused
 from kps.guardianship import newest_named
 from kps.models import KeyProtectorRecord, KeyRelease, ReleaseApproval
 from kps.our_pairs import OurPairs, pairs_and_number
+from kps.owner_denials import require_not_denied
 from kps.returns import holders
 from kps.senders import authenticated, held_by_sender
 from ledger.service import Leaf, new_leaf, receipt, record_with
@@ -171,6 +172,7 @@ def _release(
     allowed = permit(protector, chain, ours=ours.fingerprints, denied=known is not None and known.denied_at is not None)
     if known is None:
         raise AssertionError("a protector that names this fabric is remembered")
+    require_not_denied(known)
     approval = _approval(chain, known, host, now=now)
     require_policy(chain.statement.policy, _circumstances(chain, host, approved=approval is not None, now=now))
     ingress, egress = open_protector(protector, ours.keys(allowed.opens).encryption), secrets.token_bytes(KEY_SIZE)

@@ -15,6 +15,7 @@ from kps.errors import NotAllowed, NotFound
 from kps.guardianship import card, guardian_fingerprint, held_keys, metadata, our_guardian, pairs
 from kps.models import GuardianPair, KeyProtectorRecord, KeyRelease, ReleaseApproval, RotationProposal
 from kps.offline import accounts, offline_starts, take_account
+from kps.owner_denials import allow_by_owner, deny_by_owner
 from kps.owners import OwnersView, answer_question
 from kps.releases import ReleaseAnswer, release
 from kps.returns import holders, take_return
@@ -54,6 +55,7 @@ __all__ = [
     "RotationProposal",
     "Told",
     "accounts",
+    "allow_by_owner",
     "allow_protector",
     "answer_question",
     "approve_by_key",
@@ -61,6 +63,7 @@ __all__ = [
     "card",
     "decide",
     "decide_in_portal",
+    "deny_by_owner",
     "deny_protector",
     "dependants",
     "dependants_by_pair",

@@ -85,6 +85,8 @@ ACTS = (
     ("key.returned", "note", "player-stop"),
     ("chain.taken", "note", "file-check"),
     ("chain.refused", "bad", "ban"),
+    ("protector.denied", "bad", "ban"),
+    ("protector.allowed", "ok", "key"),
     ("approval.given", "ok", "user-check"),
     ("approval.declined", "warn", "circle-x"),
     ("certificate.revoked", "bad", "certificate-off"),

@@ -15,6 +15,7 @@ from django.views.decorators.http import require_GET, require_http_methods
 from fabric import owner_acts
 from fabric.access import page, person
 from fabric.errors import explained
+from fabric.forms import DangerForm, FreshForm
 from fabric.logbook import places_of_releases
 from fabric.models import VirtualMachine
 from fabric.owner_forms import APPROVE, AnswerForm, StatementForm, TakeStatementForm
@@ -122,6 +123,51 @@ def answer_host(request: HttpRequest, machine_id: int, approval_id: UUID) -> Htt
         return redirect(found)
     context = {"form": form, "machine": found, "tenant": found.tenant, "asked": asked}
     return page(request, "fabric/answer_host.html", context)
+
+
+@require_http_methods(["GET", "POST"])
+@login_required
+@explained
+def deny_machine(request: HttpRequest, machine_id: int) -> HttpResponse:
+    """Show whom a denial reaches and whom not, and let the owner deny every release of this key."""
+    found, now = _own(request, machine_id), timezone.now()
+    form = DangerForm(request.POST or None, request=request, expected=found.name, of="VM")
+    if request.method == "POST" and form.is_valid():
+        owner_acts.deny(found, reason=form.cleaned_data["reason"], by=person(request), now=now)
+        messages.success(request, f"The key of {found.name} is denied. No host gets it from now on.")
+        return redirect(found)
+    record = kps.protectors_of([found.key]).get(found.key)
+    context = {
+        "form": form,
+        "machine": found,
+        "tenant": found.tenant,
+        "holding": kps.holding(*found.key, now=now),
+        "waiting": kps.pending(owner_fingerprint=found.key[0], now=now).filter(record=record).count() if record else 0,
+        "offline": kps.told(record).chain.statement.policy.offline if record else None,
+    }
+    return page(request, "fabric/deny_machine.html", context)
+
+
+@require_http_methods(["GET", "POST"])
+@login_required
+@explained
+def allow_machine(request: HttpRequest, machine_id: int) -> HttpResponse:
+    """Let the owner take its denial back, after seeing whether anything else still stands against a start."""
+    found = _own(request, machine_id)
+    form = FreshForm(request.POST or None, request=request)
+    if request.method == "POST" and form.is_valid():
+        owner_acts.allow(found, reason=form.cleaned_data["reason"], by=person(request), now=timezone.now())
+        messages.success(request, f"The key of {found.name} goes to hosts that pass again.")
+        return redirect(found)
+    record = kps.protectors_of([found.key]).get(found.key)
+    context = {
+        "form": form,
+        "machine": found,
+        "tenant": found.tenant,
+        "record": record,
+        "policy": in_words(kps.told(record).chain.statement.policy) if record else (),
+    }
+    return page(request, "fabric/allow_machine.html", context)
 
 
 def _found(request: HttpRequest, machine_id: int) -> VirtualMachine:

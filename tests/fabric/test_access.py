@@ -103,7 +103,7 @@ MAY_OPEN = {
     "add-machine": {"owner"},
     **dict.fromkeys(("machine", "machine-statement", "evidence"), STAFF | TENANTS),
     **dict.fromkeys(("tenant-machines", "key-queue", "tenant-log"), STAFF | TENANTS),
-    **{name: {"owner"} for name in ("bring-statement", "answer-host")},
+    **{name: {"owner"} for name in ("bring-statement", "answer-host", "deny-machine", "allow-machine")},
     **{name: EVERYBODY - {"nobody"} for name in ("guardian", "guardian-file")},
     **{name: EVERYBODY - {"nobody"} for name in ("templates", "template", "template-catalog")},
     **{name: {"admin"} for name in ("offer-template", "retire-template", "offer-template-again")},
@@ -114,7 +114,7 @@ MAY_OPEN = {
 }
 ACTS = (
     *("propose-host", "capture-baseline", "revoke-host", "revoke-certificate", "add-machine"),
-    *("bring-statement", "answer-host"),
+    *("bring-statement", "answer-host", "deny-machine", "allow-machine"),
     *("retire-baseline", "deny-certificates", "announce-host"),
     *("add-group", "add-exception", "propose-draft"),
     *("accept-change", "vouch"),
@@ -209,6 +209,7 @@ def addresses(fleet: Portal, healthy: Machine, admin: User, approver: User, mach
         **{name: [proposal.baseline_id] for name in BASELINE_ACTS},
         **{name: ["brandt"] for name in ("tenant", "add-machine", "tenant-machines", "key-queue", "tenant-log")},
         **{name: [machine.pk] for name in ("machine", "machine-statement", "bring-statement")},
+        **{name: [machine.pk] for name in ("deny-machine", "allow-machine")},
         "answer-host": [machine.pk, asked.pk],
         "evidence": ["brandt", attestation_id],
     }

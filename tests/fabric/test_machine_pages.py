@@ -120,12 +120,13 @@ def test_another_tenant_and_people_without_a_role_find_no_page_and_no_act(
     asked = asks(record)
     for user in (stranger_tenant, nobody):
         client = browse(user)
-        for name in ("machine", "machine-statement", "bring-statement"):
+        for name in ("machine", "machine-statement", "bring-statement", "deny-machine", "allow-machine"):
             assert client.get(reverse(name, args=[machine.pk])).status_code == 404, name
         for name in ("tenant-machines", "key-queue", "tenant-log"):
             assert client.get(reverse(name, args=["brandt"])).status_code == 404, name
         assert client.get(reverse("evidence", args=["brandt", 1])).status_code == 404
         assert bring(client, machine, b"{}").status_code == 404
+        assert client.post(reverse("deny-machine", args=[machine.pk]), DENY).status_code == 404
         assert client.post(reverse("answer-host", args=[machine.pk, asked.pk]), ANSWER).status_code == 404
     assert kps.pending(owner_fingerprint=OWNERS, now=timezone.now()).count() == 1
 
@@ -145,6 +146,8 @@ def test_who_only_may_look_does_not_act(
     assert "Approve or decline" not in page
     assert bring(client, machine, changed(document)).status_code == 403
     assert confirm(client, machine, changed(document)).status_code == 403
+    for name in ("deny-machine", "allow-machine"):
+        assert client.post(reverse(name, args=[machine.pk]), DENY).status_code == 403, name
     assert client.post(reverse("answer-host", args=[machine.pk, asked.pk]), ANSWER).status_code == 403
     assert serial(machine) == 0
 
@@ -329,6 +332,67 @@ def test_a_start_of_another_vm_is_not_answered_on_this_ones_page(
         assert browse(owner).post(reverse("answer-host", args=[other.pk, pk]), ANSWER).status_code == 409
     asked.refresh_from_db()
     assert asked.state == ReleaseApproval.State.PENDING
+
+
+# --- denials by the owner's people -------------------------------------------------------------------------------
+
+DENY = {"reason": REASON, "name": "payroll", "password": PASSWORD}
+
+
+def test_an_owner_denies_a_key_after_seeing_whom_that_reaches_and_allows_it_again(
+    host: Host, protect: Protect, machine: VirtualMachine, owner: User, browse: Browse
+) -> None:
+    document, client = protect(policy=ReleasePolicy(offline=Offline(2, 12))), browse(owner)
+    known(document, by=owner)
+    rolled = host.starts(document)["key_protector"]
+    page = shown(client, reverse("deny-machine", args=[machine.pk]))
+    assert f"It goes on running where it runs, as far as this fabric knows on {host.machine.name}" in page
+    assert "2 times within 12 hours" in page
+    assert client.post(reverse("deny-machine", args=[machine.pk]), DENY).status_code == 302
+    refused = host.posts(host.asks(rolled))
+    assert (refused.status_code, refused.json()["code"]) == (403, "protector_denied_by_owner")
+    assert kps.releases()[0].code == "protector_denied_by_owner"
+    page = shown(client, machine.get_absolute_url())
+    assert "Brandt denies this key to every host" in page
+    assert "Deny its key" not in page
+    assert "Your own people have denied this key" in shown(client, "/tenants/brandt/")
+    assert client.post(reverse("allow-machine", args=[machine.pk]), DENY).status_code == 302
+    assert host.posts(host.asks(rolled)).status_code == 200
+    assert [leaf.act for leaf in ledger.leaves(act_prefix="protector.")] == [
+        "protector.allowed_by_owner",
+        "protector.denied_by_owner",
+    ]
+    assert {leaf.detail["owner"] for leaf in ledger.leaves(act_prefix="protector.")} == {OWNERS}
+
+
+def test_owner_and_fabric_deny_beside_each_other_and_neither_takes_the_others_back(
+    record: KeyProtectorRecord, machine: VirtualMachine, owner: User, admin: User, browse: Browse
+) -> None:
+    client = browse(owner)
+    kps.deny_protector(*machine.key, by=admin, reason=REASON, now=timezone.now())
+    assert client.post(reverse("allow-machine", args=[machine.pk]), DENY).status_code == 409
+    assert client.post(reverse("deny-machine", args=[machine.pk]), DENY).status_code == 302
+    assert client.post(reverse("deny-machine", args=[machine.pk]), DENY).status_code == 409
+    assert "Nothing yet: the fabric’s people deny it too" in shown(client, reverse("allow-machine", args=[machine.pk]))
+    kps.allow_protector(*machine.key, by=admin, reason=REASON, now=timezone.now())
+    record.refresh_from_db()
+    assert (record.denied_at, record.owner_denied_by) == (None, "tim")
+
+
+@pytest.mark.parametrize("change", [{"name": "web"}, {"reason": "ok"}, {"password": "wrong"}, {"password": ""}])
+def test_a_denial_needs_a_reason_the_vms_name_and_the_persons_password(
+    change: dict[str, str], record: KeyProtectorRecord, machine: VirtualMachine, owner: User, browse: Browse
+) -> None:
+    assert browse(owner).post(reverse("deny-machine", args=[machine.pk]), DENY | change).status_code == 200
+    record.refresh_from_db()
+    assert record.owner_denied_at is None
+
+
+def test_a_key_protector_that_is_not_known_here_is_not_denied(
+    machine: VirtualMachine, owner: User, browse: Browse
+) -> None:
+    assert browse(owner).post(reverse("deny-machine", args=[machine.pk]), DENY).status_code == 409
+    assert not ledger.leaves(act_prefix="protector.").exists()
 
 
 # --- newer keys of this fabric -----------------------------------------------------------------------------------
