@@ -6,6 +6,7 @@ import pty
 import re
 import select
 import shutil
+import signal
 import stat
 import sys
 from collections.abc import Callable, Iterator
@@ -562,6 +563,7 @@ class Terminal:
         self.output, self._seen = "", 0
         self.pid, self._descriptor = pty.fork()
         if self.pid == 0:  # pragma: no cover
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a job in the background has it ignored, and hands that on
             os.execve(sys.executable, arguments, environment)  # noqa: S606
 
     def until(self, pattern: str) -> re.Match[str]:
@@ -577,8 +579,8 @@ class Terminal:
     def end(self) -> int:
         while self._read():
             pass
+        os.close(self._descriptor)  # who still waits for its terminal is hung up on
         _, status = os.waitpid(self.pid, 0)
-        os.close(self._descriptor)
         return os.waitstatus_to_exitcode(status)
 
     def _read(self) -> str:
