@@ -280,6 +280,13 @@ class KerberosNotSetUp(Refusal):
     status = 503
 
 
+class DirectoryUnavailable(Refusal):
+    """No domain controller has said whether the account is still in its group, so nothing is decided."""
+
+    code = "directory_unavailable"
+    status = 503
+
+
 class NotKept(Refusal):
     """What a verdict rested on is not there any more, or never was kept, so nobody can come to it again."""
 

@@ -5,8 +5,9 @@ the first ticket of a member makes its row.
 """
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 
 from django.conf import settings
@@ -15,6 +16,7 @@ from attestation import strangers
 from attestation.challenges import NONCE_SIZE, spend
 from attestation.core.finding import Finding
 from attestation.core.possession import parse_transport_key
+from attestation.directory import directory
 from attestation.enrolment import approved_as, settled
 from attestation.errors import ParseError, Refusal, UnknownAttester
 from attestation.kerberos import Caller, Ticket, acceptor, parse_negotiate
@@ -32,6 +34,36 @@ NOT_A_MEMBER = Finding(
     why="Somebody took it out, or the group was retired here; what it had proved before is not so any more.",
     remedy="Put the account into an approved group; it counts from the host’s next logon (klist purge, or a restart).",
 )
+LEFT = Finding(
+    code="host_left_group",
+    substatus="",
+    what="The host’s account is in none of the groups of the directory any more whose hosts may attest.",
+    why="Its ticket still names one, as it was at the last logon; the directory was asked, and knows better.",
+    remedy="Put the account back into the group; it counts at the host’s next attestation.",
+)
+DISABLED = Finding(
+    code="account_disabled",
+    substatus="",
+    what="The host’s account is disabled in the directory.",
+    why="Its ticket is of a time when it was not; the directory was asked, and knows better.",
+    remedy="Enable the account if the host may come back; it counts at the host’s next attestation.",
+)
+GONE = Finding(
+    code="account_gone",
+    substatus="",
+    what="The directory has no account with the SID that is in the host’s ticket.",
+    why="Somebody deleted it after the ticket was made; one made anew under the same name has another SID.",
+    remedy="Join the host to the domain again, and put its account into the group.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Membership:
+    """The approved groups that an account is in, or why in none; `directory` is the controller that was asked."""
+
+    groups: tuple[KerberosGroup, ...]
+    missing: Finding | None = None
+    directory: str = ""
 
 
 def accept_ticket(header: str, body: bytes, *, now: datetime) -> Ticket:
@@ -60,25 +92,47 @@ def appraise_membership(caller: Caller, transport_key: bytes, *, trial: bool, no
     """Certify the transport key of a machine that is in an approved group; record it of one that was and is no more.
 
     A `trial` earns no certificate and changes nothing of a host, but that one makes the row of a host that is new.
-    Raises `UnknownAttester` for a machine that never was in one, and for one that people have rejected or revoked.
+    Raises `UnknownAttester` for a machine that never was in one, and for one that people have rejected or revoked;
+    `DirectoryUnavailable` when the directory is to be asked too, and does not answer.
     """
     began = Moment.begun(now)
     with _traced(f"account:{caller.sid}", now=now):
         parse_transport_key(transport_key)
-        groups = tuple(approved(caller.group_sids).select_related("group"))
-        host = settled(lambda: _attester(caller, groups, now=now))
-    shown = _shown(caller, transport_key, groups)
+        membership = _membership(caller)
+        host = settled(lambda: _attester(caller, membership, now=now))
+    shown = _shown(caller, transport_key, membership)
     opening = _opened(host, trial=trial, now=now)
     return conclude_shown(opening, shown, began)
 
 
-def _shown(caller: Caller, transport_key: bytes, groups: Sequence[KerberosGroup]) -> Shown:
+def _membership(caller: Caller) -> _Membership:
+    """Return the groups that the ticket names, and where a directory is configured those of them that it names too.
+
+    It is asked before anything is written, so that no transaction waits for it.
+    """
+    groups = tuple(approved(caller.group_sids).select_related("group"))
+    if not groups:
+        return _Membership((), NOT_A_MEMBER)
+    asked = directory()
+    if asked is None:
+        return _Membership(groups)
+    answer = asked.ask(caller.sid)
+    if answer.account is None:
+        return _Membership((), GONE, answer.controller)
+    if not answer.account.enabled:
+        return _Membership((), DISABLED, answer.controller)
+    still = tuple(group for group in groups if group.sid in answer.account.group_sids)
+    return _Membership(still, None if still else LEFT, answer.controller)
+
+
+def _shown(caller: Caller, transport_key: bytes, membership: _Membership) -> Shown:
     evidence = {
         "account": f"{caller.account}@{caller.realm}",
         "sid": caller.sid,
-        "groups": sorted(group.sid for group in groups),
+        "groups": sorted(group.sid for group in membership.groups),
+        "directory": membership.directory,
     }
-    return Shown(transport_key, evidence, () if groups else (NOT_A_MEMBER,))
+    return Shown(transport_key, evidence, () if membership.missing is None else (membership.missing,))
 
 
 def _opened(host: Attester, *, trial: bool, now: datetime) -> Opening:
@@ -95,16 +149,13 @@ def _opened(host: Attester, *, trial: bool, now: datetime) -> Opening:
     return spend(challenge.pk, now=now)
 
 
-def _attester(caller: Caller, groups: Sequence[KerberosGroup], *, now: datetime) -> Attester:
+def _attester(caller: Caller, membership: _Membership, *, now: datetime) -> Attester:
     known = Attester.objects.filter(mode=Mode.KERBEROS, identity=caller.sid).first()
     if known is not None and known.state not in (Attester.State.PENDING, Attester.State.APPROVED):
         raise UnknownAttester(f"{known.name} was rejected or revoked; it may not attest.")
-    if known is None and not groups:
-        raise UnknownAttester(
-            f"{caller.account} is in none of the groups of the directory whose hosts may attest here. Its ticket names"
-            " those it was in at its last logon."
-        )
-    return known or _joined(caller, groups[0], now=now)
+    if known is None and membership.missing is not None:
+        raise UnknownAttester(f"{caller.account}: {membership.missing.what} {membership.missing.remedy}")
+    return known or _joined(caller, membership.groups[0], now=now)
 
 
 def _joined(caller: Caller, group: KerberosGroup, *, now: datetime) -> Attester:

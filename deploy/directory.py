@@ -1,7 +1,8 @@
 """A real Active Directory on this machine: Samba's KDC alone, one process, no root, a port of its own.
 
-It is provisioned in four seconds by Debian's python3, which alone has Samba's library, and is gone with whoever started
-it. The demo has one in Kerberos mode, and so have tests; libkrb5 talks to it, in the same way as on a host.
+Its LDAP too where somebody has port 389 for it, which cannot be another. It is provisioned in four seconds by Debian's
+python3, which alone has Samba's library, and is gone with whoever started it. The demo has one in Kerberos mode, and so
+have tests; libkrb5 talks to it, in the same way as on a host.
 """
 
 import json
@@ -35,8 +36,9 @@ class Contents:
 
 @dataclass(frozen=True)
 class Directory(Realm):
-    """The domain FABRIC.TEST, running; `sids` are those of its groups and machines."""
+    """The domain FABRIC.TEST, running; `sids` are those of its groups and machines, `address` is its controller's."""
 
+    address: str
     sids: dict[str, str] = field(repr=False)
 
     def administer(self, act: str, *words: str) -> None:
@@ -57,14 +59,16 @@ def _environment() -> dict[str, str]:
 
 
 @contextmanager
-def started(folder: Path, contents: Contents) -> Iterator[Directory]:
+def started(
+    folder: Path, contents: Contents, *, address: str = ADDRESS, with_ldap: bool = False
+) -> Iterator[Directory]:
     """Provision a directory in a folder that does not exist or is empty, and run its KDC."""
     folder.mkdir(parents=True, exist_ok=True)
     port, password_port = free_port(), free_port()
-    written = json.dumps(asdict(contents))
-    sids = json.loads(_administer("make", str(folder), ADDRESS, str(port), str(password_port), written))
-    directory = Directory(folder, sids)
-    directory.configure(ADDRESS, port)
+    services, written = "kdc, ldap" if with_ldap else "kdc", json.dumps(asdict(contents))
+    sids = json.loads(_administer("make", str(folder), address, str(port), str(password_port), services, written))
+    directory = Directory(folder, address, sids)
+    directory.configure(address, port)
     command = [SAMBA, "-i", "--no-process-group", "-M", "single", f"--configfile={folder}/etc/smb.conf"]
     with (folder / "log.out").open("wb") as log, _running(command, log.fileno()) as server:
         wait_for(directory, f"{contents.machines[0]}$", server, lambda: _said(folder))

@@ -1,15 +1,17 @@
 """Makes the Active Directory of `deploy/directory.py`. Run it with Debian's own python3, which has Samba's library.
 
-    directory_provision.py make FOLDER ADDRESS KDC_PORT PASSWORD_PORT CONTENTS    prints the SIDs of groups and machines
+    directory_provision.py make FOLDER ADDRESS KDC_PORT PASSWORD_PORT SERVICES CONTENTS
     directory_provision.py new-password FOLDER ACCOUNT PASSWORD
-    directory_provision.py export FOLDER PRINCIPAL KEYTAB                         adds its keys to the file
+    directory_provision.py export FOLDER PRINCIPAL KEYTAB             adds its keys to the file
     directory_provision.py join FOLDER GROUP ACCOUNT
     directory_provision.py leave FOLDER GROUP ACCOUNT
-    directory_provision.py delegate FOLDER SERVICE SPN                            it may act for others before the SPN
-    directory_provision.py set-flags FOLDER ACCOUNT FLAGS                         userAccountControl, a number
+    directory_provision.py delegate FOLDER SERVICE SPN                it may act for others before the SPN
+    directory_provision.py set-flags FOLDER ACCOUNT FLAGS             userAccountControl, a number
+    directory_provision.py delete FOLDER ACCOUNT
 
-All but the first work while the KDC runs. Nothing needs root but the ACLs on sysvol, and those are left out: nobody
-reads group policies here. CONTENTS is the JSON of `Contents`.
+The first prints the SIDs of groups and machines as JSON; the others work while the KDC runs. Nothing needs root but the
+ACLs on sysvol, and those are left out: nobody reads group policies here. SERVICES are Samba's words for what it runs,
+CONTENTS is the JSON of `Contents`.
 """
 
 import json
@@ -62,10 +64,11 @@ def make_domain(folder: Path, address: str) -> Path:
     return folder / "etc" / "smb.conf"
 
 
-def configure(settings: Path, folder: Path, kdc_port: str, password_port: str) -> None:
-    """Leave the KDC alone of all services, on a port of ours."""
+def configure(settings: Path, folder: Path, kdc_port: str, password_port: str, services: str) -> None:
+    """Leave these alone of all services, and the KDC on a port of ours."""
     ours = (
-        f"[global]\n\tserver services = kdc\n\tkrb5 port = {kdc_port}\n\tkpasswd port = {password_port}\n"
+        f"[global]\n\tserver services = {services}\n\ttls enabled = no\n"
+        f"\tkrb5 port = {kdc_port}\n\tkpasswd port = {password_port}\n"
         f"\tpid directory = {folder}/run\n\tncalrpc dir = {folder}/run/ncalrpc\n\tlog file = {folder}/log.samba\n"
     )
     # Provisioning names all services but DNS; the last line counts, and most have ports that only one domain can have.
@@ -76,11 +79,14 @@ def configure(settings: Path, folder: Path, kdc_port: str, password_port: str) -
     (folder / "keytabs").mkdir()
 
 
-def change(database: Any, account: str, **values: str) -> None:
-    found = database.search(database.domain_dn(), expression=f"(sAMAccountName={account})", attrs=[])
-    message = ldb.Message(found[0].dn)
+def dn_of(database: Any, account: str) -> Any:
+    return database.search(database.domain_dn(), expression=f"(sAMAccountName={account})", attrs=[])[0].dn
+
+
+def change(database: Any, account: str, flag: int = ldb.FLAG_MOD_REPLACE, **values: str) -> None:
+    message = ldb.Message(dn_of(database, account))
     for name, value in values.items():
-        message[name] = ldb.MessageElement(value, ldb.FLAG_MOD_REPLACE, name.replace("_", "-"))
+        message[name] = ldb.MessageElement(value, flag, name.replace("_", "-"))
     database.modify(message)
 
 
@@ -122,15 +128,20 @@ def opened(folder: Path) -> tuple[Any, Any]:
     return parameters, SamDB(url=url, session_info=system_session(), lp=parameters)
 
 
-def make(folder: Path, address: str, kdc_port: str, password_port: str, written: str) -> None:
+def make(folder: Path, address: str, kdc_port: str, password_port: str, services: str, written: str) -> None:
     contents = json.loads(written)
-    configure(make_domain(folder, address), folder, kdc_port, password_port)
+    configure(make_domain(folder, address), folder, kdc_port, password_port, services)
     parameters, database = opened(folder)
     fill(database, contents)
+    # Nobody here has DNS, so the controller is named by its address.
+    change(database, "DC1$", ldb.FLAG_MOD_ADD, servicePrincipalName=f"ldap/{address}")
     principals = {name: f"{name}$" for name in contents["machines"]} | {name: name for name in contents["users"]}
     principals |= {name: name for name in contents["services"]} | {spn: spn for spn in contents["services"].values()}
     files = {folder / "keytabs" / f"{name.replace('/', '-')}.keytab": whose for name, whose in principals.items()}
     export(parameters, files)
+    # A service has one file for all: what it is asked for as, and what it logs in as itself.
+    for service, spn in contents["services"].items():
+        export(parameters, {folder / "keytabs" / f"{spn.replace('/', '-')}.keytab": service})
     # Their keys had to be there first: an account that is disabled when they are exported gives none, and no error.
     for act, *words in contents["acts"]:
         ACTS[act](parameters, database, *words)
@@ -163,6 +174,10 @@ def set_flags(parameters: Any, database: Any, account: str, flags: str) -> None:
     change(database, account, userAccountControl=flags)
 
 
+def delete(parameters: Any, database: Any, account: str) -> None:
+    database.delete(dn_of(database, account))
+
+
 ACTS = {
     "new-password": set_password,
     "export": add_keys,
@@ -170,6 +185,7 @@ ACTS = {
     "leave": leave,
     "delegate": delegate,
     "set-flags": set_flags,
+    "delete": delete,
 }
 
 

@@ -10,6 +10,8 @@ from django.core.exceptions import ImproperlyConfigured
 
 PREFIX = "GUARDHOUSE_"
 PREPARED_AFTER = 5  # uses of a statement
+LAST_PORT = 65_535
+_CONTROLLER = re.compile(r"ldap://[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*(:(?P<port>[1-9][0-9]{0,4}))?")
 
 
 def text(name: str, default: str) -> str:
@@ -73,11 +75,27 @@ def shaped(name: str, form: str, *, like: str) -> str:
     return value
 
 
+def directory(name: str) -> list[str]:
+    """Read domain controllers by name, and port if it is another one: who logs in, and how, is no part of a URL."""
+    found = words(name, [])
+    for value in found:
+        parts = _CONTROLLER.fullmatch(value)
+        if parts is None or int(parts["port"] or 1) > LAST_PORT:
+            raise ImproperlyConfigured(f"{PREFIX}{name} has {value!r}; it must look like ldap://dc1.example.net.")
+    return found
+
+
 def all_or_none(*names: str) -> None:
     """Refuse settings that mean nothing without each other."""
     missing = [PREFIX + name for name in names if not text(name, "")]
     if 0 < len(missing) < len(names):
         raise ImproperlyConfigured(f"{', '.join(missing)} must be set too: {', '.join(names)} belong together.")
+
+
+def needs(name: str, other: str) -> None:
+    """Refuse a setting that means nothing without another one."""
+    if text(name, "") and not text(other, ""):
+        raise ImproperlyConfigured(f"{PREFIX}{other} must be set too: {PREFIX}{name} means nothing without it.")
 
 
 def together(values: Mapping[str, str], *, needed: bool) -> None:

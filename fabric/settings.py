@@ -54,6 +54,10 @@ KERBEROS_KEYTAB = environment.shaped("KERBEROS_KEYTAB", "/.+", like="/etc/guardh
 KERBEROS_SERVICE = environment.shaped("KERBEROS_SERVICE", "[A-Za-z]+@[A-Za-z0-9.-]+", like="HTTP@host.example.net")
 KERBEROS_REALM = environment.shaped("KERBEROS_REALM", "[A-Z0-9.-]+", like="EXAMPLE.NET")
 KERBEROS_REPLAY_CACHE = STATE_DIR / "kerberos.replays"  # one for all processes of a node
+environment.all_or_none("DIRECTORY", "DIRECTORY_ACCOUNT")
+environment.needs("DIRECTORY", "KERBEROS_KEYTAB")
+DIRECTORY = environment.directory("DIRECTORY")
+DIRECTORY_ACCOUNT = environment.shaped("DIRECTORY_ACCOUNT", "[A-Za-z0-9._/$-]+", like="svc-guardhouse")
 
 # --- Django ------------------------------------------------------------------------------------------------------
 INSTALLED_APPS = [

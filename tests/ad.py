@@ -3,26 +3,31 @@
 A test that wants it says so by the fixture `domain`.
 """
 
+import errno
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import gssapi
 
 from deploy import directory
-from deploy.directory import Contents, Directory
+from deploy.directory import ADDRESS, Contents, Directory
 from tests.kdc import REALM, Realm
 
 NORMAL_ACCOUNT = 0x200
 WORKSTATION = 0x1000
 ACCOUNT_DISABLED = 0x2
 NO_AUTH_DATA_REQUIRED = 0x2000000
+LDAP_PORT = 389
+TRIES = 20
 
 CONTENTS = Contents(
-    machines=("member", "stranger", "nested", "disabled", "leaver"),
+    machines=("member", "stranger", "nested", "disabled", "leaver", "mover", "goner"),
     groups={
-        "Guarded Hosts": ("member$", "disabled$", "leaver$", "Tier1 Hosts", "alice"),
+        "Guarded Hosts": ("member$", "disabled$", "leaver$", "mover$", "goner$", "Tier1 Hosts", "alice"),
         "Tier1 Hosts": ("nested$",),
     },
     services={f"svc-{name}": f"HTTP/{name}.fabric.test" for name in ("hgs", "other", "plain", "rotated")},
@@ -35,8 +40,11 @@ CONTENTS = Contents(
 )
 
 
+@dataclass(frozen=True)
 class Domain(Directory, Realm):
     """The directory, and what its accounts send."""
+
+    has_ldap: bool
 
     def keytab(self, name: str) -> Path:
         """Return the file with an account's keys, or with those of a service by its host's name."""
@@ -54,8 +62,33 @@ class Domain(Directory, Realm):
         return own.impersonate(gssapi.Name(f"{account}@{REALM}", gssapi.NameType.kerberos_principal))
 
 
+def may_have_ldap() -> bool:
+    """Say whether we may have its port: root may, others where net.ipv4.ip_unprivileged_port_start lets them."""
+    try:
+        free_address()
+    except PermissionError:
+        return False
+    return True
+
+
+def free_address() -> str:
+    """Return a loopback address whose port for LDAP nobody has: two runs of the tests are not in each other's way."""
+    for _ in range(TRIES):
+        address = "127.{}.{}.{}".format(*(2 + byte % 250 for byte in os.urandom(3)))
+        with socket.socket() as tried:
+            try:
+                tried.bind((address, LDAP_PORT))
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    continue
+                raise
+            return address
+    raise RuntimeError("no loopback address has its port for LDAP free")
+
+
 @contextmanager
-def started(folder: Path) -> Iterator[Domain]:
-    """Provision the domain and run its KDC."""
-    with directory.started(folder, CONTENTS) as made:
-        yield Domain(made.folder, made.sids)
+def started(folder: Path, *, with_ldap: bool = False) -> Iterator[Domain]:
+    """Provision the domain and run its KDC, and its LDAP where that is asked for."""
+    address = free_address() if with_ldap else ADDRESS
+    with directory.started(folder, CONTENTS, address=address, with_ldap=with_ldap) as made:
+        yield Domain(made.folder, made.address, made.sids, with_ldap)

@@ -10,6 +10,7 @@ from struct import iter_unpack
 from typing import Final
 
 from attestation.core.reader import Reader
+from attestation.core.sid import parse_sid
 from attestation.errors import TooLarge
 
 PAC_LIMIT: Final = 1 << 16  # a Windows token holds 1,024 groups, and a ticket 64 KiB
@@ -22,10 +23,10 @@ EXTRA_SIDS: Final = 0x20
 RESOURCE_GROUPS: Final = 0x200
 
 _VERSION_AND_ORDER: Final = b"\x01\x10\x08\x00"  # version 1, little-endian, a header of eight bytes
+_WHAT: Final = "KERB_VALIDATION_INFO"
 _TIMES: Final = 6
 _STRINGS: Final = 6
-_SID_PARTS: Final = 15
-_SHORT_AUTHORITY: Final = 1 << 32
+_SID_HEAD: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ def parse_logon_info(data: bytes) -> LogonInfo:
     """Return the account and the groups that KERB_VALIDATION_INFO names."""
     if len(data) > PAC_LIMIT:
         raise TooLarge(f"KERB_VALIDATION_INFO has {len(data)} bytes; {PAC_LIMIT} is the limit.")
-    reader = Reader(data, what="KERB_VALIDATION_INFO", order="little")
+    reader = Reader(data, what=_WHAT, order="little")
     _headers(reader)
     reader.take(8 * _TIMES)  # LogonTime to PasswordMustChange
     names = [_String.read(reader) for _ in range(_STRINGS)]  # EffectiveName to HomeDirectoryDrive
@@ -200,15 +201,9 @@ def _sids(reader: Reader, pointed: _Pointed) -> tuple[Membership, ...]:
 
 
 def _sid(reader: Reader) -> str:
-    """RPC_SID (MS-DTYP 2.4.2.3), written as MS-DTYP 2.4.2.1 asks for it."""
+    """RPC_SID (MS-DTYP 2.4.2.3): the length of its conformant array stands in front of the whole structure."""
     _align(reader)
-    parts = reader.u32()  # the length of a conformant array stands in front of the whole structure
-    revision, count = reader.u8(), reader.u8()
-    if revision != 1 or count != parts or count > _SID_PARTS:
-        raise reader.error(f"a SID of revision {revision} with {count} of {parts} parts")
-    authority = int.from_bytes(reader.take(6), "big")
-    named = str(authority) if authority < _SHORT_AUTHORITY else f"0x{authority:012X}"
-    return "-".join(("S-1", named, *(str(reader.u32()) for _ in range(count))))
+    return parse_sid(reader.take(_SID_HEAD + 4 * reader.u32()), what=_WHAT)
 
 
 def _align(reader: Reader) -> None:

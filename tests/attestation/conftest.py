@@ -1,6 +1,7 @@
 """Hosts of every kind, and the people who decide about them."""
 
-from collections.abc import Iterator
+import base64
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,17 @@ from uuid import UUID
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 from django.contrib.auth.models import Permission, User
+from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from attestation import service
 from attestation.core.base64url import to_b64u
+from attestation.models import KerberosGroup, ModeSwitch
 from tests import mit
-from tests.ad import Domain, started
+from tests.ad import Domain, may_have_ldap, started
+from tests.attestation.tickets import ASKED, GROUP, Approve, send
 from tests.ima_lists import ng
-from tests.kdc import Realm, using
+from tests.kdc import REALM, Realm, using
 from tests.machines import Machine, booted, booted_from, decoded
 from tests.measuring import FILES, Running
 from tests.tpm_lab import Maker
@@ -147,7 +151,7 @@ def approve_baseline(portal: Portal, machine: Machine, admin: User, approver: Us
 @pytest.fixture(scope="session")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Domain]:
     """An Active Directory that runs; tests take `domain`."""
-    with started(tmp_path_factory.mktemp("ad")) as domain:
+    with started(tmp_path_factory.mktemp("ad"), with_ldap=may_have_ldap()) as domain:
         yield domain
 
 
@@ -168,6 +172,42 @@ def plain_kdc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Realm]:
 def no_directory(plain_kdc: Realm) -> Iterator[Realm]:
     with using(plain_kdc):
         yield plain_kdc
+
+
+@pytest.fixture
+def node(db: None, domain: Domain, settings: Settings, tmp_path: Path) -> None:
+    """This node has the keytab of its service, and Kerberos mode is in force."""
+    settings.KERBEROS_KEYTAB = str(domain.keytab("hgs"))
+    settings.KERBEROS_SERVICE = "HTTP@hgs.fabric.test"
+    settings.KERBEROS_REALM = REALM
+    settings.KERBEROS_REPLAY_CACHE = tmp_path / "replays"
+    ModeSwitch.objects.create(mode="kerberos", since=datetime.now(UTC), by="system", reason="a test")
+
+
+@pytest.fixture
+def approve(domain: Domain, admin: User, approver: User) -> Approve:
+    def group(name: str = GROUP) -> KerberosGroup:
+        now = datetime.now(UTC)
+        proposal = service.propose_kerberos_group(domain.sids[name], name, by=admin, reason="ours", now=now)
+        service.decide(proposal.id, by=approver, approve=True, reason="compared the SID", now=now)
+        return KerberosGroup.objects.get(sid=domain.sids[name], state="approved")
+
+    return group
+
+
+@pytest.fixture
+def attest(domain: Domain) -> Callable[..., Any]:
+    def post(
+        account: str = "member$", body: bytes = ASKED, *, sent: bytes | None = None, cache: str | None = None
+    ) -> Any:
+        context, token = domain.begin(account, body=body, cache=cache)
+        answer = send(f"Negotiate {base64.b64encode(token).decode()}", body if sent is None else sent)
+        if answer.status_code != 401:  # the ticket was good, so the service has proved itself, whatever it says
+            context.step(base64.b64decode(answer["WWW-Authenticate"].removeprefix("Negotiate ")))
+            assert context.complete
+        return answer
+
+    return post
 
 
 @pytest.fixture

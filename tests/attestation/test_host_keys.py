@@ -6,7 +6,6 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from django.contrib.auth.models import User
 from joserfc import jwe
@@ -20,14 +19,10 @@ from attestation.errors import CertificateRefused
 from attestation.models import Attestation, Attester, Enrolment, HealthCertificate, ModeSwitch
 from ledger import service as ledger
 from tests.attestation.conftest import Portal, approve_host
+from tests.attestation.keys import TRANSPORT, spki
 from tests.machines import Machine
 
 pytestmark = pytest.mark.django_db
-TRANSPORT = rsa.generate_private_key(65537, 2048)
-
-
-def spki(key: SigningKey) -> bytes:
-    return key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 import base64
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
@@ -48,59 +47,13 @@ from attestation.models import (
 )
 from ledger import service as ledger
 from tests.ad import Domain
-from tests.attestation.conftest import Portal, person
-from tests.attestation.test_host_keys import TRANSPORT, spki
+from tests.attestation.conftest import person
+from tests.attestation.keys import TRANSPORT, spki
+from tests.attestation.tickets import ASKED, GROUP, Approve, refused, send
 from tests.kdc import KERBEROS, REALM, Realm
 
-pytestmark = pytest.mark.django_db
-PATH = "/attestation/v1/kerberos"
-GROUP = "Guarded Hosts"
-ASKED = json.dumps({"transport_key": to_b64u(spki(TRANSPORT))}).encode()
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("node")]
 TRIED = json.dumps({"transport_key": to_b64u(spki(TRANSPORT)), "trial": True}).encode()
-Approve = Callable[..., KerberosGroup]
-
-
-@pytest.fixture(autouse=True)
-def node(db: None, domain: Domain, settings: Settings, tmp_path: Path) -> None:
-    """This node has the keytab of its service, and Kerberos mode is in force."""
-    settings.KERBEROS_KEYTAB = str(domain.keytab("hgs"))
-    settings.KERBEROS_SERVICE = "HTTP@hgs.fabric.test"
-    settings.KERBEROS_REALM = REALM
-    settings.KERBEROS_REPLAY_CACHE = tmp_path / "replays"
-    ModeSwitch.objects.create(mode="kerberos", since=datetime.now(UTC), by="system", reason="a test")
-
-
-@pytest.fixture
-def approve(domain: Domain, admin: User, approver: User) -> Approve:
-    def group(name: str = GROUP) -> KerberosGroup:
-        now = datetime.now(UTC)
-        proposal = service.propose_kerberos_group(domain.sids[name], name, by=admin, reason="ours", now=now)
-        service.decide(proposal.id, by=approver, approve=True, reason="compared the SID", now=now)
-        return KerberosGroup.objects.get(sid=domain.sids[name], state="approved")
-
-    return group
-
-
-@pytest.fixture
-def attest(domain: Domain) -> Callable[..., Any]:
-    def post(account: str = "member$", body: bytes = ASKED, *, sent: bytes | None = None) -> Any:
-        context, token = domain.begin(account, body=body)
-        answer = send(f"Negotiate {base64.b64encode(token).decode()}", body if sent is None else sent)
-        if answer.status_code != 401:  # the ticket was good, so the service has proved itself, whatever it says
-            context.step(base64.b64decode(answer["WWW-Authenticate"].removeprefix("Negotiate ")))
-            assert context.complete
-        return answer
-
-    return post
-
-
-def send(authorization: str | None, body: bytes = ASKED) -> Any:
-    headers = {} if authorization is None else {"Authorization": authorization}
-    return Portal().client.post(PATH, body, content_type="application/json", headers=headers)
-
-
-def refused(answer: Any) -> tuple[int, str]:
-    return answer.status_code, answer.json()["code"]
 
 
 def test_a_member_passes_and_gets_a_certificate(attest: Any, approve: Approve, domain: Domain) -> None:
@@ -119,6 +72,7 @@ def test_a_member_passes_and_gets_a_certificate(attest: Any, approve: Approve, d
         "account": f"member$@{REALM}",
         "sid": domain.sids["member$"],
         "groups": [domain.sids[GROUP]],
+        "directory": "",
     }
     assert ledger.leaves(act_prefix="host.joined").count() == 1
     assert ledger.leaves(act_prefix="attestation.passed").count() == 1

@@ -11,7 +11,7 @@ from attestation import service
 from attestation.kerberos import Caller
 from attestation.models import Attester, KerberosGroup, ModeSwitch
 from tests.attestation.conftest import Portal
-from tests.attestation.test_host_keys import TRANSPORT, spki
+from tests.attestation.keys import TRANSPORT, spki
 from tests.fabric.conftest import PASSWORD, REASON
 from tests.fabric.test_modes import text
 
