@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import cache
 from typing import Final
 
@@ -19,9 +20,11 @@ from django.conf import settings
 from attestation.controller import FAILURES, Connection, Controller, Login, Unanswered, said
 from attestation.core.sid import parse_sid
 from attestation.errors import DirectoryUnavailable, ParseError
+from ledger import service as ledger
 
 MOST_KEPT: Final = 4  # connections to one controller that wait for the next question
 PAUSE: Final = 5.0  # seconds in which nobody is asked after all were silent: the portal's threads must not all wait
+SILENCE_SHOWN: Final = timedelta(minutes=10)
 ACCOUNT_DISABLED: Final = 0x2  # of userAccountControl (MS-ADTS 2.2.16)
 
 _ATTRIBUTES: Final = ("objectSid", "userAccountControl", "tokenGroups")
@@ -126,6 +129,17 @@ def directory() -> Directory | None:
     return _of_this_process(
         tuple(settings.DIRECTORY), settings.DIRECTORY_ACCOUNT, settings.KERBEROS_REALM, settings.KERBEROS_KEYTAB
     )
+
+
+def controllers() -> tuple[str, ...]:
+    """Return the names of the controllers that each attestation in Kerberos mode asks; none where tickets count."""
+    return tuple(Controller.named(url).name for url in settings.DIRECTORY)
+
+
+def directory_silent(*, now: datetime) -> datetime | None:
+    """Return when a host was last refused for want of an answer, on whichever node, in the last ten minutes."""
+    told = ledger.leaves(act_prefix="ticket.refused").filter(at__gt=now - SILENCE_SHOWN)
+    return told.filter(detail__code=DirectoryUnavailable.code).values_list("at", flat=True).first()
 
 
 @cache

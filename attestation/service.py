@@ -59,6 +59,7 @@ from attestation.core.checks import CHECKS
 from attestation.core.document import PolicyDocument
 from attestation.core.document import to_json as document_json
 from attestation.decisions import decide, deny_issued_before, propose_host, revoke_certificate, revoke_host
+from attestation.directory import controllers, directory_silent
 from attestation.dossiers import ListParts, Material, bound, material, signers
 from attestation.dry_runs import Tally, dry_run, newest_run
 from attestation.dry_runs import go_on as go_on_dry_run
@@ -280,9 +281,11 @@ __all__ = [
     "code_policy_file",
     "compare",
     "component",
+    "controllers",
     "counts",
     "decide",
     "deny_issued_before",
+    "directory_silent",
     "document_json",
     "draft",
     "drafted_in",

@@ -77,11 +77,12 @@ def shaped(name: str, form: str, *, like: str) -> str:
 
 def directory(name: str) -> list[str]:
     """Read domain controllers by name, and port if it is another one: who logs in, and how, is no part of a URL."""
-    found = words(name, [])
-    for value in found:
-        parts = _CONTROLLER.fullmatch(value)
+    value = text(name, "")
+    found = [word.strip() for word in value.split(",")] if value else []
+    for each in found:
+        parts = _CONTROLLER.fullmatch(each)
         if parts is None or int(parts["port"] or 1) > LAST_PORT:
-            raise ImproperlyConfigured(f"{PREFIX}{name} has {value!r}; it must look like ldap://dc1.example.net.")
+            raise ImproperlyConfigured(f"{PREFIX}{name} has {each!r}; it must look like ldap://dc1.example.net.")
     return found
 
 

@@ -1,11 +1,13 @@
 """Weak settings of a group's policy, each with its fix, in sentences."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
 from django.conf import settings
+from django.utils import timezone
 
-from attestation.service import Mode, PolicyDocument, mode_in_force
+from attestation.service import Mode, PolicyDocument, controllers, directory_silent, mode_in_force
 from ledger.custody import is_secure
 
 
@@ -37,6 +39,8 @@ def weak_settings(policy: PolicyDocument | None, *, now: datetime) -> tuple[Weak
                 "Switch to TPM mode when its rehearsal shows that hosts are ready.",
             )
         )
+    if mode == Mode.KERBEROS:
+        found += _of_kerberos(now=now)
     if policy is None:
         return tuple(found)
     wide = [each for each in policy.exceptions if not each.hosts and each.until > now]
@@ -64,3 +68,17 @@ def weak_settings(policy: PolicyDocument | None, *, now: datetime) -> tuple[Weak
             )
         )
     return tuple(found)
+
+
+def _of_kerberos(*, now: datetime) -> Iterator[Weakness]:
+    """Return what is weak about who counts as a member of a group of the directory."""
+    if not controllers():
+        yield Weakness(
+            "A host that is taken out of its group of the directory passes until its ticket ends, ten hours at most.",
+            "Set GUARDHOUSE_DIRECTORY, so that each attestation asks a domain controller too.",
+        )
+    elif (silent := directory_silent(now=now)) is not None:
+        yield Weakness(
+            f"At {timezone.localtime(silent):%H:%M} no domain controller answered, so a host was refused.",
+            "The log of the node that it came to says why: the network, the service’s key, or the controllers.",
+        )

@@ -6,10 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
+
+from fabric import environment
 
 ROOT = Path(__file__).resolve().parent.parent
 
 KERBEROS = {"KERBEROS_KEYTAB": "/a.keytab", "KERBEROS_SERVICE": "HTTP@a.example", "KERBEROS_REALM": "A.EXAMPLE"}
+
+DIRECTORY = {"DIRECTORY": "ldap://dc1.a.example,ldap://dc2.a.example:3890", "DIRECTORY_ACCOUNT": "svc-guardhouse"}
 
 
 def start(**settings: str) -> "subprocess.CompletedProcess[str]":
@@ -43,6 +48,7 @@ def test_the_service_starts_with_a_secret_key_alone(tmp_path: Path) -> None:
         pytest.param({**KERBEROS, "KERBEROS_KEYTAB": "a.keytab"}, "must look like /", id="a keytab somewhere"),
         pytest.param({**KERBEROS, "KERBEROS_SERVICE": "HTTP/a"}, "must look like HTTP@", id="a service of no host"),
         pytest.param({**KERBEROS, "KERBEROS_REALM": "a.example"}, "must look like EX", id="a realm in small letters"),
+        pytest.param(DIRECTORY, "KERBEROS_KEYTAB must be set too", id="a directory without a keytab"),
         pytest.param({"CUSTODY": "none"}, "GUARDHOUSE_CUSTODY is 'none'", id="an unknown custody"),
         pytest.param({"DATABASE_URL": "mysql://x/y"}, "must look like postgresql://", id="another database"),
         pytest.param({"SECRET_KEY_FILE": "/nonexistent"}, "cannot be read", id="a secret file that is not there"),
@@ -56,3 +62,40 @@ def test_a_wrong_setting_is_refused_with_a_sentence(settings: dict[str, str], se
     done = start(**key, **settings)
     assert done.returncode != 0
     assert sentence in done.stderr
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param("dc1.a.example", id="a name"),
+        pytest.param("ldaps://dc1.a.example", id="another protocol"),
+        pytest.param("ldap://", id="nobody"),
+        pytest.param("ldap://dc1.a.example:99999", id="a port that is none"),
+        pytest.param("ldap://dc1.a.example:0389", id="a port written otherwise"),
+        pytest.param("ldap://dc1.a.example/", id="a path"),
+        pytest.param("ldap://dc1.a.example/??sub", id="a search"),
+        pytest.param("ldap://eve@dc1.a.example", id="a person"),
+        pytest.param("ldap://dc1.a.example.", id="a dot at the end"),
+        pytest.param("ldap://dc1_.a.example", id="a name that no host has"),
+        pytest.param("ldap://dc1.a.example,ldap:dc2", id="a second one that is none"),
+        pytest.param("ldap://dc1.a.example ldap://dc2.a.example", id="no comma"),
+        pytest.param(" , ", id="commas alone"),
+    ],
+)
+def test_a_controller_is_named_and_nothing_else(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("GUARDHOUSE_DIRECTORY", value)
+    with pytest.raises(ImproperlyConfigured, match=r"it must look like ldap://dc1\.example\.net"):
+        environment.directory("DIRECTORY")
+
+
+def test_controllers_are_asked_in_the_order_that_they_are_named_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GUARDHOUSE_DIRECTORY", "ldap://dc2.a.example:3890, ldap://dc1")
+    assert environment.directory("DIRECTORY") == ["ldap://dc2.a.example:3890", "ldap://dc1"]
+    monkeypatch.delenv("GUARDHOUSE_DIRECTORY")
+    assert environment.directory("DIRECTORY") == []
+
+
+def test_a_directory_is_nothing_without_an_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GUARDHOUSE_DIRECTORY", "ldap://dc1.a.example")
+    with pytest.raises(ImproperlyConfigured, match="GUARDHOUSE_DIRECTORY_ACCOUNT must be set too"):
+        environment.all_or_none("DIRECTORY", "DIRECTORY_ACCOUNT")

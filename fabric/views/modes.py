@@ -108,7 +108,11 @@ def roll_back_mode(request: HttpRequest) -> HttpResponse:
 @require_GET
 @needs("fabric.view_fleet")
 def directory_groups(request: HttpRequest) -> HttpResponse:
-    context = {"groups": attestation.kerberos_groups(), "in_force": attestation.mode_in_force() == "kerberos"}
+    context = {
+        "groups": attestation.kerberos_groups(),
+        "in_force": attestation.mode_in_force() == "kerberos",
+        "controllers": attestation.controllers(),
+    }
     return page(request, "fabric/directory_groups.html", context)
 
 

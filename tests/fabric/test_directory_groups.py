@@ -1,13 +1,16 @@
 """A group of the directory on the pages: what is decided about it, in words, and a host that joined by it."""
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
+from pytest_django import Settings
 
-from attestation import service
+from attestation import service, strangers
+from attestation.errors import DirectoryUnavailable, TicketRefused
 from attestation.kerberos import Caller
 from attestation.models import Attester, KerberosGroup, ModeSwitch
 from tests.attestation.conftest import Portal
@@ -90,3 +93,26 @@ def test_a_group_that_cannot_be_is_refused(
 
 def test_there_is_nothing_to_retire_where_there_is_no_group(fleet: Portal, browse: Browse, approver: User) -> None:
     assert browse(approver).get("/directory-groups/00000000-0000-4000-8000-000000000000/retire/").status_code == 404
+
+
+def test_posture_says_whether_who_leaves_a_group_is_refused_at_once(
+    fleet: Portal, browse: Browse, admin: User, settings: Settings
+) -> None:
+    now, ada = timezone.now(), browse(admin)
+    unasked, silent = "passes until its ticket ends", "no domain controller answered"
+
+    def posture() -> str:
+        return text(ada.get("/policies/default/"))
+
+    assert unasked not in posture()  # that mode is not in force
+    ModeSwitch.objects.create(mode="kerberos", since=now, by="system", reason="a test")
+    assert unasked in posture()
+    assert "one until its ticket ends, ten hours at most" in text(ada.get("/directory-groups/"))
+    settings.DIRECTORY = ["ldap://dc1.fabric.test", "ldap://dc2.fabric.test:3890"]
+    assert unasked not in posture()
+    assert "asks dc1.fabric.test or dc2.fabric.test too" in text(ada.get("/directory-groups/"))
+    strangers.refused("ticket.refused", "kerberos", TicketRefused("spent"), now=now)
+    strangers.refused("ticket.refused", "account:S-1", DirectoryUnavailable("silent"), now=now - timedelta(minutes=11))
+    assert silent not in posture()
+    strangers.refused("ticket.refused", "account:S-1", DirectoryUnavailable("silent"), now=now)
+    assert silent in posture()
