@@ -336,7 +336,7 @@ NO_ACCOUNTS: Mapping[str, Mapping[str, Sequence[bytes]]] = {
 def test_what_is_no_account_is_no_answer(changes: Mapping[str, Sequence[bytes]]) -> None:
     good = {"objectsid": [HOST], "useraccountcontrol": [b"4096"], "tokengroups": [GROUP]}
     with pytest.raises((Unreadable, ParseError)):
-        _account(good | changes, SID)
+        _account({**good, **changes}, SID)
 
 
 def test_one_account_that_cannot_be_read_does_not_silence_the_directory(

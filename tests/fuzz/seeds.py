@@ -319,6 +319,11 @@ def logon_infos() -> list[bytes]:
     return [path.read_bytes() for path in sorted((CAPTURES.parent / "pac").glob("*.bin"))]
 
 
+def sids() -> list[bytes]:
+    heads = (b"\1\5\0\0\0\0\0\5\x15\0\0\0", b"\1\1\0\1\0\0\0\0")
+    return [heads[0] + pack("<4I", 7, 8, 9, 1103), heads[1] + pack("<I", 0xFFFFFFFF)]
+
+
 def pcr_values() -> list[bytes]:
     return [*_captured("pcrs.txt"), b"sha1:\n  0 : 0x" + b"AB" * 20 + b"\n  sha256:\n  10: 0x" + b"00" * 32 + b"\n"]
 

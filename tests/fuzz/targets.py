@@ -50,6 +50,7 @@ from attestation.core import (
     runtime,
     runtime_text,
     second_look,
+    sid,
     signature,
     sipa,
     tpm,
@@ -270,6 +271,7 @@ TARGETS: Final = (
     ),
     # --- what a Kerberos ticket says
     _target(pac.parse_logon_info, seeds.logon_infos),
+    _target(sid.parse_sid, seeds.sids),
     # --- key protection
     _target(base64url.from_b64u, documents.binaries, text_of, raises=ValueError),
     _target(jose.from_b64u, documents.binaries, text_of),
