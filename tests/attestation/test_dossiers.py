@@ -21,7 +21,8 @@ from attestation.models import Attestation, HealthCertificate, PolicyVersion
 from attestation.policy import base_document, policy_of
 from ledger import service as ledger
 from tests.attestation.conftest import Portal, approve_host
-from tests.attestation.test_host_keys import TRANSPORT, KeyHost, spki
+from tests.attestation.keys import TRANSPORT, spki
+from tests.attestation.test_host_keys import KeyHost
 from tests.attestation.test_ima_progress import resets
 from tests.ci_policies import STRICT
 from tests.ima_lists import ng

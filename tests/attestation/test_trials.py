@@ -27,7 +27,8 @@ from attestation.models import (
 )
 from ledger import service as ledger
 from tests.attestation.conftest import Portal, approve_host
-from tests.attestation.test_host_keys import TRANSPORT, KeyHost, approve, spki
+from tests.attestation.keys import TRANSPORT, spki
+from tests.attestation.test_host_keys import KeyHost, approve
 from tests.ima_lists import ng
 from tests.machines import Machine, decoded
 from tests.measuring import Running
