@@ -33,7 +33,7 @@ check: setup ## Lint, types, import contracts, templates, settings, migrations, 
 fuzz: setup ## Feed every reader damaged captures, led by coverage, for ten minutes (MINUTES=1: shorter)
 	@$(PYTHON) -m pip install -qq --require-hashes -r tests/fuzz/atheris.txt
 	@$(PYTHON) -m tests.fuzz.campaign --minutes $(or $(MINUTES),10)
-bench: setup ## Measure what an attestation and a release cost (ONLY="cores verifier ima wire load": some of it)
+bench: setup ## Measure what an attestation and a release cost (ONLY="cores verifier ima wire load audit": some of it)
 	@$(PYTHON) bench/run.py $(ONLY)
 bench-keylime: setup ## Install Keylime beside us (needs tpm2-tools and libefivar1) and measure both verifiers
 	@bench/keylime.sh

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from bench.audit import audit_figures
 from bench.core import core_figures
 from bench.figures import Figure, show
 from bench.ima import ima_figures
@@ -54,7 +55,12 @@ def volume(maker: Maker, folder: Path) -> None:
     print("\nTemplate disks", *volume_figures(folder), sep="\n  ")
 
 
-PARTS: Mapping[str, Part] = {part.__name__: part for part in (cores, verifier, ima, wire, load, volume)}
+def audit(maker: Maker, folder: Path) -> None:
+    with booted(maker, folder, name="nbg-a03", capture="secureboot-on") as machine:
+        print("\nThe log", *audit_figures(machine, folder), sep="\n  ")
+
+
+PARTS: Mapping[str, Part] = {part.__name__: part for part in (cores, verifier, ima, wire, load, volume, audit)}
 
 
 def shown(title: str, figures: Sequence[Figure], notes: Sequence[str]) -> None:

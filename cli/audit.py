@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from attestation.core.second_look import SecondLook, Shelf, parse_signers
+from attestation.core.second_look import Shelf, look_at_all, parse_signers
 from cli.export_file import Export, read_export
 from cli.kept import Kept, known_log, write_kept
 from cli.plain import plainly
@@ -64,22 +64,13 @@ def verify(file: Path, kept_file: Path, log_key: str | None, witnesses: tuple[st
 
 def _judge(export: Export) -> str:
     """Look again at everything that an entry rests on, and say in a sentence what came of it."""
-    found = export.found
     shelf = Shelf(export.load, export.parts, parse_signers([export.load(each) for each in export.signers]))
-    look, judged, unkept = SecondLook(shelf), set[str](), set[str]()
-    for grounds in sorted(found.grounds, key=lambda each: (each.evidence, each.index)):
-        seen = look.at(grounds)
-        for problem in seen.problems:
-            found.problem(f"Entry {grounds.index} ({grounds.act}): {problem}")
-        if not seen.not_kept:
-            judged.add(grounds.evidence)
-        elif seen.dossier is not None and not seen.dossier.approved:
-            unkept.add(grounds.evidence)  # nobody got anything by it
-        else:
-            found.problem(f"Entry {grounds.index} ({grounds.act}) cannot be judged again: {seen.not_kept}")
-    sentence = f"{len(judged)} verdicts were come to again by their own evidence and the policy of their day."
-    if unkept:
-        sentence += f" {len(unkept)} on hosts that waited for approval cannot be: their logs were not kept."
+    tally = look_at_all(export.found.grounds, shelf)
+    for grounds, problem in tally.problems:
+        export.found.problem(f"Entry {grounds.index} ({grounds.act}): {problem}")
+    sentence = f"{tally.judged} verdicts were come to again by their own evidence and the policy of their day."
+    if tally.not_kept:
+        sentence += f" {tally.not_kept} on hosts that waited for approval cannot be: their logs were not kept."
     return sentence
 
 

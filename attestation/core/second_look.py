@@ -3,8 +3,8 @@
 Pure, and for whoever audits: it takes an entry's digests and what they stand for, and says in sentences what differs.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
 from cryptography import x509
 
@@ -41,6 +41,7 @@ class SecondLook:
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
         self._digest, self._look = "", Look(None, None)
+        self._certificate: tuple[str, HealthCertificate] | None = None
 
     def at(self, grounds: Grounds) -> Look:
         """Return what an entry's grounds come to; the entries are best asked about in the order of their dossiers."""
@@ -87,11 +88,11 @@ class SecondLook:
     def _certified(self, grounds: Grounds, dossier: Dossier, again: Again | None) -> Sequence[str]:
         if not grounds.certificate:
             return ()
-        # A key that is refused may be asked for with a certificate that has ended; who signed it, counts all the same.
-        when = grounds.at if grounds.act == "key.released" else dossier.at
-        der = self._shelf.load(grounds.certificate)
-        certificate = verify_health_certificate(der, signers=self._shelf.signers, now=when)
-        return tuple(_differing(grounds, dossier, again, certificate))
+        if self._certificate is None or self._certificate[0] != grounds.certificate:
+            der = self._shelf.load(grounds.certificate)
+            verified = verify_health_certificate(der, signers=self._shelf.signers, now=dossier.at)
+            self._certificate = (grounds.certificate, verified)
+        return tuple(_differing(grounds, dossier, again, self._certificate[1]))
 
 
 def _differing(
@@ -105,6 +106,9 @@ def _differing(
     found = [f"The certificate names the {what} {said}, and it is {is_}." for what, said, is_ in pairs if said != is_]
     if again is not None and again.transport_spki not in (None, certificate.transport_spki):
         found.append("The certificate is for another key than the one that the evidence proves.")
+    # A key that is refused may be asked for with a certificate that has ended.
+    if grounds.act == "key.released" and not certificate.not_before <= grounds.at < certificate.not_after:
+        found.append("The certificate was not valid when the key was released.")
     if dossier.status != "Passed":
         found.append(f"A certificate rests on a verdict that is no pass, but {dossier.status}.")
     return found
@@ -121,6 +125,32 @@ def _said(grounds: Grounds, dossier: Dossier) -> Sequence[str]:
     return [
         f"The entry names the {what} {said}, and its grounds are of {is_}." for what, said, is_ in pairs if said != is_
     ]
+
+
+@dataclass(slots=True)
+class Tally:
+    """How many verdicts were come to again, how many on waiting hosts cannot be, and by entry what is wrong."""
+
+    judged: int = 0
+    not_kept: int = 0
+    problems: list[tuple[Grounds, str]] = field(default_factory=list)
+
+
+def look_at_all(grounds: Iterable[Grounds], shelf: Shelf) -> Tally:
+    """Look again at everything that entries rest on."""
+    look, tally, before = SecondLook(shelf), Tally(), ""
+    for each in sorted(grounds, key=lambda each: (each.evidence, each.index)):
+        seen = look.at(each)
+        tally.problems += [(each, problem) for problem in seen.problems]
+        # Of a host that waits for approval not everything is kept, and nobody gets anything by its verdicts.
+        waits = seen.dossier is not None and not seen.dossier.approved and not each.certificate
+        if seen.not_kept and not waits:
+            tally.problems.append((each, f"It cannot be judged again: {seen.not_kept}"))
+        if each.evidence != before:
+            tally.judged += not seen.not_kept
+            tally.not_kept += bool(seen.not_kept) and waits
+        before = each.evidence
+    return tally
 
 
 def parse_signers(contents: Sequence[bytes]) -> tuple[x509.Certificate, ...]:
