@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from cryptography import x509
 
 from attestation.core.certificate import HealthCertificate, verify_health_certificate
+from attestation.core.certificate_reader import parse_certificate
 from attestation.core.dossier import Again, Dossier, differences, judge_again, parse_dossier
-from attestation.errors import BadSignature, NotKept, Refusal
+from attestation.errors import NotKept, Refusal
 from ledger.core.audit import Grounds
 
 IMA_LIMIT = 128 << 20
@@ -154,7 +155,5 @@ def look_at_all(grounds: Iterable[Grounds], shelf: Shelf) -> Tally:
 
 
 def parse_signers(contents: Sequence[bytes]) -> tuple[x509.Certificate, ...]:
-    try:
-        return tuple(x509.load_der_x509_certificate(each) for each in contents)
-    except ValueError as error:
-        raise BadSignature("A signer's certificate cannot be read.") from error
+    """Read the certificates that health certificates are signed with. Raises `ParseError`."""
+    return tuple(map(parse_certificate, contents))

@@ -32,9 +32,18 @@ def members(value: object, names: set[str], *, what: str) -> Json:
 
 
 def text(value: object, *, what: str, longest: int) -> str:
-    if not isinstance(value, str) or len(value) > longest:
+    if not isinstance(value, str) or len(value) > longest or not (value.isascii() or _has_utf8(value)):
         raise ParseError(f"{what} is not a text of at most {longest} letters.")
     return value
+
+
+def _has_utf8(value: str) -> bool:
+    """Say no to half a character, which JSON can escape and nothing else can write."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def whole_number(value: object, *, what: str, most: int) -> int:

@@ -1,14 +1,27 @@
-"""Good lines of an export, dossiers and policy records, and how damaged ones are given to their readers."""
+"""Good lines of an export, and what its digests stand for; and how damaged ones are given to their readers."""
 
 import hashlib
-from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import cache
 
-from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from attestation.core.check import Counters
-from attestation.core.dossier import Dossier
-from attestation.core.policy_record import PolicyRecord
-from attestation.core.second_look import parse_signers
+from attestation.core.document import BaselineEntry, PolicyDocument, to_json
+from attestation.core.dossier import Again, Dossier, judge_again, parse_dossier
+from attestation.core.policy import AppraisalPolicy
+from attestation.core.policy_record import (
+    PolicyRecord,
+    baseline_content,
+    code_policy_content,
+    policy_from,
+    runtime_content,
+)
+from attestation.core.possession import prove
+from attestation.core.reference import by_value, rules_to_json
+from attestation.core.second_look import Shelf, Tally, look_at_all, parse_signers
+from attestation.errors import NotKept
+from ledger.core.audit import Audit, Found, Grounds, Known
 from ledger.core.export import (
     Header,
     ListLine,
@@ -16,77 +29,169 @@ from ledger.core.export import (
     Witnessed,
     entry_line,
     material_lines,
+    parse_entry,
+    parse_header,
+    parse_owner,
     seal_line,
     verify_seal,
 )
-from tests.fuzz.notes import COSIGNED, KEY, LEAVES, LOG, NAME, NOTE
-from tests.kps.parties import NOW
+from ledger.core.leaf import Act, canonical, entry_hash
+from tests.ci_policies import STRICT
+from tests.fuzz import notes, seeds
 
-DIGEST = hashlib.sha256(b"x").hexdigest()
-_SEALED = hashlib.sha256(b"lines").digest()
+MOMENT = datetime(2026, 11, 26, 12, tzinfo=UTC)
+HOST = "6f1e3d2c-4b5a-4697-8899-aabbccddeeff"
+OWNER = "a" * 64
+ZEROS = "0" * 64
+_DETAIL = {"owner": OWNER, "evidence": ZEROS, "policy_sha256": ZEROS, "certificate_sha256": "", "policy": 7}
+ENTRY = canonical(Act(MOMENT, f"host:{HOST}", "key.released", "protector:1", _DETAIL, salt="0" * 32))
+HEADER = Header(str(notes.KEY), str(notes.COSIGNED), (OWNER,), 0, (), (Witnessed(str(notes.COSIGNED), ()),), (ZEROS,))
 
 
 def headers() -> list[bytes]:
-    witnessed = (Witnessed(str(COSIGNED), tuple(LEAVES[:2])),)
-    whole = Header(str(KEY), str(NOTE), None, 0, (), (), (DIGEST,))
-    return [whole.line(), Header(str(KEY), str(NOTE), (DIGEST,), 7, tuple(LEAVES[:3]), witnessed, ()).line()]
+    return [HEADER.line(), HEADER.line().replace(b'["' + OWNER.encode() + b'"]', b"null")]
 
 
 def owners() -> list[bytes]:
-    return [OwnerLine(DIGEST, 3, LEAVES[0], tuple(LEAVES[:2])).line()]
+    return [OwnerLine(OWNER, 3, bytes(32), (bytes(32),)).line()]
 
 
 def entries() -> list[bytes]:
-    content = b'{"act":"key.released","detail":{"release":7}}'
-    ways: Sequence[Sequence[bytes] | None] = (None, LEAVES[:2])
-    return [entry_line(content, hash_=LEAVES[0].hex(), index=3, path=way) for way in ways]
+    named = entry_hash(ENTRY).hex()
+    return [entry_line(ENTRY, hash_=named, index=5, path=path) for path in (None, (bytes(32),) * 2)]
 
 
 def materials() -> list[bytes]:
-    return [line for content in (b'{"a":1}', bytes(range(64))) for line in material_lines(DIGEST, content)]
+    return [
+        line
+        for content in (b'{"a":1}', b"\0\1")
+        for line in material_lines(hashlib.sha256(content).hexdigest(), content)
+    ]
 
 
 def lists() -> list[bytes]:
-    return [ListLine(DIGEST, ((0, DIGEST), (700, DIGEST))).line()]
+    return [ListLine(ZEROS, ((0, ZEROS), (100, "1" * 64))).line()]
 
 
 def seals() -> list[bytes]:
-    return [seal_line(NAME, _SEALED, LOG)]
+    return [seal_line(notes.NAME, bytes(32), notes.LOG)]
 
 
-def unsealed(line: bytes) -> None:
-    verify_seal(line, _SEALED, KEY)
+def sealed(data: bytes) -> object:
+    verify_seal(data, bytes(32), notes.KEY)
+    return True
 
 
-def signers(data: bytes) -> tuple[x509.Certificate, ...]:
-    return parse_signers([data])
+def audited(data: bytes) -> Found:
+    """Hold whatever lines come against what a person knows: the first one is whole, so that there are others."""
+    first, *lines = [HEADER.line(), *data.splitlines(keepends=True)]
+    audit = Audit(parse_header(first), Known(notes.KEY, notes.HEAD, (notes.WITNESS_KEY,)))
+    for line in lines:
+        if line.startswith(b'{"owner"'):
+            audit.owner(parse_owner(line))
+        else:
+            audit.entry(parse_entry(line))
+    return audit.finished()
 
 
-def dossiers() -> list[bytes]:
-    dossier = Dossier(
-        host="a05",
-        mode="tpm",
-        at=NOW,
+def exports() -> list[bytes]:
+    return [owners()[0] + entries()[1]]
+
+
+# --- what verdicts rest on ---------------------------------------------------------------------------------------
+
+
+def dossier(mode: str, key: bytes, evidence: dict[str, str]) -> Dossier:
+    return Dossier(
+        host=HOST,
+        mode=mode,
+        at=MOMENT,
         approved=True,
-        key=b"key",
-        nonce=bytes(32),
-        evidence={"quote": "AA", "clock": 1},
-        pcrs={0: bytes(32), 10: bytes(32)},
-        event_log=DIGEST,
+        key=key,
+        nonce=seeds.NONCE,
+        evidence=evidence,
+        pcrs=seeds.BLANK,
+        event_log="2" * 64,
         ima_log="",
         ima_from=0,
-        ima_end=12,
-        before=Counters(reset_count=3, boot_count=None),
-        policy=DIGEST,
-        version=4,
+        ima_end=None,
+        before=Counters(reset_count=1, boot_count=None),
+        policy="",
+        version=0,
         baseline="",
         status="Passed",
-        codes=("pcr_mismatch",),
+        codes=(),
         excepted=(),
     )
-    return [dossier.content()]
 
 
-def policy_records() -> list[bytes]:
-    record = PolicyRecord(4, {"baselines": [], "required": []}, {"b": DIGEST}, DIGEST, {"c": DIGEST})
-    return [record.content()]
+def host_key() -> bytes:
+    """The host key, as hosts register it."""
+    return seeds.HOST_KEY.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+@cache
+def dossiers() -> list[bytes]:
+    (key, *_) = seeds.public_keys()
+    parts = ("quote", "signature", "transport_public", "transport_certify", "transport_signature")
+    return [
+        dossier("hostkey", host_key(), {"proof": prove(seeds.HOST_KEY, nonce=seeds.NONCE)}).content(),
+        dossier("kerberos", b"", {"sid": "S-1-5-21-1-2-3-4"}).content(),
+        dossier("tpm", seeds.AK.public, dict.fromkeys(parts, key.hex())).content(),
+    ]
+
+
+def load(digest: str) -> bytes:
+    raise NotKept(digest)
+
+
+def judged(data: bytes) -> Again:
+    return judge_again(parse_dossier(data), load, ima_list=None)
+
+
+def looked_at(data: bytes) -> Tally:
+    """Nothing that a dossier says breaks a second look: it is a problem of the entry that names it."""
+    grounds = Grounds(5, MOMENT, "key.released", HOST, "", ZEROS, ZEROS, 7, "1" * 64, "1")
+    return look_at_all([grounds], Shelf(lambda digest: data, lambda digest: ((0, ZEROS),), ()))
+
+
+def records() -> list[bytes]:
+    document = to_json(PolicyDocument(baselines=(BaselineEntry("1"),)))
+    return [PolicyRecord(7, document, {"1": ZEROS}, ZEROS, {"2": ZEROS}).content()]
+
+
+def baselines() -> list[bytes]:
+    rules = rules_to_json(by_value({7: bytes(32)}))
+    return [
+        baseline_content(
+            name="b", bank="sha256", platform="linux", pcrs=rules, event_log="", explained={"7": "00" * 32}
+        )
+    ]
+
+
+def with_baseline(data: bytes) -> AppraisalPolicy:
+    document = to_json(PolicyDocument(baselines=(BaselineEntry("1"),)))
+    return policy_from(PolicyRecord(7, document, {"1": ZEROS}, "", {}), lambda digest: data)
+
+
+def runtimes() -> list[bytes]:
+    return [runtime_content(text="1" * 64, excludes=["/tmp/"], signers=[])]  # noqa: S108  (a path of a policy)
+
+
+def with_runtime(data: bytes) -> AppraisalPolicy:
+    files = {ZEROS: data, "1" * 64: seeds.runtime_texts()[0]}
+    return policy_from(PolicyRecord(7, to_json(PolicyDocument()), {}, ZEROS, {}), lambda digest: files.get(digest, b""))
+
+
+def code_policies() -> list[bytes]:
+    return [code_policy_content(name="c", file="1" * 64, digests={"sha256": ZEROS}, audits=False, trivial=["x"])]
+
+
+def with_code_policy(data: bytes) -> AppraisalPolicy:
+    files = {ZEROS: data, "1" * 64: STRICT.binary}
+    record = PolicyRecord(7, to_json(PolicyDocument()), {}, "", {"2": ZEROS})
+    return policy_from(record, lambda digest: files.get(digest, b""))
+
+
+def signed_by(data: bytes) -> object:
+    return parse_signers([data])

@@ -88,7 +88,7 @@ from kps.core import (
     wrapped,
 )
 from kps.errors import CatalogRefused, GuardianRefused
-from ledger.core import checkpoint, export, note, proof, strict_json, tree
+from ledger.core import audit, checkpoint, export, note, proof, strict_json, tree
 from ledger.errors import LogRefused
 from tests.fuzz import documents, exports, forge, notes, seeds, traces
 from tests.fuzz.documents import text_of, value_of
@@ -387,8 +387,6 @@ TARGETS: Final = (
         limit=DOCUMENT,
     ),
     _target(proof.verify_growth, notes.growth_proofs, run=notes.grown, raises=(ParseError, LogRefused), limit=DOCUMENT),
-    _target(tree.verify_inclusion, notes.proofs, run=notes.included, raises=(ParseError, LogRefused)),
-    _target(tree.verify_consistency, notes.growths, run=notes.consistent, raises=(ParseError, LogRefused)),
     # --- the log as a file, and what its entries rest on
     _target(export.kind_of, exports.entries),
     _target(export.parse_header, exports.headers, limit=DOCUMENT),
@@ -396,10 +394,20 @@ TARGETS: Final = (
     _target(export.parse_entry, exports.entries),
     _target(export.parse_material, exports.materials),
     _target(export.parse_list, exports.lists),
-    _target(export.verify_seal, exports.seals, run=exports.unsealed, raises=(ParseError, LogRefused)),
-    _target(dossier.parse_dossier, exports.dossiers, raises=Refusal),
-    _target(policy_record.parse_policy_record, exports.policy_records, raises=Refusal),
-    _target(second_look.parse_signers, seeds.certificates, run=exports.signers, raises=Refusal),
+    _target(export.verify_seal, exports.seals, run=exports.sealed, raises=(ParseError, LogRefused)),
+    _target(audit.Audit, exports.exports, run=exports.audited),
+    _target(policy_record.parse_policy_record, exports.records, limit=DOCUMENT),
+    _target(
+        policy_record.policy_from, exports.baselines, run=exports.with_baseline, variant="baseline", raises=Refusal
+    ),
+    _target(policy_record.policy_from, exports.runtimes, run=exports.with_runtime, variant="runtime"),
+    _target(policy_record.policy_from, exports.code_policies, run=exports.with_code_policy, variant="code"),
+    _target(dossier.parse_dossier, exports.dossiers, limit=DOCUMENT),
+    _target(dossier.judge_again, exports.dossiers, run=exports.judged, raises=Refusal, limit=DOCUMENT),
+    _target(second_look.look_at_all, exports.dossiers, run=exports.looked_at, raises=_NOTHING, limit=DOCUMENT),
+    _target(second_look.parse_signers, seeds.certificates, run=exports.signed_by),
+    _target(tree.verify_inclusion, notes.proofs, run=notes.included, raises=(ParseError, LogRefused)),
+    _target(tree.verify_consistency, notes.growths, run=notes.consistent, raises=(ParseError, LogRefused)),
     # --- messages
     _message(attestation.EnrolmentSerializer, documents.enrolments),
     _message(attestation.ActivationSerializer, documents.activations),
