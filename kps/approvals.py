@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet
 
 from kps.chains import newest_of
 from kps.core.owner_message import parse_approval, require_recent, verify_approval
@@ -25,8 +25,17 @@ State = ReleaseApproval.State
 
 def pending(*, owner_fingerprint: str, now: datetime) -> QuerySet[ReleaseApproval]:
     """Return the releases that wait for this owner."""
-    waiting = ReleaseApproval.objects.select_related("record").filter(state=State.PENDING)
-    return waiting.filter(record__owner_fingerprint=owner_fingerprint, asked_last__gt=now - ASKED_FOR)
+    return _open(now=now).select_related("record").filter(record__owner_fingerprint=owner_fingerprint)
+
+
+def _open(*, now: datetime) -> QuerySet[ReleaseApproval]:
+    """Return what was asked lately and under the owner's newest word: a newer one may ask for nothing, or for more."""
+    return ReleaseApproval.objects.filter(
+        state=State.PENDING,
+        asked_last__gt=now - ASKED_FOR,
+        record__statements__serial=F("record__serial"),
+        record__statements__seen_at__lte=F("asked_last"),
+    )
 
 
 def approvals(known: KeyProtectorRecord) -> QuerySet[ReleaseApproval]:
@@ -145,5 +154,4 @@ def _signature(signed: str) -> dict[str, object]:
 
 def waiting_numbers(owners: Sequence[str], *, now: datetime) -> int:
     """Return how many releases wait for these owners."""
-    waiting = ReleaseApproval.objects.filter(state=State.PENDING, asked_last__gt=now - ASKED_FOR)
-    return waiting.filter(record__owner_fingerprint__in=owners).count()
+    return _open(now=now).filter(record__owner_fingerprint__in=owners).count()

@@ -321,6 +321,18 @@ def test_where_the_policy_wants_the_owners_key_a_click_only_declines(
     assert [leaf.actor for leaf in ledger.leaves(act_prefix="approval.")] == ["user:tim"]
 
 
+def test_a_newer_statement_takes_open_questions_off_the_list_until_a_host_asks_again(
+    record: KeyProtectorRecord, document: dict[str, Any], machine: VirtualMachine, owner: User, browse: Browse
+) -> None:
+    asked, client = asks(record), browse(owner)
+    kps.take_chain(changed(document, policy=ReleasePolicy(hours="08:00-18:00")).document, now=timezone.now())
+    assert "Approve or decline" not in shown(client, machine.get_absolute_url())
+    assert client.post(reverse("answer-host", args=[machine.pk, asked.pk]), ANSWER).status_code == 409
+    assert kps.waiting_numbers([OWNERS], now=timezone.now()) == 0
+    ReleaseApproval.objects.update(asked_last=timezone.now())
+    assert kps.waiting_numbers([OWNERS], now=timezone.now()) == 1
+
+
 def test_a_start_of_another_vm_is_not_answered_on_this_ones_page(
     record: KeyProtectorRecord, tenant: Tenant, owner: User, browse: Browse
 ) -> None:
