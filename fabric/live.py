@@ -2,22 +2,23 @@
 
 import asyncio
 import logging
+import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from concurrent.futures import Future
 from functools import cache, partial
 from threading import Thread
 from typing import Final
-from uuid import UUID
 
 from channels.layers import InMemoryChannelLayer, get_channel_layer
 from django.contrib.auth.models import AnonymousUser, User
 from django.db import transaction
 
-from fabric.models import Membership, Tenant, VirtualMachine
+from fabric.models import Membership
 from ledger.core.leaf import Act
 
 FLEET = "fleet"
+_FINGERPRINT: Final = re.compile("[0-9a-f]{64}", re.ASCII)
 MOST_UNSENT: Final = 1000  # news that wait for a slow Redis; a page that is not told is stale for a moment
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,8 @@ def groups_for(user: User | AnonymousUser) -> tuple[str, ...]:
         return ()
     if user.has_perm("fabric.view_fleet"):
         return (FLEET,)
-    return tuple(_tenant_group(pk) for pk in Membership.objects.filter(user=user).values_list("tenant_id", flat=True))
+    mine = Membership.objects.filter(user=user).exclude(tenant__owner_fingerprint="")
+    return tuple(map(_owner_group, mine.values_list("tenant__owner_fingerprint", flat=True)))
 
 
 def announce(sender: object, act: Act, **kwargs: object) -> None:
@@ -41,8 +43,7 @@ def announce(sender: object, act: Act, **kwargs: object) -> None:
 
 def announce_log(sender: object, size: int, owners: Collection[str], **kwargs: object) -> None:
     """Receive `ledger.service.sequenced`: entries that were shown as on their way have their places now."""
-    concerned = Tenant.objects.filter(owner_fingerprint__in=owners) if owners else Tenant.objects.none()
-    _send("ledger.sequenced", "log", [_tenant_group(pk) for pk in concerned.values_list("pk", flat=True)])
+    _send("ledger.sequenced", "log", [owner for owner in owners if owner])
 
 
 def opened(loop: asyncio.AbstractEventLoop) -> None:
@@ -57,17 +58,18 @@ def closed(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _announce(act: str, subject: str) -> None:
-    _send(act, subject, _tenants_of(subject))
+    """Tell the pages, and ask no database whom it concerns: a release of a key is an act too, and shall not wait."""
+    _send(act, subject, _owners_of(subject))
 
 
-def _send(act: str, subject: str, tenants: Sequence[str]) -> None:
+def _send(act: str, subject: str, owners: Collection[str]) -> None:
     """Hand the news over and go on: whoever recorded the act does not wait for the pages."""
     layer = get_channel_layer()
     loop = _loop_of_pages() if isinstance(layer, InMemoryChannelLayer) else _own_loop()
     if loop is None or len(_unsent) >= MOST_UNSENT:
         return
     message = {"type": "fleet.changed", "act": act, "subject": subject}
-    for group in (FLEET, *tenants):
+    for group in (FLEET, *map(_owner_group, owners)):
         sent = asyncio.run_coroutine_threadsafe(layer.group_send(group, message), loop)
         _unsent.add(sent)
         sent.add_done_callback(_sent)
@@ -92,18 +94,12 @@ def _own_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-def _tenants_of(subject: str) -> tuple[str, ...]:
-    """Return the group of the tenant whose key protector an act is about; other acts are none of a tenant's news."""
+def _owners_of(subject: str) -> tuple[str, ...]:
+    """Return the owner whose key protector an act is about; other acts are none of a tenant's news."""
     kind, _, identifier = subject.partition(":")
-    if kind != "protector":
-        return ()
-    owner, _, protector = identifier.partition("/")
-    try:
-        machines = VirtualMachine.objects.filter(tenant__owner_fingerprint=owner, protector_id=UUID(protector))
-    except ValueError:
-        return ()
-    return tuple(_tenant_group(pk) for pk in machines.values_list("tenant_id", flat=True))
+    owner = identifier.partition("/")[0]
+    return (owner,) if kind == "protector" and _FINGERPRINT.fullmatch(owner) else ()
 
 
-def _tenant_group(pk: int) -> str:
-    return f"tenant.{pk}"
+def _owner_group(fingerprint: str) -> str:
+    return f"owner.{fingerprint}"

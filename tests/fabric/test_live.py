@@ -14,9 +14,8 @@ from django.test import TestCase
 from fabric.consumers import REFUSED, FleetConsumer
 from fabric.live import groups_for
 from fabric.models import Tenant, VirtualMachine
-from kps.core.chain import subject_of
 from ledger import service as ledger
-from tests.kps.parties import ID, OTHER_ID, OWNERS, SUBJECT, TWIN_SUBJECT
+from tests.kps.parties import ID, OWNERS, SUBJECT, TWIN_SUBJECT
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +79,7 @@ def test_staff_hear_the_fleet_and_tenants_only_their_own(
     admin: User, auditor: User, owner: User, tenant: Tenant, stranger_tenant: User
 ) -> None:
     assert groups_for(admin) == groups_for(auditor) == ("fleet",)
-    assert groups_for(owner) == (f"tenant.{tenant.pk}",)
+    assert groups_for(owner) == (f"owner.{tenant.owner_fingerprint}",)
     assert groups_for(stranger_tenant) != groups_for(owner)
 
 
@@ -109,8 +108,8 @@ def test_an_act_is_told_once_it_is_committed(auditor: User) -> None:
 def test_a_tenant_hears_of_its_own_protectors_only(owner: User, machine: VirtualMachine) -> None:
     async def scene() -> None:
         channel = await opened(owner)
-        others = (subject_of(OWNERS, OTHER_ID), TWIN_SUBJECT, f"protector:{ID}", f"protector:/{ID}")
-        for subject in ("host:1", *others, "protector:nonsense", f"protector:{OWNERS}/nonsense"):
+        others = (TWIN_SUBJECT, f"protector:{ID}", f"protector:/{ID}")
+        for subject in ("host:1", *others, "protector:nonsense", f"machine:{OWNERS}/{ID}"):
             await sync_to_async(act)("key.released", subject)
         assert await channel.silent()
         await sync_to_async(act)("key.released", SUBJECT)

@@ -11,7 +11,7 @@ from django.test import Client
 from django.utils import timezone
 
 from fabric.feed import line
-from fabric.live import _tenants_of
+from fabric.live import _owners_of
 from fabric.models import Membership, Tenant, VirtualMachine
 from fabric.tenancy import usage
 from kps import service as kps
@@ -121,12 +121,8 @@ def test_each_hears_the_news_of_its_own_only(
     finally:
         ledger.recorded.disconnect(hear)
     assert said == [SUBJECT, SUBJECT, TWIN_SUBJECT]
-    assert _tenants_of(SUBJECT) == (f"tenant.{tenant.pk}",)
-    assert _tenants_of(TWIN_SUBJECT) == (f"tenant.{spying.pk}",)
-
-
-def test_a_protector_that_only_another_registered_is_nobodys_news(squatted: Any, tenant: Tenant) -> None:
-    assert _tenants_of(SUBJECT) == ()
+    assert _owners_of(SUBJECT) == (tenant.owner_fingerprint,)
+    assert _owners_of(TWIN_SUBJECT) == (spying.owner_fingerprint,) != _owners_of(SUBJECT)
 
 
 def test_the_feed_says_whose_protector_is_denied(squatted: Any, admin: User) -> None:
