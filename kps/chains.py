@@ -1,10 +1,12 @@
 """The newest word of each owner on each key protector: kept when it is seen, and applied whatever a host presents."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import F
 
 from kps.core import jose
 from kps.core.chain import VerifiedChain, parse_chain, verify_chain, verify_links
@@ -67,6 +69,13 @@ def binding(known: KeyProtectorRecord, presented: VerifiedChain, *, by: str, now
 def newest_of(known: KeyProtectorRecord) -> VerifiedChain:
     """Return the chain that begins with the newest statement which is known here."""
     return chain_of(known, known.statements.get(serial=known.serial).token)
+
+
+def newest_of_each(records: Sequence[KeyProtectorRecord]) -> list[VerifiedChain]:
+    """Return `newest_of` each of several, found with one query."""
+    newest = OwnerStatement.objects.filter(record__in=records, serial=F("record__serial"))
+    tokens = dict(newest.values_list("record_id", "token"))
+    return [chain_of(record, tokens[record.pk]) for record in records]
 
 
 def chain_of(known: KeyProtectorRecord, statement: str) -> VerifiedChain:

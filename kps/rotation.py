@@ -15,7 +15,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Count, QuerySet
 
 from attestation import standing
-from kps.chains import newest_of
+from kps.chains import newest_of_each
 from kps.core.chain import VerifiedChain
 from kps.errors import AlreadyDecided, CannotRotate, FourEyes, NotAllowed, NotFound
 from kps.guardianship import pair_in_use, pairs, prepare_successor
@@ -61,17 +61,21 @@ class Dependant:
     awaits: Awaits
 
 
-def awaited(rows: Iterable[KeyProtectorRecord], pair: GuardianPair) -> list[Dependant]:
-    """Say of each what has to happen, by its owner's newest word."""
-    ours = {each.fingerprint: each for each in pairs()}
-    return [Dependant(known, _awaits(newest_of(known), pair, ours)) for known in rows]
+def waiting_for(owner_fingerprint: str) -> QuerySet[KeyProtectorRecord]:
+    """Return an owner's key protectors that depend on old pairs."""
+    old = GuardianPair.objects.filter(state__in=(State.FORMER, State.DISABLED)).values("fingerprint")
+    return KeyProtectorRecord.objects.filter(owner_fingerprint=owner_fingerprint, guardian_fingerprint__in=old)
 
 
-def waiting_for(owner_fingerprint: str) -> list[Dependant]:
-    """Return an owner's key protectors that depend on old pairs, and what each waits for."""
-    old = pairs().filter(state__in=(State.FORMER, State.DISABLED))
+def awaited(rows: Iterable[KeyProtectorRecord]) -> list[Dependant]:
+    """Say of each that depends on a pair of ours what has to happen, by its owner's newest word.
+
+    A signature is checked for each, so pages ask for the rows that they show.
+    """
+    ours, listed = {each.fingerprint: each for each in pairs()}, list(rows)
     return [
-        each for pair in old for each in awaited(dependants(pair).filter(owner_fingerprint=owner_fingerprint), pair)
+        Dependant(known, _awaits(chain, ours[known.guardian_fingerprint], ours))
+        for known, chain in zip(listed, newest_of_each(listed), strict=True)
     ]
 
 

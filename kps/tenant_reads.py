@@ -82,7 +82,7 @@ def told(record: KeyProtectorRecord) -> Told:
 def _awaits(record: KeyProtectorRecord, depends_on: GuardianPair | None) -> Awaits | None:
     if depends_on is None or depends_on.state in (State.PRIMARY, State.PREPARED):
         return None
-    return awaited([record], depends_on)[0].awaits
+    return awaited([record])[0].awaits
 
 
 def statements(record: KeyProtectorRecord, *, most: int) -> list[Statement]:

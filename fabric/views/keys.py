@@ -111,7 +111,7 @@ def guardian_pair(request: HttpRequest, number: int) -> HttpResponse:
         "pair": pair,
         "line": PairLine(pair, rows.paginator.count),
         "rows": rows,
-        "queue": waiting_machines(kps.awaited(rows, pair)),
+        "queue": waiting_machines(kps.awaited(rows)),
         "owners": depending.order_by().values("owner_fingerprint").distinct().count(),
         "old": old,
         "open": kps.rotations(state="open").filter(pair=pair).first(),
@@ -189,7 +189,7 @@ def pair_change(request: HttpRequest, proposal_id: int) -> HttpResponse:
 
 def _effect(change: str, pair: GuardianPair) -> dict[str, object]:
     """What a change would do now, and to whose VMs: by name as far as they are registered."""
-    named = waiting_machines(kps.awaited(kps.dependants(pair)[:NAMED], pair))
+    named = waiting_machines(kps.awaited(kps.dependants(pair)[:NAMED]))
     return {"pair": pair, "impact": kps.impact_of(change, pair), "named": named}
 
 

@@ -45,7 +45,7 @@ def tenant(request: HttpRequest, slug: str) -> HttpResponse:
     machines = _machines(found)
     rows = Paginator(kps.releases(owner_fingerprint=owner), PER_PAGE).get_page(request.GET.get("page"))
     waiting = kps.pending(owner_fingerprint=owner, now=now)
-    queue = waiting_machines(kps.waiting_for(owner))
+    queue = kps.waiting_for(owner)
     refused = kps.refused_lately(owner, since=now - LATELY, most=SOME)
     context = {
         "tenant": found,
@@ -53,8 +53,8 @@ def tenant(request: HttpRequest, slug: str) -> HttpResponse:
         "machine_count": machines.count(),
         "waiting": waiting[:SOME],
         "more_waiting": max(0, waiting.count() - SOME),
-        "queue": queue[:SOME],
-        "more_in_queue": max(0, len(queue) - SOME),
+        "queue": waiting_machines(kps.awaited(queue[:SOME])),
+        "more_in_queue": max(0, queue.count() - SOME),
         "refused": [(each, words_for(each.newest.code)) for each in refused],
         "vms": _by_protector(
             found,
@@ -94,10 +94,9 @@ def tenant_machines(request: HttpRequest, slug: str) -> HttpResponse:
 def key_queue(request: HttpRequest, slug: str) -> HttpResponse:
     """List the key protectors that depend on keys of this fabric's which newer ones took the place of."""
     found, now = _found(request, slug), timezone.now()
-    rows = Paginator(waiting_machines(kps.waiting_for(found.owner_fingerprint)), PER_PAGE).get_page(
-        request.GET.get("page")
-    )
-    context = {"tenant": found, "rows": rows, "queue": rows, "guardian": kps.guardian_fingerprint(now=now)}
+    rows = Paginator(kps.waiting_for(found.owner_fingerprint), PER_PAGE).get_page(request.GET.get("page"))
+    queue = waiting_machines(kps.awaited(rows))
+    context = {"tenant": found, "rows": rows, "queue": queue, "guardian": kps.guardian_fingerprint(now=now)}
     return page(request, "fabric/key_queue.html", context)
 
 

@@ -294,8 +294,12 @@ def test_a_vm_of_another_owner_with_the_same_id_is_not_named(
     assert "not registered" in page
 
 
-def test_the_queue_comes_in_pages(first: GuardianPair, admin: User, browse: Browse) -> None:
+def test_the_queue_comes_in_pages_of_a_few_queries(
+    first: GuardianPair, admin: User, browse: Browse, django_assert_max_num_queries: Callable[[int], Any]
+) -> None:
     for number in range(51):
         known(admin, protector_id=UUID(int=OTHER_ID.int + number))
-    assert "1 to 50 of 51" in text(browse(admin).get("/keys/pairs/1/"))
+    client = browse(admin)
+    with django_assert_max_num_queries(25):
+        assert "1 to 50 of 51" in text(client.get("/keys/pairs/1/"))
     assert "51 to 51 of 51" in text(browse(admin).get("/keys/pairs/1/?page=2"))

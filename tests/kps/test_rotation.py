@@ -265,7 +265,7 @@ def test_it_is_known_which_pair_a_protector_depends_on(
 
 
 def awaits(pair: GuardianPair) -> list[str]:
-    return [each.awaits for each in service.awaited(service.dependants(pair), pair)]
+    return [each.awaits for each in service.awaited(service.dependants(pair))]
 
 
 def test_it_is_said_what_each_protector_waits_for(
