@@ -303,3 +303,11 @@ def test_the_queue_comes_in_pages_of_a_few_queries(
     with django_assert_max_num_queries(25):
         assert "1 to 50 of 51" in text(client.get("/keys/pairs/1/"))
     assert "51 to 51 of 51" in text(browse(admin).get("/keys/pairs/1/?page=2"))
+
+
+def test_open_pages_fetch_only_what_changes(first: GuardianPair, admin: User, browse: Browse) -> None:
+    known(admin)
+    for address, part in (("/keys/", "key-lists"), ("/keys/pairs/1/", "pair-queue")):
+        fragment = text(browse(admin).get(address, headers={"HX-Request": "true"}))
+        assert f'id="{part}"' in fragment
+        assert "<html" not in fragment
