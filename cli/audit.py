@@ -8,12 +8,15 @@ from pathlib import Path
 import click
 
 from attestation.core.second_look import Shelf, look_at_all, parse_signers
+from attestation.errors import ParseError
 from cli.export_file import Export, read_export
 from cli.kept import Kept, known_log, write_kept
 from cli.plain import plainly
 from cli.witness import Forked, RemoteLog, look, new_witness, read_witness, write_witness
 from guardedhost.errors import Unreachable
 from ledger.core.audit import Found, Known
+from ledger.core.checkpoint import verify_receipt
+from ledger.core.note import NOTE_LIMIT, UnverifiedNote, parse_note
 
 DIFFERS = 1
 KEPT = Path("guardhouse-log.json")
@@ -42,14 +45,24 @@ log_option = click.option(
 @kept_option
 @log_option
 @click.option("--witness", "witnesses", multiple=True, help="A witness's key, once; what it has cosigned has to fit.")
+@click.option(
+    "--receipt",
+    "receipts",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A receipt that came with a release; its entry has to be there.",
+)
 @plainly
-def verify(file: Path, kept_file: Path, log_key: str | None, witnesses: tuple[str, ...]) -> None:
+def verify(
+    file: Path, kept_file: Path, log_key: str | None, witnesses: tuple[str, ...], receipts: tuple[Path, ...]
+) -> None:
     """Verify an export: signatures, proofs, that the log only grew, and every verdict by its own evidence.
 
     Exit code 0 when all of it holds, 1 when something does not.
     """
     kept = known_log(kept_file, log_key, witnesses)
-    export = read_export(file, Known(kept.key, kept.checkpoint, kept.witnesses))
+    promised = tuple(verify_receipt(_note(each), kept.key) for each in receipts)
+    export = read_export(file, Known(kept.key, kept.checkpoint, kept.witnesses, promised))
     judged = _judge(export)
     _tell(export.found)
     click.echo(judged)
@@ -60,6 +73,12 @@ def verify(file: Path, kept_file: Path, log_key: str | None, witnesses: tuple[st
         sys.exit(DIFFERS)
     write_kept(kept_file, Kept(kept.key, export.found.note, kept.witnesses))
     click.echo(f"Everything holds. {kept_file} keeps the checkpoint of {export.found.checkpoint.size} entries.")
+
+
+def _note(path: Path) -> UnverifiedNote:
+    if path.stat().st_size > NOTE_LIMIT:
+        raise ParseError(f"{path} is no receipt.")
+    return parse_note(path.read_text(errors="replace"))
 
 
 def _judge(export: Export) -> str:
@@ -82,6 +101,8 @@ def _tell(found: Found) -> None:
         click.echo(f"{name} has cosigned the first {size} entries at {moment:%Y-%m-%d %H:%M:%S} UTC.")
     for owner in found.uncounted:
         click.echo(f"Nothing in it concerns the owner {owner[:16]}…; that there is nothing, no log can prove.")
+    if found.receipts:
+        click.echo(f"{found.receipts} receipts have their entries.")
     for act in ("key.released", "key.refused"):
         if found.acts.get(act):
             click.echo(f"{act}: {found.acts[act]}")

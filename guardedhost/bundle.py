@@ -14,6 +14,8 @@ from guardedhost import files
 from kps.core.bundle import VmState, build_state, parse_state, state_file
 from kps.errors import MalformedDocument
 
+RECEIPT = "receipt"
+RECEIPT_LIMIT = 4096
 _STATE = re.compile(r"state\.(0|[1-9][0-9]{0,8})\.json")
 # What write_atomically leaves behind when it is killed.
 _UNFINISHED = re.compile(r"\.state\.[0-9]+\.json\.[0-9]+")
@@ -56,6 +58,12 @@ def keep_states(folder: Path, numbers: set[int]) -> None:
         if _UNFINISHED.fullmatch(path.name):
             path.unlink()
     files.sync_folder(folder)
+
+
+def keep_receipt(folder: Path, receipt: str) -> None:
+    """Keep the log's promise to have the newest release in it, for `guardhouse audit verify --receipt`."""
+    if 0 < len(receipt) <= RECEIPT_LIMIT:
+        files.write_atomically(folder / RECEIPT, receipt.encode(errors="replace"))
 
 
 def _numbers(folder: Path) -> set[int]:

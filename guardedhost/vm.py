@@ -157,6 +157,7 @@ def _ask(host: agent.Host, credential: Credential, machine: Machine, state: VmSt
         keys = parse_released(agent.open_token(host, credential, answer.wrapped_keys))
     except Refusal as error:
         raise AgentError(f"The portal's release cannot be read: {error}") from error
+    bundle.keep_receipt(machine.folder, answer.receipt)
     log.info(
         "released: vm=%s protector=%s roll=%d certificate=%s", machine.name, keys.protector, keys.roll, request.serial
     )

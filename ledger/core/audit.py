@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from ledger.core.checkpoint import Checkpoint, verify_checkpoint
+from ledger.core.checkpoint import Checkpoint, Receipt, verify_checkpoint
 from ledger.core.counts import COUNTED, Count, CountTree
 from ledger.core.export import EntryLine, Header, OwnerLine
 from ledger.core.leaf import entry_hash, owner_in
@@ -37,16 +37,17 @@ class Grounds:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a person brings: the key that the log has to have, the last checkpoint that they kept, their witnesses."""
+    """What a person brings: the log's key, the checkpoint that they kept, their witnesses, receipts of releases."""
 
     key: VerifierKey
     kept: Checkpoint | None = None
     witnesses: tuple[VerifierKey, ...] = ()
+    receipts: tuple[Receipt, ...] = ()
 
 
 @dataclass(slots=True)
 class Found:
-    """What came of it.
+    """What came of it; `receipts` are those whose entries are there.
 
     `acts` counts entries by their act, `witnessed` says up to which size and when, by witness. Of the owners who are
     `uncounted` the log shows nothing, and that there is nothing cannot be shown.
@@ -60,6 +61,7 @@ class Found:
     witnessed: dict[str, tuple[int, int]] = field(default_factory=dict)
     grounds: list[Grounds] = field(default_factory=list)
     uncounted: tuple[str, ...] = ()
+    receipts: int = 0
     problems: list[str] = field(default_factory=list)
 
     def problem(self, said: str) -> None:
@@ -82,6 +84,8 @@ class Audit:
         self._known, self._header = known, header
         head = verify_checkpoint(parse_note(header.checkpoint), known.key)
         self.found = Found(head, header.checkpoint, header.owners)
+        self._promised = {receipt.leaf: receipt for receipt in known.receipts}
+        self._last_at: object = None
         self._seen_before = self._earlier()
         scope = _Whole if header.owners is None else _Some
         self._scope: _Whole | _Some = scope(self.found, self._seen_before)
@@ -101,10 +105,16 @@ class Audit:
         found.acts[name] = found.acts.get(name, 0) + 1
         self._scope.entry(line, name)
         self._bound(line, name)
+        self._last_at = line.said.get("at")
+        if line.hash in self._promised:
+            del self._promised[line.hash]
+            found.receipts += 1
 
     def finished(self) -> Found:
         """Return what was found, once every line was there."""
         self._scope.finish()
+        for receipt in self._promised.values():
+            self.found.problem(_broken(receipt, self._last_at))
         return self.found
 
     # -- checkpoints that somebody has seen before --
@@ -173,6 +183,17 @@ class Audit:
             self.found.grounds.append(_grounds(line, act, detail))
         except (KeyError, TypeError, ValueError):
             self.found.problem(f"Entry {line.index} does not say what it rests on in a way that can be read.")
+
+
+def _broken(receipt: Receipt, last_at: object) -> str:
+    """Say of a receipt without its entry whether that was due, by the last entry that there is."""
+    due = datetime.fromtimestamp(receipt.due, UTC)
+    which = f"{receipt.leaf.hex()[:16]}…, due {due:%Y-%m-%d %H:%M:%S} UTC"
+    said = f"No entry of this export is the one that a receipt promises ({which})"
+    late = isinstance(last_at, str) and last_at > due.isoformat(timespec="microseconds")
+    if late:
+        return f"{said}, and later ones are there: the log has not kept its word, or the entry concerns somebody else."
+    return f"{said}. It was not due yet when the export was made: get a newer one."
 
 
 def forked(who: str, before: Checkpoint) -> str:

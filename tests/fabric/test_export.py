@@ -25,7 +25,7 @@ from kps import service as kps
 from kps.core.guardian import parse_metadata
 from kps.core.protector import create_protector
 from ledger import service as ledger
-from ledger.core.checkpoint import Checkpoint, sign_checkpoint
+from ledger.core.checkpoint import Checkpoint, Receipt, sign_checkpoint, sign_receipt
 from ledger.core.export import parse_entry, seal_line
 from ledger.core.leaf import canonical_json, entry_hash
 from ledger.core.note import Kind, VerifierKey, parse_note, sign_cosignature, verifier_key
@@ -52,6 +52,7 @@ class Made:
     whole: bytes
     mine: bytes
     middle: str  # the note of a checkpoint in between, which a person has kept
+    receipts: tuple[str, str]  # of the owner's release, and of the stranger's
     origin: str
     private: Ed25519PrivateKey
 
@@ -114,7 +115,7 @@ def _made(maker: Maker, healthy: Machine, drifted: Machine) -> Made:
         for keys in (OWNER, STRANGER)
     )
     ledger.add_witness(str(WITNESS_KEY), by="system", now=now())
-    assert host.posts(host.asks(of_owner)).status_code == 200
+    receipts = [host.starts(of_owner)["receipt"]]
     middle = ledger.sequence_all(now=now())
     assert middle is not None
     line = sign_cosignature(
@@ -123,13 +124,13 @@ def _made(maker: Maker, healthy: Machine, drifted: Machine) -> Made:
     ledger.cosign(middle.size, str(line), now=now())
     approve_host(portal, drifted, admin, approver)
     portal.attest(drifted)
-    assert host.posts(host.asks(of_stranger)).status_code == 200
+    receipts.append(host.starts(of_stranger)["receipt"])
     assert host.posts(host.asks(of_owner, at=1)).status_code != 200
     ledger.sequence_all(now=now())
     signer = log_signer(now=now())
     whole = b"".join(export(owners=None, since=0, now=now()))
     mine = b"".join(export(owners={OWNERS}, since=middle.size, now=now()))
-    return Made(whole, mine, middle.note, signer.origin, signer.private)
+    return Made(whole, mine, middle.note, (receipts[0], receipts[1]), signer.origin, signer.private)
 
 
 @pytest.fixture
@@ -203,6 +204,29 @@ def test_the_first_look_needs_the_logs_key_from_somewhere_else(made: Made, tmp_p
     assert not kept.exists()
     assert CliRunner().invoke(main, [*words, "--log", str(made.key)]).exit_code == 0
     refused(CliRunner().invoke(main, [*words, "--log", str(other)]), "about another log")
+
+
+def receipted(tmp_path: Path, note: str) -> tuple[str, str]:
+    (tmp_path / "receipt").write_text(note)
+    return "--receipt", str(tmp_path / "receipt")
+
+
+def test_a_receipt_has_its_entry(made: Made, verify: Verify, tmp_path: Path) -> None:
+    of_owner, of_stranger = made.receipts
+    for content, receipt in [(made.mine, of_owner), (made.whole, of_owner), (made.whole, of_stranger)]:
+        result = verify(content, *receipted(tmp_path, receipt), kept=made.middle)
+        assert result.exit_code == 0, result.output
+        assert "1 receipts have their entries." in result.output
+
+
+def test_a_promise_that_was_not_kept_is_found(made: Made, verify: Verify, tmp_path: Path) -> None:
+    early, late = (Receipt(made.origin, bytes(32), due) for due in (1_795_000_000 - 10**6, 2**33))
+    broken = str(sign_receipt(early, made.private))
+    refused(verify(made.whole, *receipted(tmp_path, broken)), "has not kept its word")
+    refused(verify(made.whole, *receipted(tmp_path, str(sign_receipt(late, made.private)))), "not due yet")
+    refused(verify(made.mine, *receipted(tmp_path, made.receipts[1]), kept=made.middle), "No entry of this export")
+    for nothing in (str(sign_receipt(early, WITNESS)), made.middle, "", "x" * 200_000):
+        refused(verify(made.whole, *receipted(tmp_path, nothing)))
 
 
 # --- what does not -----------------------------------------------------------------------------------------------

@@ -60,6 +60,7 @@ class Site:
     rack: Rack = field(default_factory=Rack)
     accounts: list[Account] = field(default_factory=list)
     refusal: tuple[int, Any] | None = None
+    receipt: str = "the log's promise"
 
     def answer(self, path: str, body: Any) -> tuple[int, Any]:
         if path.endswith("/releases"):
@@ -74,7 +75,8 @@ class Site:
         released = self.fabric.release(VmState(asked["key_protector"], ""))
         key = x509.load_der_x509_certificate(from_b64u(asked["certificate"])).public_key()
         spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        return {"wrapped_keys": wrap(released.keys, transport_spki=spki), "key_protector": released.protector}
+        wrapped = wrap(released.keys, transport_spki=spki)
+        return {"wrapped_keys": wrapped, "key_protector": released.protector, "receipt": self.receipt}
 
     def start(self) -> vm.Started:
         started = vm.start(self.store, self.machine, self.rack)
@@ -121,6 +123,15 @@ def test_a_machine_starts_as_often_as_its_owner_allows_and_no_more(site: Site) -
     assert len(set(secrets)) == 1
     with pytest.raises(Unreachable, match="used up"):
         site.start()
+
+
+def test_the_newest_release_leaves_its_receipt_beside_the_machine(site: Site) -> None:
+    site.start()
+    kept = site.machine.folder / "receipt"
+    assert kept.read_text() == site.receipt
+    site.receipt = "x" * 100_000
+    site.start()
+    assert kept.read_text() == "the log's promise"
 
 
 def test_nothing_starts_without_the_portal_where_the_owner_says_nothing_of_it(site: Site) -> None:
