@@ -115,8 +115,14 @@ def booted(maker: Maker, folder: Path, *, name: str, capture: str) -> Iterator[M
 @contextmanager
 def booted_from(maker: Maker, folder: Path, *, name: str, log: bytes) -> Iterator[Machine]:
     """Manufacture a TPM, let it boot any log, and give the machine."""
-    state = folder / name
-    maker.manufacture(state)
+    maker.manufacture(folder / name)
+    with switched_on(maker, folder / name, name=name, log=log) as machine:
+        yield machine
+
+
+@contextmanager
+def switched_on(maker: Maker, state: Path, *, name: str, log: bytes) -> Iterator[Machine]:
+    """Let a TPM that was manufactured boot any log, and give the machine."""
     with running(state) as tcti, opened(tcti) as tpm:
         measure(tpm, log)
         yield Machine(

@@ -1,6 +1,7 @@
 """Hosts of every kind, and the people who decide about them."""
 
 import base64
+import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from tests.ad import Domain, may_have_ldap, started
 from tests.attestation.tickets import ASKED, GROUP, Approve, send
 from tests.ima_lists import ng
 from tests.kdc import REALM, Realm, using
-from tests.machines import Machine, booted, booted_from, decoded
+from tests.machines import CAPTURES, Machine, booted, booted_from, decoded, switched_on
 from tests.measuring import FILES, Running
 from tests.tpm_lab import Maker
 from tests.updates import with_new_kernel
@@ -210,9 +211,19 @@ def attest(domain: Domain) -> Callable[..., Any]:
     return post
 
 
+@pytest.fixture(scope="session")
+def switched_off(maker: Maker, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The state of a TPM that was manufactured and never ran; a copy of it is the same TPM."""
+    state = tmp_path_factory.mktemp("tpm") / "nbg-i01"
+    maker.manufacture(state)
+    return state
+
+
 @pytest.fixture
-def running(maker: Maker, tmp_path: Path) -> Iterator[Running]:
-    with booted(maker, tmp_path, name="nbg-i01", capture="secureboot-on") as machine:
+def running(maker: Maker, switched_off: Path, tmp_path: Path) -> Iterator[Running]:
+    state = Path(shutil.copytree(switched_off, tmp_path / "nbg-i01"))
+    log = (CAPTURES / "secureboot-on" / "eventlog.bin").read_bytes()
+    with switched_on(maker, state, name="nbg-i01", log=log) as machine:
         yield Running(machine)
 
 
