@@ -14,7 +14,7 @@ demo-check: setup ## Walk through the demo without a person; one line per step
 	@$(PYTHON) deploy/demo.py --check
 test: setup ## Run every test on SQLite, then services and APIs on PostgreSQL and Redis
 	$(PYTHON) -m pytest -n 2 --ignore tests/e2e
-	$(PYTHON) -m pytest tests/e2e
+	$(PYTHON) -m pytest -n 2 tests/e2e
 	GUARDHOUSE_TEST_SERVICES=1 $(PYTHON) -m pytest -n 2 --ignore-glob='tests/*/core' tests/attestation tests/kps tests/ledger tests/fabric tests/e2e/test_crash.py
 check: export GUARDHOUSE_SECRET_KEY := $(shell head -c 48 /dev/urandom | base64 -w0)
 check: export GUARDHOUSE_STATE_DIR := $(CURDIR)/.setup
