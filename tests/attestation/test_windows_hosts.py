@@ -9,9 +9,11 @@ from django.contrib.auth.models import User
 
 from attestation import service
 from attestation.core.document import to_json
+from attestation.core.dossier import differences
 from attestation.models import Attestation, Baseline
 from attestation.policy import base_document
 from tests.attestation.conftest import Portal, approve_baseline, approve_host
+from tests.attestation.test_dossiers import judged
 from tests.boot_logs import COLLECTION
 from tests.machines import Machine, booted_from
 from tests.tpm_lab import Maker
@@ -55,6 +57,7 @@ def test_its_baseline_knows_that_it_is_windows(windows: Portal, laptop: Machine)
     newest = Attestation.objects.latest("id")
     assert newest.boot_count is not None
     assert {"12", "13"} <= newest.pcrs.keys()
+    assert differences(*judged(newest)) == ()
 
 
 def test_what_its_boot_manager_measured_passes(windows: Portal, laptop: Machine, admin: User, approver: User) -> None:
