@@ -9,10 +9,11 @@ class FabricConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from fabric import inventory, live, roles
+        from fabric import inventory, live, roles, shielding
         from ledger.service import recorded, sequenced
 
         recorded.connect(inventory.keep, dispatch_uid="fabric.inventory")
+        recorded.connect(shielding.keep, dispatch_uid="fabric.shielding")
         recorded.connect(live.announce, dispatch_uid="fabric.live")
         sequenced.connect(live.announce_log, dispatch_uid="fabric.live")
         # After the permissions of every app have been made, which is also done on this signal.

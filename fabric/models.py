@@ -5,7 +5,7 @@ And people's tokens for the API.
 
 import uuid
 from datetime import datetime, timedelta
-from typing import ClassVar, Final
+from typing import ClassVar, Final, TypeVar
 
 from django.conf import settings
 from django.contrib.auth.models import AnonymousUser, User
@@ -113,6 +113,7 @@ class VirtualMachine(models.Model):
     protector_id = models.UUIDField()
     level = models.CharField(max_length=24, choices=Level)
     added_at = models.DateTimeField()
+    made_from = models.ForeignKey("ShieldingData", null=True, on_delete=models.PROTECT, related_name="machines")
 
     objects = VirtualMachineQuerySet.as_manager()
 
@@ -232,3 +233,107 @@ def sees_templates(user: Viewer) -> bool:
     return user.has_perm("fabric.view_fleet") or (
         user.is_authenticated and Membership.objects.filter(user_id=user.pk).exists()
     )
+
+
+OfTenant = TypeVar("OfTenant", bound=models.Model)
+
+
+class OfTenantQuerySet(models.QuerySet[OfTenant]):
+    """What belongs to a tenant: seen by that tenant's people, and by the fabric's."""
+
+    def visible_to(self, user: Viewer) -> "OfTenantQuerySet[OfTenant]":
+        if user.has_perm("fabric.view_fleet"):
+            return self
+        mine = Membership.objects.filter(user_id=user.pk).values("tenant_id")
+        return self.filter(tenant__in=mine) if user.is_authenticated else self.none()
+
+
+class ShieldingData(models.Model):
+    """A version of a tenant's shielding data file, as its owner signed it; nobody here can open it.
+
+    It never changes. When it is withdrawn the file itself is erased, and what machines were made from stays.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="shielding_data")
+    name = models.CharField(max_length=64)
+    version = models.PositiveIntegerField()
+    description = models.CharField(max_length=500, blank=True)
+    protector_id = models.UUIDField()
+    level = models.CharField(max_length=24, choices=VirtualMachine.Level)
+    digest = models.CharField(max_length=64)
+    size = models.IntegerField()
+    made_at = models.DateTimeField()  # as its owner has signed
+    asks_for = models.JSONField()
+    file = models.TextField()
+    added_at = models.DateTimeField()
+    added_by = models.CharField(max_length=200)
+    withdrawn_at = models.DateTimeField(null=True)
+    withdrawn_by = models.CharField(max_length=200, blank=True)
+
+    objects = OfTenantQuerySet.as_manager()
+
+    class Meta:
+        ordering: ClassVar = ["name", "-version"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["tenant", "name", "version"], name="one_shielding_data_of_a_version"),
+            models.UniqueConstraint(fields=["tenant", "protector_id"], name="one_shielding_data_of_a_protector"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
+    @property
+    def subject(self) -> str:
+        """Return how the ledger names it: by its key protector."""
+        return subject_of(self.tenant.owner_fingerprint, self.protector_id)
+
+    @property
+    def withdrawn(self) -> bool:
+        return self.withdrawn_at is not None
+
+
+class MachineOrder(models.Model):
+    """A new machine that a tenant wants: of which template, from which shielding data, with which values.
+
+    Nobody signs it: what a host makes of it is bound by the shielding data, and the values are of strict kinds.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="orders")
+    name = models.CharField(max_length=64)
+    template = models.ForeignKey(TemplateDisk, on_delete=models.PROTECT, related_name="orders")
+    shielding_data = models.ForeignKey(ShieldingData, on_delete=models.PROTECT, related_name="orders")
+    memory = models.PositiveIntegerField()  # MiB
+    values = models.JSONField()
+    ordered_at = models.DateTimeField()
+    ordered_by = models.CharField(max_length=200)
+    cancelled_at = models.DateTimeField(null=True)
+    cancelled_by = models.CharField(max_length=200, blank=True)
+    machine = models.OneToOneField(VirtualMachine, null=True, on_delete=models.PROTECT, related_name="order")
+
+    objects = OfTenantQuerySet.as_manager()
+
+    class Meta:
+        ordering: ClassVar = ["-ordered_at"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["tenant", "name"],
+                condition=Q(machine__isnull=True, cancelled_at__isnull=True),
+                name="one_open_order_of_a_name_per_tenant",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def subject(self) -> str:
+        return f"order:{self.pk}"
+
+    @property
+    def state(self) -> str:
+        """`open`, `made` or `cancelled`."""
+        if self.machine_id is not None:
+            return "made"
+        return "cancelled" if self.cancelled_at is not None else "open"

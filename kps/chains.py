@@ -151,7 +151,7 @@ def _note_making(
     known: KeyProtectorRecord, chain: VerifiedChain, *, made_from: UUID, by: str, vm: str, now: datetime
 ) -> None:
     MadeMachine.objects.create(record=known, made_from=made_from, link=chain.word[1], vm=vm, seen_at=now, brought_by=by)
-    detail = _said(chain) | {"shielding_data": str(made_from), "vm": vm}
+    detail = _said(chain) | {"shielding_data": str(made_from), "name": vm}
     ledger.record(actor=by, act="machine.made", subject=chain.subject, detail=detail, now=now)
 
 

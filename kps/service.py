@@ -12,7 +12,7 @@ from kps.approvals import approve_by_key, decide_in_portal, pending, waiting_num
 from kps.chains import examine_chain, newest_of, remember, take_chain
 from kps.core.chain import VerifiedChain, subject_of
 from kps.errors import NotAllowed, NotFound
-from kps.guardianship import card, guardian_fingerprint, held_keys, metadata, our_guardian, pairs
+from kps.guardianship import card, guardian_fingerprint, held_keys, metadata, newest_named, our_guardian, pairs
 from kps.models import GuardianPair, KeyProtectorRecord, KeyRelease, ReleaseApproval, RotationProposal
 from kps.offline import accounts, offline_starts, take_account
 from kps.owner_denials import allow_by_owner, deny_by_owner
@@ -77,6 +77,7 @@ __all__ = [
     "metadata",
     "newest_chain",
     "offline_starts",
+    "newest_named",
     "our_guardian",
     "pairs",
     "pending",

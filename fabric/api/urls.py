@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from fabric.api import directory_groups, log, modes, proposals, schema
+from fabric.api import directory_groups, log, modes, proposals, schema, shielding
 
 __all__ = ["app_name", "schema", "urlpatterns"]  # the scheme classes are known once their module is loaded
 
@@ -22,4 +22,12 @@ urlpatterns = [
         directory_groups.RetirementView.as_view(),
         name="directory-group-retirement",
     ),
+    path("shielding-data", shielding.ShieldingDataListView.as_view(), name="shielding-data-list"),
+    path("shielding-data/<uuid:data_id>", shielding.ShieldingDataView.as_view(), name="shielding-data"),
+    path("shielding-data/<uuid:data_id>/file", shielding.ShieldingDataFileView.as_view(), name="shielding-data-file"),
+    path("shielding-data/<uuid:data_id>/withdrawal", shielding.WithdrawalView.as_view(), name="withdrawal"),
+    path("machine-orders", shielding.OrdersView.as_view(), name="machine-orders"),
+    path("machine-orders/<uuid:order_id>", shielding.OrderView.as_view(), name="machine-order"),
+    path("machine-orders/<uuid:order_id>/file", shielding.OrderFileView.as_view(), name="machine-order-file"),
+    path("machine-orders/<uuid:order_id>/cancellation", shielding.CancellationView.as_view(), name="cancellation"),
 ]

@@ -39,7 +39,7 @@ RULES: Final = (EQUALS, AT_LEAST)
 _TYPE: Final = "guardhouse-shielding-data/v1"
 _SIGNED_LIMIT: Final = 32 * 1024
 _TOKEN_LIMIT: Final = CONTENT_LIMIT * 4 // 3 + 1024
-_LONGEST_DESCRIPTION: Final = 500
+LONGEST_DESCRIPTION: Final = 500
 _LATEST: Final = 2**37
 _ALGORITHMS: Final = ["dir", "A256GCM"]
 
@@ -173,7 +173,7 @@ def _verify(file: jose.Json) -> ShieldingData:
 def _label(said: jose.Json) -> Label:
     description = said["description"]
     if description != "":
-        jose.text(description, what="The description of shielding data", longest=_LONGEST_DESCRIPTION)
+        jose.text(description, what="The description of shielding data", longest=LONGEST_DESCRIPTION)
     if not isinstance(said["volumes"], list) or not 0 < len(said["volumes"]) <= MOST_VOLUMES:
         raise MalformedDocument(f"Shielding data names 1 to {MOST_VOLUMES} template disks.")
     names = said["asks_for"]

@@ -28,6 +28,7 @@ from tests.attestation.conftest import Portal
 from tests.attestation.test_host_keys import KeyHost
 from tests.fabric.conftest import PASSWORD, REASON
 from tests.fabric.test_modes import text
+from tests.fabric.test_shielding_api import MAY_SEE
 from tests.machines import Machine
 
 Browse = Callable[[User | None], Client]
@@ -114,7 +115,8 @@ def addresses(fleet: Portal, admin: User) -> dict[str, str]:
 
 
 def test_every_resource_has_a_line_in_this_table() -> None:
-    assert {each.name for each in urlpatterns if isinstance(each, URLPattern)} == {name for name, _ in MAY_ASK}
+    told = {name for name, _ in (*MAY_ASK, *MAY_SEE)}
+    assert {each.name for each in urlpatterns if isinstance(each, URLPattern)} == told
 
 
 def test_a_stranger_is_asked_for_a_token(addresses: dict[str, str]) -> None:

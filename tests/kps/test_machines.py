@@ -87,7 +87,7 @@ def test_the_making_is_in_the_log(host: Host, shield: Shield) -> None:
     (leaf,) = ledger.leaves(act_prefix="machine.made")
     assert leaf.subject == subject_of(OWNERS, machine.id)
     assert leaf.actor.startswith("host:")
-    assert (leaf.detail["shielding_data"], leaf.detail["vm"]) == (str(FILE_ID), "web1")
+    assert (leaf.detail["shielding_data"], leaf.detail["name"]) == (str(FILE_ID), "web1")
     assert leaf.detail["statement"] == machine.chain.statement_sha256
     assert record_of(machine).guardian_fingerprint == service.guardian_fingerprint(now=_now())
 

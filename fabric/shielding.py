@@ -1,0 +1,180 @@
+"""Shielding data that tenants keep here: uploaded by their owners, offered to hosts, opened by nobody of this fabric.
+
+What a file says in the open is read out of it, verified, whenever it counts; the columns beside it are for lists.
+"""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import ClassVar, Final
+from uuid import UUID
+
+from django.contrib.auth.models import User
+from django.db import IntegrityError, transaction
+from django.db.models import Max
+
+from attestation.errors import NotAllowed, Refusal
+from fabric.models import MachineOrder, ShieldingData, TemplateDisk, Tenant, VirtualMachine
+from fabric.tenancy import OwnerMismatch, may_add
+from kps import service as kps
+from kps.core import jose
+from kps.core.catalog import parse_catalog
+from kps.core.shielding_data import LONGEST_DESCRIPTION, reasons_against, verify_shielding_data
+from kps.core.shielding_data import ShieldingData as VerifiedFile
+from kps.errors import GuardianNotNamed
+from ledger import service as ledger
+from ledger.core.leaf import Act
+
+MADE: Final = "machine.made"
+_SHORT: Final = 8
+
+logger = logging.getLogger(__name__)
+
+
+class ShieldingDataKnown(Refusal):
+    """This very file is here already; one that was changed is a file of its own, with another key protector."""
+
+    code: ClassVar[str] = "shielding_data_known"
+    status: ClassVar[int] = 409
+
+
+class ShieldingDataWithdrawn(Refusal):
+    code: ClassVar[str] = "shielding_data_withdrawn"
+    status: ClassVar[int] = 409
+
+
+@dataclass(frozen=True, slots=True)
+class Applicability:
+    """Whether machines can be made of a template; if not, a sentence for each disk that the shielding data names."""
+
+    template: TemplateDisk
+    against: tuple[str, ...]
+
+    @property
+    def applies(self) -> bool:
+        return not self.against
+
+
+def upload_shielding_data(
+    tenant: Tenant, name: str, description: str, content: bytes, *, by: User, now: datetime
+) -> ShieldingData:
+    """Keep a file as the next version of its name, after checking every signature and that its owner is this tenant.
+
+    Raises `NotAllowed`, `MalformedDocument`, `ShieldingDataRefused`, `ProtectorRefused`, `OwnerMismatch`,
+    `GuardianNotNamed` or `ShieldingDataKnown`.
+    """
+    if not may_add(by, tenant):
+        raise NotAllowed("Only an owner of this tenant uploads its shielding data.")
+    jose.text(name, what="The name of shielding data")
+    if description:
+        jose.text(description, what="The description", longest=LONGEST_DESCRIPTION)
+    verified = verify_shielding_data(content)
+    _require_usable(verified, tenant)
+    try:
+        with transaction.atomic():
+            Tenant.objects.select_for_update().get(pk=tenant.pk)  # versions are counted by one at a time
+            known = ShieldingData.objects.filter(tenant=tenant, name=name)
+            version = (known.aggregate(Max("version"))["version__max"] or 0) + 1
+            kept = _described(verified, by=by, now=now)
+            kept.tenant, kept.name, kept.version, kept.description = tenant, name, version, description
+            kept.save(force_insert=True)
+            kps.know_protector(verified.protector.chain, by=by, now=now)
+            _record("shielding_data.added", kept, {"digest": kept.digest, "level": kept.level}, by=by, now=now)
+    except IntegrityError:
+        raise ShieldingDataKnown(
+            "This very file is here already. What you change becomes a new file: `guardhouse tenant shield new`."
+        ) from None
+    return kept
+
+
+def withdraw_shielding_data(kept: ShieldingData, *, by: User, reason: str, now: datetime) -> None:
+    """Erase a file, so that no new machine is made from it here. Machines that were made go on, and so does its row."""
+    if not may_add(by, kept.tenant):
+        raise NotAllowed("Only an owner of this tenant withdraws its shielding data.")
+    with transaction.atomic():
+        offered = ShieldingData.objects.filter(pk=kept.pk, withdrawn_at=None)
+        if offered.update(withdrawn_at=now, withdrawn_by=by.get_username(), file="") != 1:
+            raise ShieldingDataWithdrawn("It is withdrawn already.")
+        _record("shielding_data.withdrawn", kept, {"reason": reason}, by=by, now=now)
+
+
+def contents_of(kept: ShieldingData) -> VerifiedFile:
+    """Return what a file says in the open. Raises `ShieldingDataWithdrawn` when there is no file any more."""
+    if kept.withdrawn:
+        raise ShieldingDataWithdrawn(f"{kept} was withdrawn; no new machine is made from it.")
+    return verify_shielding_data(kept.file)
+
+
+def applicability(file: VerifiedFile, templates: Iterable[TemplateDisk]) -> list[Applicability]:
+    """Return for each of these templates whether it goes with this file, and why not."""
+    return [Applicability(each, reasons_against(file, parse_catalog(each.catalog))) for each in templates]
+
+
+def used_by(kept: ShieldingData) -> list[VirtualMachine]:
+    """Return the machines that were made from a file, by name."""
+    return list(kept.machines.all())
+
+
+def keep(sender: object, act: Act, **kwargs: object) -> None:
+    """Receive `ledger.service.recorded`: a machine that was made is its tenant's machine from then on."""
+    if act.act != MADE:
+        return
+    owner, _, protector_id = act.subject.removeprefix("protector:").partition("/")
+    tenant = Tenant.objects.filter(owner_fingerprint=owner).first()
+    if tenant is None:
+        logger.info("a machine was made for an owner who is no tenant here: %.16s", owner)
+        return
+    made_from = ShieldingData.objects.filter(tenant=tenant, protector_id=str(act.detail["shielding_data"])).first()
+    machine, new = VirtualMachine.objects.get_or_create(
+        tenant=tenant,
+        protector_id=UUID(protector_id),
+        defaults={
+            "name": _free_name(tenant, str(act.detail["name"]), protector_id),
+            "level": act.detail["level"],
+            "added_at": act.at,
+            "made_from": made_from,
+        },
+    )
+    if new and made_from is not None:
+        orders = MachineOrder.objects.filter(shielding_data=made_from, name=act.detail["name"], machine=None)
+        orders.filter(cancelled_at=None).update(machine=machine)
+
+
+def _free_name(tenant: Tenant, wanted: str, protector_id: str) -> str:
+    """Return the name that a host gave a machine, or one that says which machine it is where that is taken."""
+    taken = not wanted or VirtualMachine.objects.filter(tenant=tenant, name=wanted).exists()
+    return f"{wanted or 'machine'}-{protector_id[:_SHORT]}" if taken else wanted
+
+
+def _require_usable(file: VerifiedFile, tenant: Tenant) -> None:
+    if file.owner.fingerprint != tenant.owner_fingerprint:
+        raise OwnerMismatch(
+            f"This file was signed by the owner {file.owner.fingerprint[:16]}…, and the owner key of {tenant.name} is"
+            f" {tenant.owner_fingerprint[:16]}…"
+        )
+    if not kps.newest_named(file.protector.guardians):
+        raise GuardianNotNamed(
+            "This file does not name this fabric, so no host here could open it. Import this fabric's guardian, and"
+            " make the file with --guardian."
+        )
+
+
+def _described(file: VerifiedFile, *, by: User, now: datetime) -> ShieldingData:
+    content = jose.canonical(file.document).decode()
+    return ShieldingData(
+        protector_id=file.id,
+        level=file.level,
+        digest=file.digest,
+        size=len(content),
+        made_at=file.made_at,
+        asks_for=sorted(file.label.asks_for),
+        file=content,
+        added_at=now,
+        added_by=by.get_username(),
+    )
+
+
+def _record(act: str, kept: ShieldingData, detail: dict[str, object], *, by: User, now: datetime) -> None:
+    said = {"name": str(kept), "tenant": kept.tenant.slug, "owner": kept.tenant.owner_fingerprint, **detail}
+    ledger.record(actor=f"user:{by.get_username()}", act=act, subject=kept.subject, detail=said, now=now)

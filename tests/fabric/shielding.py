@@ -1,0 +1,48 @@
+"""A tenant's shielding data as the portal's tests use it, and templates that it accepts."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from django.contrib.auth.models import User
+
+from fabric.models import ShieldingData, TemplateDisk, Tenant
+from fabric.shielding import upload_shielding_data
+from fabric.template_disks import add_template
+from kps import service as kps
+from kps.core.chain import new_statement
+from kps.core.guardian import Guardian, GuardianKeys, parse_metadata
+from kps.core.release_policy import NO_POLICY, ReleasePolicy
+from kps.core.shielding_content import Content
+from kps.core.shielding_data import Label, build_shielding_data
+from tests.kps.parties import KEY, OWNER
+from tests.kps.shielding import CONTENT, FILE_ID, LABEL, catalog_token
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def this_fabric() -> Guardian:
+    return parse_metadata(kps.metadata(now=now()))
+
+
+def file_of(
+    *guardians: Guardian,
+    owner: GuardianKeys = OWNER,
+    content: Content = CONTENT,
+    label: Label = LABEL,
+    policy: ReleasePolicy = NO_POLICY,
+    file_id: Any = FILE_ID,
+) -> bytes:
+    """Return a file that this fabric's hosts may open, or those of other guardians."""
+    named = guardians or (this_fabric(),)
+    statement = new_statement(owner.guardian, named, protector_id=file_id, level="shielded", policy=policy, now=now())
+    return build_shielding_data(owner, statement, content, label=label, key=KEY, now=now())
+
+
+def uploaded(tenant: Tenant, by: User, name: str = "web servers", **how: Any) -> ShieldingData:
+    return upload_shielding_data(tenant, name, "for the shop", file_of(**how), by=by, now=now())
+
+
+def template(by: User, version: str = "12.1", name: str = "debian-12", **how: Any) -> TemplateDisk:
+    return add_template(catalog_token(version, name=name, **how).encode(), by=by, now=now())
