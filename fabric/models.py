@@ -244,8 +244,9 @@ class OfTenantQuerySet(models.QuerySet[OfTenant]):
     def visible_to(self, user: Viewer) -> "OfTenantQuerySet[OfTenant]":
         if user.has_perm("fabric.view_fleet"):
             return self
-        mine = Membership.objects.filter(user_id=user.pk).values("tenant_id")
-        return self.filter(tenant__in=mine) if user.is_authenticated else self.none()
+        if not user.is_authenticated:
+            return self.none()
+        return self.filter(tenant__in=Membership.objects.filter(user_id=user.pk).values("tenant_id"))
 
 
 class ShieldingData(models.Model):

@@ -16,7 +16,7 @@ from django.db.models import Max
 
 from attestation.errors import NotAllowed, Refusal
 from fabric.models import MachineOrder, ShieldingData, TemplateDisk, Tenant, VirtualMachine
-from fabric.tenancy import OwnerMismatch, may_add
+from fabric.tenancy import OwnerMismatch, speaks_for
 from kps import service as kps
 from kps.core import jose
 from kps.core.catalog import parse_catalog
@@ -64,7 +64,7 @@ def upload_shielding_data(
     Raises `NotAllowed`, `MalformedDocument`, `ShieldingDataRefused`, `ProtectorRefused`, `OwnerMismatch`,
     `GuardianNotNamed` or `ShieldingDataKnown`.
     """
-    if not may_add(by, tenant):
+    if not speaks_for(by, tenant):
         raise NotAllowed("Only an owner of this tenant uploads its shielding data.")
     jose.text(name, what="The name of shielding data")
     if description:
@@ -90,7 +90,7 @@ def upload_shielding_data(
 
 def withdraw_shielding_data(kept: ShieldingData, *, by: User, reason: str, now: datetime) -> None:
     """Erase a file, so that no new machine is made from it here. Machines that were made go on, and so does its row."""
-    if not may_add(by, kept.tenant):
+    if not speaks_for(by, kept.tenant):
         raise NotAllowed("Only an owner of this tenant withdraws its shielding data.")
     with transaction.atomic():
         offered = ShieldingData.objects.filter(pk=kept.pk, withdrawn_at=None)
@@ -131,7 +131,7 @@ def keep(sender: object, act: Act, **kwargs: object) -> None:
         protector_id=UUID(protector_id),
         defaults={
             "name": _free_name(tenant, str(act.detail["name"]), protector_id),
-            "level": act.detail["level"],
+            "level": str(act.detail["level"]),
             "added_at": act.at,
             "made_from": made_from,
         },

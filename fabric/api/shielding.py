@@ -32,6 +32,7 @@ from fabric.api.shielding_messages import (
 from fabric.machine_orders import cancel_order, order_file, order_machine
 from fabric.models import MachineOrder, ShieldingData, TemplateDisk, Tenant
 from fabric.shielding import applicability, contents_of, upload_shielding_data, used_by, withdraw_shielding_data
+from kps.core.shielding_data import SHIELDING_DATA_LIMIT
 
 QUESTION, UPLOAD, ORDER, REASON = TenantsQuestion(), UploadAct(), OrderAct(), Act()
 FILE, ORDERED, FITS, USED = ShieldingDataSerializer(), OrderSerializer(), ApplicabilitySerializer(), UsedBySerializer()
@@ -40,6 +41,10 @@ BYTES = {(200, "application/octet-stream"): OpenApiTypes.BINARY}
 
 class ShieldingDataListView(PortalView):
     needs: ClassVar = {"GET": SIGNED_IN, "POST": SIGNED_IN}
+
+    def allow_large_body(self) -> int:
+        """A file within a JSON text takes more than by itself, since its quotes are escaped."""
+        return 2 * SHIELDING_DATA_LIMIT
 
     @extend_schema(
         operation_id="api_v1_shielding_data_list", parameters=[TenantsQuestion], responses=ShieldingDataPageSerializer

@@ -29,12 +29,12 @@ MAY_SEE = {
     ("shielding-data-list", "POST"): {"owner"},
     ("shielding-data", "GET"): STAFF | MEMBERS,
     ("shielding-data-file", "GET"): STAFF | MEMBERS,
-    ("withdrawal", "POST"): {"owner"},
     ("machine-orders", "GET"): STAFF | MEMBERS,
     ("machine-orders", "POST"): MEMBERS,
     ("machine-order", "GET"): STAFF | MEMBERS,
     ("machine-order-file", "GET"): STAFF | MEMBERS,
     ("cancellation", "POST"): MEMBERS,
+    ("withdrawal", "POST"): {"owner"},  # the last, for nothing is ordered from what is withdrawn
 }
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
