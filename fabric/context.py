@@ -100,6 +100,7 @@ def _tenant_links(user: Viewer) -> list[Link]:
                 reverse("tenant-machines", args=named),
                 tenant.machines.count(),
             ),
+            Link(tenant.name, "Shielding data", "file-lock", reverse("shielding", args=named)),
             Link(tenant.name, "Who got my key", "key", f"{home}#releases"),
             Link(tenant.name, "What is recorded", "list-search", reverse("tenant-log", args=named)),
         ]

@@ -284,6 +284,9 @@ class ShieldingData(models.Model):
     def __str__(self) -> str:
         return f"{self.name} {self.version}"
 
+    def get_absolute_url(self) -> str:
+        return reverse("shielding-data", args=[self.pk])
+
     @property
     def subject(self) -> str:
         """Return how the ledger names it: by its key protector."""
@@ -327,6 +330,9 @@ class MachineOrder(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def get_absolute_url(self) -> str:
+        return reverse("order", args=[self.pk])
 
     @property
     def subject(self) -> str:

@@ -16,8 +16,8 @@ KINDS: Final[Mapping[str, str]] = {
     "chain.": "Statements of the owner’s",
     "approval.": "Approvals",
     "protector.": "Denials",
-    "machine.": "VMs added",
-    "shielding.": "Shielding data",
+    "machine.": "VMs added, ordered, made",
+    "shielding_data.": "Shielding data",
 }
 REFUSED: Final = ("key.refused", "chain.refused", "approval.declined")
 OUTCOMES: Final[Mapping[str, str]] = {"done": "Done", "refused": "Refused or declined"}

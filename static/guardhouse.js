@@ -85,6 +85,20 @@
     if (event.detail.successful && asOf) asOf.textContent = clock();
   });
 
+  // An upload says how far it has come, and a refusal of it takes the form's place like any other answer.
+  body.addEventListener("htmx:xhr:progress", (event) => {
+    const bar = event.target.querySelector?.("progress");
+    if (!bar || !event.detail.lengthComputable || bar.value === 1) return;
+    bar.hidden = false;
+    bar.value = event.detail.loaded / event.detail.total;
+  });
+  body.addEventListener("htmx:beforeSwap", (event) => {
+    if ("upload" in event.detail.requestConfig.elt.dataset && event.detail.xhr.status < 500) event.detail.shouldSwap = true;
+  });
+  body.addEventListener("htmx:afterSwap", (event) => {
+    if ("upload" in event.detail.requestConfig.elt.dataset) document.querySelector("#upload .say[role=alert]")?.focus();
+  });
+
   if (pause) {
     pause.hidden = false;
     pause.addEventListener("click", () => {

@@ -15,7 +15,7 @@ from fabric import feed
 from fabric.access import asked, needs, page, person
 from fabric.errors import explained
 from fabric.forms import AnnounceForm, DangerForm, HostForm
-from fabric.models import Host, VirtualMachine
+from fabric.models import Host, MachineOrder, VirtualMachine
 from fabric.pictures import chart
 from fabric.tenancy import usage
 
@@ -118,7 +118,15 @@ def _strip(newest: Iterable[object]) -> list[object]:
 @require_GET
 @needs("fabric.view_fleet")
 def machines(request: HttpRequest) -> HttpResponse:
-    return page(request, "fabric/machines.html", {"machines": usage(VirtualMachine.objects.visible_to(request.user))})
+    ordered = MachineOrder.objects.visible_to(request.user).filter(machine=None, cancelled_at=None)
+    ordered = ordered.select_related("tenant", "template", "shielding_data").defer("shielding_data__file")
+    context = {
+        "machines": usage(VirtualMachine.objects.visible_to(request.user)),
+        "orders": ordered.select_related("tenant", "template", "shielding_data").defer("shielding_data__file")[
+            :PER_PAGE
+        ],
+    }
+    return page(request, "fabric/machines.html", context)
 
 
 @require_http_methods(["GET", "POST"])

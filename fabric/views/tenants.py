@@ -20,6 +20,7 @@ from fabric.errors import explained
 from fabric.forms import MachineForm
 from fabric.key_queue import waiting_machines
 from fabric.logbook import places_of_releases
+from fabric.machine_orders import may_order, open_orders
 from fabric.models import Tenant, VirtualMachine
 from fabric.refusal_words import words_for
 from fabric.tenancy import add_machine as add
@@ -64,6 +65,7 @@ def tenant(request: HttpRequest, slug: str) -> HttpResponse:
         ),
         "rows": rows,
         "places": places_of_releases(list(rows)),
+        "may_order": may_order(person(request), found),
         "custody": WORDS[settings.CUSTODY],
         "speaks": speaks_for(request.user, found),
         "guardian": kps.guardian_fingerprint(now=now),
@@ -79,11 +81,14 @@ def tenant_machines(request: HttpRequest, slug: str) -> HttpResponse:
     if query:
         machines = machines.filter(name__icontains=query)
     rows = Paginator(machines, PER_PAGE).get_page(request.GET.get("page"))
+    orders = open_orders(found).select_related("template", "shielding_data")
     context = {
         "tenant": found,
         "rows": rows,
         "machines": usage_of(list(rows)),
         "query": query,
+        "orders": orders.defer("shielding_data__file")[:PER_PAGE],
+        "may_order": may_order(person(request), found),
         "speaks": speaks_for(request.user, found),
     }
     return page(request, "fabric/tenant_machines.html", context)

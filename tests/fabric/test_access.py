@@ -14,7 +14,8 @@ from attestation import service
 from attestation.core.ima_templates import decode_line
 from attestation.core.runtime_findings import unknown_file
 from attestation.models import Attestation
-from fabric.models import VirtualMachine
+from fabric.machine_orders import order_machine
+from fabric.models import Membership, VirtualMachine
 from fabric.template_disks import add_template
 from fabric.tokens import make_token
 from fabric.urls import urlpatterns
@@ -22,10 +23,12 @@ from kps import service as kps
 from tests.attestation.conftest import Portal
 from tests.certificate_forge import MIDDLE
 from tests.ci_policies import STRICT
-from tests.fabric.conftest import REASON, asks, known, newest, sequenced
+from tests.fabric import shielding
+from tests.fabric.conftest import REASON, asks, known, newest, person, sequenced
 from tests.ima_lists import line_of, ng
 from tests.kps.core.test_catalog import TOKEN
 from tests.kps.parties import protector
+from tests.kps.shielding import VALUES
 from tests.machines import Machine
 from tests.measuring import FILES, lines
 
@@ -105,6 +108,9 @@ MAY_OPEN = {
     **dict.fromkeys(("tenant-machines", "key-queue", "tenant-log"), STAFF | TENANTS),
     **{name: {"owner"} for name in ("bring-statement", "answer-host", "deny-machine", "allow-machine")},
     **{name: EVERYBODY - {"nobody"} for name in ("guardian", "guardian-file")},
+    **dict.fromkeys(("shielding", "shielding-data", "shielding-file", "order", "order-file"), STAFF | TENANTS),
+    **{name: {"owner"} for name in ("upload-shielding", "withdraw-shielding")},
+    **dict.fromkeys(("new-machine", "cancel-order"), TENANTS),
     **{name: EVERYBODY - {"nobody"} for name in ("templates", "template", "template-catalog")},
     **{name: {"admin"} for name in ("offer-template", "retire-template", "offer-template-again")},
     "proves": EVERYBODY,
@@ -115,6 +121,7 @@ MAY_OPEN = {
 ACTS = (
     *("propose-host", "capture-baseline", "revoke-host", "revoke-certificate", "add-machine"),
     *("bring-statement", "answer-host", "deny-machine", "allow-machine"),
+    *("upload-shielding", "withdraw-shielding", "new-machine", "cancel-order"),
     *("retire-baseline", "deny-certificates", "announce-host"),
     *("add-group", "add-exception", "propose-draft"),
     *("accept-change", "vouch"),
@@ -169,6 +176,10 @@ def addresses(fleet: Portal, healthy: Machine, admin: User, approver: User, mach
     rotation = kps.propose(pair.number, "promote", by=admin, reason=REASON, now=now)
     record = known(protector(), by=admin)
     asked = asks(record, attestation_id=attestation_id)
+    owner = person("otto")
+    Membership.objects.create(tenant=machine.tenant, user=owner, role=Membership.Role.OWNER)
+    data, ordered = shielding.uploaded(machine.tenant, owner), shielding.template(admin, "12.9")
+    order = order_machine(data, ordered, "web", memory=512, values=VALUES, by=owner, now=now)
     arguments: dict[str, list[object]] = {
         **{name: [pair.number] for name in ("guardian-pair", "promote-pair", "disable-pair", "enable-pair")},
         "pair-change": [rotation.pk],
@@ -212,6 +223,9 @@ def addresses(fleet: Portal, healthy: Machine, admin: User, approver: User, mach
         **{name: [machine.pk] for name in ("deny-machine", "allow-machine")},
         "answer-host": [machine.pk, asked.pk],
         "evidence": ["brandt", attestation_id],
+        **{name: ["brandt"] for name in ("shielding", "upload-shielding", "new-machine")},
+        **{name: [data.pk] for name in ("shielding-data", "shielding-file", "withdraw-shielding")},
+        **{name: [order.pk] for name in ("order", "order-file", "cancel-order")},
     }
     return {name: reverse(name, args=arguments.get(name)) for name in (*MAY_OPEN, *BUTTONS)}
 
