@@ -45,10 +45,20 @@ class Demo:
     def person(self, name: str) -> Person:
         return Person(self.portal.url, name, self.persons[name][1])
 
-    def set_up(self) -> None:
+    def set_up(self, like: "Demo | None" = None) -> None:
         """Bring everything up to the point where the hosts are on and nobody knows them."""
-        self.portal.set_up()
+        if like is None:
+            self.let_people_in()
+        else:
+            self.take_over(like)
         self.portal.start()
+        for host in self.hosts:
+            host.power_on()
+        self.portal.trust_maker(self.healthy.authority)
+
+    def let_people_in(self) -> None:
+        """Make the portal's database, and in it a tenant and a person of every role. Nothing runs yet."""
+        self.portal.set_up()
         self.desk.folder.mkdir(parents=True)
         fingerprint = self.desk.new_owner()
         self.portal.manage("add_tenant", self.desk.name, fingerprint)
@@ -59,9 +69,12 @@ class Demo:
             ("eve", "auditor", ""),
         ):
             self.persons[name] = (role, self.portal.add_person(name, role, tenant=tenant))
-        for host in self.hosts:
-            host.power_on()
-        self.portal.trust_maker(self.healthy.authority)
+
+    def take_over(self, other: "Demo") -> None:
+        """Begin as another demo that has let its people in and did not start: with its database, keys and persons."""
+        shutil.copytree(other.portal.folder, self.portal.folder)
+        shutil.copytree(other.desk.folder, self.desk.folder)
+        self.persons.update(other.persons)
 
     def enrol_hosts(self) -> None:
         """Make the hosts known to the portal and let their agents run: they wait for a person."""
@@ -153,14 +166,20 @@ def is_shown(host: LabHost, status: str) -> bool:
 
 
 @contextmanager
-def running(folder: Path, port: int, *, directory: bool = False) -> Iterator[Demo]:
+def running(folder: Path, port: int, *, directory: bool = False, like: Demo | None = None) -> Iterator[Demo]:
     """Bring a fresh demo fabric up in a folder, and take it down whatever happens; with a `directory` if wanted.
 
-    Two of its hosts have machine accounts in the group, the third has one outside of it.
+    Two of its hosts have machine accounts in the group, the third has one outside of it. It has the people of the
+    demo that it is `like`.
     """
     shutil.rmtree(folder, ignore_errors=True)
     with _directory(folder / "directory") if directory else nullcontext() as domain:
-        yield from _running(folder, port, domain)
+        demo = prepared(folder, port, domain)
+        try:
+            demo.set_up(like)
+            yield demo
+        finally:
+            demo.end()
 
 
 @contextmanager
@@ -178,7 +197,8 @@ def _directory(folder: Path) -> "Iterator[Directory]":
         yield domain
 
 
-def _running(folder: Path, port: int, directory: "Directory | None") -> Iterator[Demo]:
+def prepared(folder: Path, port: int, directory: "Directory | None" = None) -> Demo:
+    """Return a demo fabric that is still to be set up."""
     maker, stranger = folder / "tpm-maker", folder / "other-maker"
     settings = {"GUARDHOUSE_RETRY_SECONDS": "2", "GUARDHOUSE_FABRIC_NAME": "demo"}
     if directory is not None:
@@ -198,11 +218,7 @@ def _running(folder: Path, port: int, directory: "Directory | None") -> Iterator
     if directory is not None:
         for host in demo.hosts:
             host.keytab = directory.keytab(host.name)
-    try:
-        demo.set_up()
-        yield demo
-    finally:
-        demo.end()
+    return demo
 
 
 def until(condition: Callable[[], bool], what: str, *, seconds: float = PATIENCE) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from deploy.democast import Demo, running
+from deploy.democast import Demo, prepared, running
 from deploy.localfabric import free_port
 
 CHROMIUM = "/usr/bin/chromium"
@@ -20,10 +20,18 @@ FLAGS = (
 )
 
 
+@pytest.fixture(scope="session")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """A fabric that let its people in, by the commands, and never ran: the others begin as copies of it."""
+    fabric = prepared(tmp_path_factory.mktemp("people") / "f", free_port())
+    fabric.let_people_in()
+    return fabric
+
+
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+def demo(people: Demo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     """Portal, persons and three hosts that are on and unknown."""
-    with running(tmp_path_factory.mktemp("fabric") / "f", free_port()) as fabric:
+    with running(tmp_path_factory.mktemp("fabric") / "f", free_port(), like=people) as fabric:
         yield fabric
 
 

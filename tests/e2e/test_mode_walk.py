@@ -51,8 +51,8 @@ KERBEROS = Weaker(
 
 
 @pytest.fixture
-def fabric(weaker: Weaker, tmp_path: Path) -> Iterator[Demo]:
-    with running(tmp_path / "f", free_port(), directory=weaker is KERBEROS) as fabric:
+def fabric(weaker: Weaker, people: Demo, tmp_path: Path) -> Iterator[Demo]:
+    with running(tmp_path / "f", free_port(), directory=weaker is KERBEROS, like=people) as fabric:
         yield fabric
 
 
