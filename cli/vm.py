@@ -1,24 +1,32 @@
 """`guardhouse host vm`: virtual machines whose keys the portal releases to this host."""
 
 import json
+import sys
 from pathlib import Path
 
 import click
 
+from attestation.errors import Refusal
 from cli.outcome import state_dir, with_exit_codes
 from guardedhost import returns
 from guardedhost import vm as machines
 from guardedhost.errors import VmFailure
 from guardedhost.machine import read_machine
+from guardedhost.provision import Wanted
+from guardedhost.provision import provision as provisioning
 from guardedhost.qemu import Qemu
 from guardedhost.store import Store
+from kps.core.catalog import CATALOG_LIMIT, Catalog, parse_catalog
+from kps.core.order import ORDER_LIMIT, Order, parse_order
+from kps.core.shielding_data import SHIELDING_DATA_LIMIT, ShieldingData, verify_shielding_data
 
+_file = click.Path(exists=True, dir_okay=False, path_type=Path)
 _bundle = click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
 
 
 @click.group()
 def vm() -> None:
-    """Start and stop virtual machines. BUNDLE is the folder that `guardhouse tenant protect` made."""
+    """Make, start and stop virtual machines. BUNDLE is a folder that `provision` or a tenant made."""
 
 
 @vm.command()
@@ -44,6 +52,47 @@ def stop(bundle: Path, patience: float, folder: Path) -> None:
     click.echo(f"{machine.name} is off.")
     if untold is not None:
         click.echo(f"The portal was not told, and will be by the daemon: {untold}", err=True)
+
+
+@vm.command()
+@click.argument("order_path", metavar="ORDER", type=_file)
+@click.option("--template", "disk", type=_file, required=True, help="The template disk, raw or qcow2.")
+@click.option("--catalog", "catalog_path", type=_file, required=True, help="Its volume signature catalog.")
+@click.option("--shielding-data", "data_path", type=_file, required=True, help="The tenant's shielding data file.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to make.")
+@state_dir
+@with_exit_codes
+def provision(order_path: Path, disk: Path, catalog_path: Path, data_path: Path, out: Path, folder: Path) -> None:
+    """Make a new machine as its tenant has ordered it: ORDER is the file that the portal gives.
+
+    The disk is checked against what its signer signed, and the shielding data opens for this host only while it is
+    healthy. Then start it with `guardhouse host vm start`.
+    """
+    order, catalog, data = _papers(order_path, catalog_path, data_path)
+    wanted = Wanted(order.name, order.memory, disk, catalog, data, order.values)
+    with click.progressbar(length=catalog.volume.size, label="Checking the disk", file=sys.stderr) as bar:
+        made = provisioning(Store(folder), wanted, out, bar.update)
+    click.echo(f"Made {out}: {data.level} VM {made.name}, key protector {made.description.id}.")
+
+
+def _papers(order_path: Path, catalog_path: Path, data_path: Path) -> tuple[Order, Catalog, ShieldingData]:
+    """Read what belongs to an order, and refuse papers of another one."""
+    try:
+        order = parse_order(_start_of(order_path, ORDER_LIMIT))
+        catalog = parse_catalog(_start_of(catalog_path, CATALOG_LIMIT).decode(errors="replace").strip())
+        data = verify_shielding_data(_start_of(data_path, SHIELDING_DATA_LIMIT))
+    except Refusal as error:
+        raise VmFailure(str(error)) from error
+    if catalog.volume.root.hex() != order.template:
+        raise VmFailure(f"The order is for another template disk than {catalog_path} describes.")
+    if data.digest != order.shielding_data:
+        raise VmFailure(f"The order is for other shielding data than {data_path}.")
+    return order, catalog, data
+
+
+def _start_of(path: Path, limit: int) -> bytes:
+    with path.open("rb") as file:
+        return file.read(limit + 1)
 
 
 @vm.command()

@@ -4,6 +4,7 @@ The passphrase goes by pipe, never by file or command line.
 """
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from guardedhost.errors import ImageFailure
-from guardedhost.image import opened, options_of
+from guardedhost.image import RAW, opened, options_of
 from guardedhost.process import by_pipe
 from kps.core.volume import SECTOR
 
@@ -29,6 +30,16 @@ def encrypt(source: Path, target: Path, passphrase: bytes) -> None:
     with opened(source) as image:
         size = image.size
     _fill(target, size, options_of(source), {_TARGET: passphrase})
+
+
+def encrypt_bytes(content: bytes, target: Path, passphrase: bytes) -> None:
+    """Write some whole sectors into a new encrypted image; they are in memory only before they are encrypted."""
+    with os.fdopen(os.memfd_create("guardhouse", os.MFD_CLOEXEC), "r+b") as plain:
+        plain.write(content)
+        plain.flush()
+        at = {"driver": "file", "filename": f"/dev/fd/{plain.fileno()}", "locking": "off"}
+        keys = {_TARGET: passphrase}
+        _fill(target, len(content), {"driver": RAW, "file": at}, keys, descriptors=[plain.fileno()])
 
 
 def encrypt_anew(source: Path, target: Path, *, old: bytes, new: bytes) -> None:
@@ -62,21 +73,26 @@ def _encrypted(source: Path) -> dict[str, object]:
     return options_of(source) | {"encrypt": {"format": "luks", "key-secret": _SOURCE}}
 
 
-def _fill(target: Path, size: int, source: dict[str, object], keys: Mapping[str, bytes]) -> None:
+def _fill(
+    target: Path, size: int, source: dict[str, object], keys: Mapping[str, bytes], descriptors: Sequence[int] = ()
+) -> None:
     command = ["create", "-q", "-f", "qcow2", "-o", _LUKS, target.name, str(size)]
     _qemu_img(command, target.parent, {_TARGET: keys[_TARGET]})
     target.chmod(0o600)
     options = f"driver=qcow2,encrypt.key-secret={_TARGET},file.filename={target.name}"
-    _copy(source, options, target.parent, keys)
+    _copy(source, options, target.parent, keys, descriptors)
 
 
-def _copy(source: dict[str, object], target: str, folder: Path, keys: Mapping[str, bytes]) -> None:
-    _qemu_img(["convert", "-n", "--target-image-opts", f"json:{json.dumps(source)}", target], folder, keys)
+def _copy(
+    source: dict[str, object], target: str, folder: Path, keys: Mapping[str, bytes], descriptors: Sequence[int] = ()
+) -> None:
+    command = ["convert", "-n", "--target-image-opts", f"json:{json.dumps(source)}", target]
+    _qemu_img(command, folder, keys, descriptors)
 
 
-def _qemu_img(command: Sequence[str], folder: Path, keys: Mapping[str, bytes]) -> None:
+def _qemu_img(command: Sequence[str], folder: Path, keys: Mapping[str, bytes], descriptors: Sequence[int] = ()) -> None:
     for _ in range(_ATTEMPTS):
-        complaint = _try_qemu_img(command, folder, keys)
+        complaint = _try_qemu_img(command, folder, keys, descriptors)
         if complaint is None:
             return
         if _CLOCK_TOO_COARSE not in complaint:
@@ -84,8 +100,10 @@ def _qemu_img(command: Sequence[str], folder: Path, keys: Mapping[str, bytes]) -
     raise ImageFailure(f"qemu-img {command[0]} failed: {complaint}")
 
 
-def _try_qemu_img(command: Sequence[str], folder: Path, keys: Mapping[str, bytes]) -> str | None:
-    """Run qemu-img once; return what it complains of when it fails."""
+def _try_qemu_img(
+    command: Sequence[str], folder: Path, keys: Mapping[str, bytes], descriptors: Sequence[int]
+) -> str | None:
+    """Run qemu-img once, with these files open; return what it complains of when it fails."""
     verb, *rest = command
     with ExitStack() as stack:
         pipes = {name: stack.enter_context(by_pipe(key)) for name, key in keys.items()}
@@ -95,7 +113,7 @@ def _try_qemu_img(command: Sequence[str], folder: Path, keys: Mapping[str, bytes
             done = subprocess.run(  # noqa: S603  (no shell; the one path in it is absolute)
                 [shutil.which("qemu-img") or "qemu-img", verb, *secrets, *rest],
                 cwd=folder,
-                pass_fds=list(pipes.values()),
+                pass_fds=[*pipes.values(), *descriptors],
                 check=False,
                 capture_output=True,
                 text=True,

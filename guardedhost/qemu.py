@@ -23,6 +23,7 @@ from guardedhost.files import sync_folder
 from guardedhost.machine import RULES, Firmware, Machine, UnlockedMachine
 from guardedhost.process import by_pipe, running_pid
 from guardedhost.qmp import Qmp
+from kps.core.bundle import SEED_FILE
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +130,8 @@ def _command(unlocked: UnlockedMachine, accel: str, *, disk_key: int, vtpm: int)
     command += ["-m", str(machine.description.memory)]
     command += ["-object", f"secret,id=disk-key,file=/dev/fd/{disk_key}", "-blockdev", json.dumps(_disk(machine))]
     command += ["-device", "virtio-blk-pci,drive=disk,bootindex=0"]
+    if (machine.folder / SEED_FILE).exists():
+        command += ["-blockdev", json.dumps(_seed()), "-device", "virtio-blk-pci,drive=seed"]
     command += ["-chardev", f"socket,id=vtpm,fd={vtpm}", "-tpmdev", "emulator,id=tpm,chardev=vtpm"]
     command += ["-device", "tpm-tis,tpmdev=tpm", "-monitor", "none", "-qmp", "unix:run/qmp,server=on,wait=off"]
     command += _firmware() if secure else []
@@ -138,10 +141,19 @@ def _command(unlocked: UnlockedMachine, accel: str, *, disk_key: int, vtpm: int)
 
 
 def _disk(machine: Machine) -> dict[str, object]:
+    return _encrypted("disk", machine.description.disk)
+
+
+def _seed() -> dict[str, object]:
+    """What cloud-init in the guest reads: encrypted as the disk is, so that the hoster can give it nothing else."""
+    return {**_encrypted("seed", SEED_FILE), "read-only": True}
+
+
+def _encrypted(node: str, file: str) -> dict[str, object]:
     return {
         "driver": "qcow2",
-        "node-name": "disk",
-        "file": {"driver": "file", "filename": machine.description.disk},
+        "node-name": node,
+        "file": {"driver": "file", "filename": file},
         "backing": None,  # an image that names a backing file would show the guest a file of the host
         "encrypt": {"format": "luks", "key-secret": "disk-key"},
     }

@@ -11,6 +11,7 @@ from kps.errors import MalformedDocument
 
 VM_FILE: Final = "vm.json"
 DISK_FILE: Final = "disk.qcow2"
+SEED_FILE: Final = "seed.qcow2"  # for cloud-init, under the disk's passphrase; not every VM has one
 MEMORY: Final = range(16, 1024 * 1024 + 1)  # MiB
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _VM_LIMIT: Final = 4 * 1024

@@ -28,6 +28,7 @@ from kps.core.catalog import build_catalog, parse_version
 from kps.core.guardian import GuardianKeys, build_metadata, sign_succession
 from kps.core.handback import Return, build_return
 from kps.core.offline import Account, build_account
+from kps.core.order import Order, build_order
 from kps.core.owner_message import Approval, Question, build_approval, build_question
 from kps.core.release_policy import Offline, ReleasePolicy
 from kps.core.request import ReleaseRequest, build_request
@@ -47,7 +48,7 @@ from tests.kps.parties import (
     said,
     succession,
 )
-from tests.kps.shielding import CONTENT, FILE_ID, RECIPE, class_chain, made, shielding_data
+from tests.kps.shielding import CONTENT, FILE_ID, RECIPE, VALUES, class_chain, made, shielding_data
 from tests.machines import CAPTURES
 
 SECRET = b"s" * 32
@@ -392,6 +393,14 @@ def content_of_file(content: bytes) -> str:
 
 def shielding_contents() -> list[bytes]:
     return [build_content(CONTENT)]
+
+
+def orders() -> list[bytes]:
+    return [build_order(Order("web1", 512, "ab" * 32, "cd" * 32, VALUES))]
+
+
+def place_values() -> list[bytes]:
+    return [_text(VALUES)]
 
 
 def recipes() -> list[bytes]:

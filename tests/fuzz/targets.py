@@ -75,6 +75,7 @@ from kps.core import (
     host_message,
     jose,
     offline,
+    order,
     owner_message,
     partitions,
     protector,
@@ -345,6 +346,8 @@ TARGETS: Final = (
     _target(shielding_data.open_content, documents.shielding_contents, run=forge.opened_content, raises=Refusal),
     _target(shielding_content.parse_content, documents.shielding_contents),
     _target(shield_recipe.parse_recipe, documents.recipes),
+    _target(order.parse_order, documents.orders),
+    _target(order.parse_values, documents.place_values, value_of),
     # --- template disks
     _target(volume.parse_volume, documents.volumes, value_of),
     _target(catalog.parse_version, documents.versions, text_of),
