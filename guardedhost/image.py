@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from queue import SimpleQueue
 from struct import Struct
@@ -71,7 +72,11 @@ class Image:
         count = block_count(self.size)
         for first in range(0, count, _WINDOW):
             window = range(first, min(first + _WINDOW, count))
-            for number, leaf in zip(window, pool.map(self._leaf, window), strict=True):
+            if self.data.isdisjoint(window) and window.stop * BLOCK_SIZE <= self.size:
+                leaves: Iterator[bytes] = repeat(_ZEROS, len(window))  # there is nothing to wait for
+            else:
+                leaves = pool.map(self._leaf, window)
+            for number, leaf in zip(window, leaves, strict=True):
                 progress(self._length(number))
                 yield leaf
 
