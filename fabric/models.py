@@ -288,6 +288,11 @@ class ShieldingData(models.Model):
         return reverse("shielding-data", args=[self.pk])
 
     @property
+    def key(self) -> tuple[str, uuid.UUID]:
+        """How key protection knows it, as it knows a machine."""
+        return self.tenant.owner_fingerprint, self.protector_id
+
+    @property
     def subject(self) -> str:
         """Return how the ledger names it: by its key protector."""
         return subject_of(self.tenant.owner_fingerprint, self.protector_id)

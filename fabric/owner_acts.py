@@ -9,7 +9,7 @@ from uuid import UUID
 from django.contrib.auth.models import User
 
 from attestation.errors import NotAllowed, Refusal
-from fabric.models import VirtualMachine
+from fabric.models import ShieldingData, VirtualMachine
 from fabric.tenancy import speaks_for
 from kps import service as kps
 from kps.core import jose
@@ -68,9 +68,9 @@ def bring(machine: VirtualMachine, content: bytes, *, seen: int, by: User, now: 
     return kps.take_chain(document, by=_actor(by), now=now)
 
 
-def waiting(machine: VirtualMachine, approval_id: UUID, *, now: datetime) -> kps.ReleaseApproval:
-    """Return a release of this machine's key that waits for its owner; raise `ApprovalUnknown` for any other."""
-    owner, protector_id = machine.key
+def waiting(about: VirtualMachine | ShieldingData, approval_id: UUID, *, now: datetime) -> kps.ReleaseApproval:
+    """Return a release of this very key that waits for its owner; raise `ApprovalUnknown` for any other."""
+    owner, protector_id = about.key
     waiting = kps.pending(owner_fingerprint=owner, now=now).filter(record__protector_id=protector_id)
     found = waiting.filter(pk=approval_id).first()
     if found is None:
@@ -79,14 +79,14 @@ def waiting(machine: VirtualMachine, approval_id: UUID, *, now: datetime) -> kps
 
 
 def answer(
-    machine: VirtualMachine, approval_id: UUID, *, approve: bool, reason: str, by: User, now: datetime
+    about: VirtualMachine | ShieldingData, approval_id: UUID, *, approve: bool, reason: str, by: User, now: datetime
 ) -> kps.ReleaseApproval:
-    """Give or decline the owner's yes to one release of this machine's key.
+    """Give or decline the owner's yes to one start of a machine, or to the making of one from shielding data.
 
     Raises `ApprovalUnknown`, or `ApprovalNeedsKey` where the owner's policy is not content with a click.
     """
-    _require(by, machine)
-    asked, (owner, _) = waiting(machine, approval_id, now=now), machine.key
+    _require(by, about)
+    asked, (owner, _) = waiting(about, approval_id, now=now), about.key
     return kps.decide_in_portal(
         asked.pk, owner_fingerprint=owner, approve=approve, actor=_actor(by), reason=reason, now=now
     )
@@ -118,8 +118,8 @@ def _chain_in(machine: VirtualMachine, content: bytes) -> jose.Json:
     return {"chain": links}
 
 
-def _require(by: User, machine: VirtualMachine) -> None:
-    if not speaks_for(by, machine.tenant):
+def _require(by: User, about: VirtualMachine | ShieldingData) -> None:
+    if not speaks_for(by, about.tenant):
         raise NotAllowed("Only an owner of this tenant decides about its machines.")
 
 

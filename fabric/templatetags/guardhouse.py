@@ -14,6 +14,8 @@ from django.utils.safestring import SafeString, mark_safe
 from attestation.core.checks import CHECKS
 from attestation.core.difference import Difference
 from fabric.mode_words import ModeWords, words_of
+from fabric.models import ShieldingData, VirtualMachine
+from kps.service import ReleaseApproval
 
 register = template.Library()
 
@@ -249,6 +251,13 @@ def evidence_url(context: Context, attestation_id: int) -> str:
     if tenant := context.get("tenant"):
         return reverse("evidence", args=[tenant.slug, attestation_id])
     return reverse("attestation", args=[attestation_id]) if context["perms"]["fabric"]["view_fleet"] else ""
+
+
+@register.simple_tag
+def answer_url(about: VirtualMachine | ShieldingData, asked: ReleaseApproval) -> str:
+    """Return where an owner answers a host: on the page of what it would start, or would make a machine from."""
+    name = "answer-making" if isinstance(about, ShieldingData) else "answer-host"
+    return reverse(name, args=[about.pk, asked.pk])
 
 
 @register.filter

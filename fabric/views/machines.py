@@ -17,7 +17,7 @@ from fabric.access import page, person
 from fabric.errors import explained
 from fabric.forms import DangerForm, FreshForm
 from fabric.logbook import places_of_releases
-from fabric.models import VirtualMachine
+from fabric.models import ShieldingData, VirtualMachine
 from fabric.owner_forms import APPROVE, AnswerForm, StatementForm, TakeStatementForm
 from fabric.tenancy import speaks_for
 from kps import service as kps
@@ -111,17 +111,27 @@ def _preview(request: HttpRequest, found: VirtualMachine, content: bytes) -> Htt
 @login_required
 @explained
 def answer_host(request: HttpRequest, machine_id: int, approval_id: UUID) -> HttpResponse:
-    """Let the owner approve or decline one release that waits for it."""
-    found = _own(request, machine_id)
-    asked = owner_acts.waiting(found, approval_id, now=timezone.now())
+    """Let the owner approve or decline one start that waits for it."""
+    return answered(request, _own(request, machine_id), approval_id)
+
+
+def answered(request: HttpRequest, about: VirtualMachine | ShieldingData, approval_id: UUID) -> HttpResponse:
+    """Ask an owner about one release, or take the answer."""
+    asked = owner_acts.waiting(about, approval_id, now=timezone.now())
     form = AnswerForm(request.POST or None, request=request, needs_key=asked.needs_key)
     if request.method == "POST" and form.is_valid():
         approve, reason = form.cleaned_data["decision"] == APPROVE, form.cleaned_data["reason"]
-        owner_acts.answer(found, approval_id, approve=approve, reason=reason, by=person(request), now=timezone.now())
+        owner_acts.answer(about, approval_id, approve=approve, reason=reason, by=person(request), now=timezone.now())
         said = "Approved. The key goes to that host once" if approve else "Declined. No key goes to that host"
         messages.success(request, f"{said}{', when it asks again within 30 minutes' if approve else ''}.")
-        return redirect(found)
-    context = {"form": form, "machine": found, "tenant": found.tenant, "asked": asked}
+        return redirect(about)
+    context = {
+        "form": form,
+        "about": about,
+        "makes": isinstance(about, ShieldingData),
+        "tenant": about.tenant,
+        "asked": asked,
+    }
     return page(request, "fabric/answer_host.html", context)
 
 

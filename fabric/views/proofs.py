@@ -14,7 +14,7 @@ from django.views.decorators.http import require_GET
 from attestation import service as attestation
 from fabric import feed, tenant_log
 from fabric.access import asked, page
-from fabric.models import Tenant, VirtualMachine, sees_templates
+from fabric.models import ShieldingData, Tenant, VirtualMachine, sees_templates
 from kps import service as kps
 from ledger import service as ledger
 
@@ -74,13 +74,14 @@ def log(request: HttpRequest, slug: str) -> HttpResponse:
     """Show what the log has about this tenant."""
     tenant = _tenant(request, slug)
     machines = list(VirtualMachine.objects.filter(tenant=tenant).select_related("tenant"))
+    files = ShieldingData.objects.filter(tenant=tenant).select_related("tenant").defer("file")
     names = ("kind", "outcome", "machine", "since", "until")
     wanted = tenant_log.read({name: asked(request, name) for name in names}, machines)
     rows = Paginator(tenant_log.entries(tenant, wanted), PER_PAGE).get_page(request.GET.get("page"))
     context = {
         "tenant": tenant,
         "machines": machines,
-        "vms": {machine.subject: machine for machine in machines},
+        "vms": {machine.subject: machine for machine in machines} | {file.subject: file for file in files},
         "asked": wanted,
         "kinds": tenant_log.KINDS,
         "outcomes": tenant_log.OUTCOMES,

@@ -22,6 +22,7 @@ from fabric.models import ShieldingData, TemplateDisk, Tenant
 from fabric.shielding import applicability, contents_of, upload_shielding_data, used_by, withdraw_shielding_data
 from fabric.shielding_forms import ShieldingDataForm
 from fabric.tenancy import speaks_for
+from fabric.views.machines import answered
 from kps import service as kps
 from kps.core.release_policy import in_words
 
@@ -82,6 +83,10 @@ def shielding_data(request: HttpRequest, data_id: UUID) -> HttpResponse:
         "versions": ShieldingData.objects.filter(tenant=tenant, name=found.name).exclude(pk=found.pk).defer("file"),
         "machines": used_by(found),
         "orders": found.orders.filter(machine=None, cancelled_at=None),
+        "waiting": kps.pending(owner_fingerprint=owner, now=timezone.now()).filter(
+            record__protector_id=found.protector_id
+        ),
+        "vms": {found.protector_id: found},
         "speaks": speaks_for(request.user, tenant),
         "may_order": may_order(person(request), tenant),
     }
@@ -118,6 +123,17 @@ def withdraw_shielding(request: HttpRequest, data_id: UUID) -> HttpResponse:
         "orders": found.orders.filter(machine=None, cancelled_at=None),
     }
     return page(request, "fabric/withdraw_shielding.html", context)
+
+
+@require_http_methods(["GET", "POST"])
+@login_required
+@explained
+def answer_making(request: HttpRequest, data_id: UUID, approval_id: UUID) -> HttpResponse:
+    """Let the owner approve or decline that a host makes a machine from this file."""
+    found = _found(request, data_id)
+    if not speaks_for(request.user, found.tenant):
+        raise PermissionDenied
+    return answered(request, found, approval_id)
 
 
 def _tenant(request: HttpRequest, slug: str) -> Tenant:

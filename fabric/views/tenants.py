@@ -21,7 +21,7 @@ from fabric.forms import MachineForm
 from fabric.key_queue import waiting_machines
 from fabric.logbook import places_of_releases
 from fabric.machine_orders import may_order, open_orders
-from fabric.models import Tenant, VirtualMachine
+from fabric.models import ShieldingData, Tenant, VirtualMachine
 from fabric.refusal_words import words_for
 from fabric.tenancy import add_machine as add
 from fabric.tenancy import speaks_for, usage_of
@@ -129,7 +129,8 @@ def _machines(tenant: Tenant) -> QuerySet[VirtualMachine]:
     return VirtualMachine.objects.filter(tenant=tenant).select_related("tenant")
 
 
-def _by_protector(tenant: Tenant, *wanted: UUID | None) -> dict[UUID, VirtualMachine]:
-    """Return this tenant's machines by their key protectors, those of them that a page names."""
-    found = VirtualMachine.objects.filter(tenant=tenant, protector_id__in={each for each in wanted if each})
-    return {machine.protector_id: machine for machine in found}
+def _by_protector(tenant: Tenant, *wanted: UUID | None) -> dict[UUID, VirtualMachine | ShieldingData]:
+    """Return this tenant's machines and shielding data by their key protectors, those of them that a page names."""
+    named = {"tenant": tenant, "protector_id__in": {each for each in wanted if each}}
+    files = ShieldingData.objects.filter(**named).defer("file")
+    return {each.protector_id: each for each in (*files, *VirtualMachine.objects.filter(**named))}

@@ -109,7 +109,7 @@ MAY_OPEN = {
     **{name: {"owner"} for name in ("bring-statement", "answer-host", "deny-machine", "allow-machine")},
     **{name: EVERYBODY - {"nobody"} for name in ("guardian", "guardian-file")},
     **dict.fromkeys(("shielding", "shielding-data", "shielding-file", "order", "order-file"), STAFF | TENANTS),
-    **{name: {"owner"} for name in ("upload-shielding", "withdraw-shielding")},
+    **{name: {"owner"} for name in ("upload-shielding", "withdraw-shielding", "answer-making")},
     **dict.fromkeys(("new-machine", "cancel-order"), TENANTS),
     **{name: EVERYBODY - {"nobody"} for name in ("templates", "template", "template-catalog")},
     **{name: {"admin"} for name in ("offer-template", "retire-template", "offer-template-again")},
@@ -121,7 +121,7 @@ MAY_OPEN = {
 ACTS = (
     *("propose-host", "capture-baseline", "revoke-host", "revoke-certificate", "add-machine"),
     *("bring-statement", "answer-host", "deny-machine", "allow-machine"),
-    *("upload-shielding", "withdraw-shielding", "new-machine", "cancel-order"),
+    *("upload-shielding", "withdraw-shielding", "answer-making", "new-machine", "cancel-order"),
     *("retire-baseline", "deny-certificates", "announce-host"),
     *("add-group", "add-exception", "propose-draft"),
     *("accept-change", "vouch"),
@@ -225,6 +225,7 @@ def addresses(fleet: Portal, healthy: Machine, admin: User, approver: User, mach
         "evidence": ["brandt", attestation_id],
         **{name: ["brandt"] for name in ("shielding", "upload-shielding", "new-machine")},
         **{name: [data.pk] for name in ("shielding-data", "shielding-file", "withdraw-shielding")},
+        "answer-making": [data.pk, asks(kps.protectors_of([data.key])[data.key]).pk],
         **{name: [order.pk] for name in ("order", "order-file", "cancel-order")},
     }
     return {name: reverse(name, args=arguments.get(name)) for name in (*MAY_OPEN, *BUTTONS)}

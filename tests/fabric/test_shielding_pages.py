@@ -11,10 +11,11 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
 from fabric.models import MachineOrder, Membership, ShieldingData, Tenant, VirtualMachine
+from kps import service as kps
 from kps.core.order import parse_order
 from kps.core.shielding_data import verify_shielding_data
 from kps.core.substitution import KNOWN, kind_in_words
-from tests.fabric.conftest import PASSWORD, REASON
+from tests.fabric.conftest import PASSWORD, REASON, asks
 from tests.fabric.shielding import file_of, template, uploaded
 from tests.kps.parties import OTHER_FABRIC, STRANGER
 from tests.kps.shielding import VALUES
@@ -232,6 +233,25 @@ def test_what_was_made_from_a_file_is_on_its_page(
     VirtualMachine.objects.update(made_from=data)
     assert "payroll" in shown(browse(owner), f"/shielding/{data.pk}/")
     assert f"/shielding/{data.pk}/" in shown(browse(owner), machine.get_absolute_url())
+
+
+def test_the_making_of_a_machine_is_approved_where_its_shielding_data_is(
+    data: ShieldingData, owner: User, operator: User, stranger_tenant: User, browse: Browse
+) -> None:
+    asked = asks(kps.protectors_of([data.key])[data.key])
+    address, client = f"/shielding/{data.pk}/approvals/{asked.pk}/", browse(owner)
+    for page in ("/tenants/brandt/", f"/shielding/{data.pk}/"):
+        assert address in shown(client, page), page
+    assert "May nbg-a07 make payroll from web servers 1?" in shown(client, address)
+    answer = {"decision": "approve", "reason": REASON, "password": PASSWORD}
+    assert browse(operator).post(address, answer).status_code == 403
+    assert browse(stranger_tenant).post(address, answer).status_code == 404
+    assert client.post(address, answer | {"password": "wrong"}).status_code == 200
+    asked.refresh_from_db()
+    assert asked.state == "pending"
+    assert client.post(address, answer)["Location"] == f"/shielding/{data.pk}/"
+    asked.refresh_from_db()
+    assert (asked.state, asked.decided_by) == ("approved", "user:tim")
 
 
 def test_every_kind_of_place_has_words_for_the_form() -> None:
