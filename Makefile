@@ -3,6 +3,9 @@
 .PHONY: help setup demo demo-check test check fuzz bench bench-keylime lock clean
 PYTHON := .venv/bin/python
 SHELL := /bin/bash
+# Python keeps what it compiled, also where the caller's environment says no: else each of the hundreds of processes that
+# the tests and the demo start compiles all of Guardhouse anew, and each run of the tests all tests.
+export PYTHONDONTWRITEBYTECODE :=
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -42,3 +45,4 @@ lock: setup ## Pin requirements/*.txt anew from pyproject.toml
 	@deploy/lock.sh
 clean: ## Remove everything that make made
 	rm -rf .venv .venv-keylime .setup node_modules static/vendor staticfiles var .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
