@@ -18,7 +18,7 @@ from cli.recovery import RecoveryRefused
 from cli.shielding import Wanted, building, new_secrets, seal_bundle
 from guardedhost.files import write_new
 from guardedhost.luks import decrypt, encrypt_anew
-from kps.core.bundle import DISK_FILE
+from kps.core.bundle import DISK_FILE, SEED_FILE
 from kps.core.guardian import Guardian, GuardianKeys
 from kps.core.secrets import VmSecrets
 
@@ -50,6 +50,8 @@ def restore_plain(vm: Remains, folder: Path) -> None:
         if _copy_machine_state(vm.folder, made):
             write_new(made / VTPM_KEY, vm.secrets.vtpm_key.encode())
         decrypt(vm.disk, made / DISK_FILE, vm.secrets.disk_passphrase.encode())
+        if (seed := _seed(vm.folder)) is not None:
+            decrypt(seed, made / SEED_FILE, vm.secrets.disk_passphrase.encode())
 
 
 def restore_anew(
@@ -65,7 +67,19 @@ def restore_anew(
             fresh = replace(fresh, vtpm_key=old.vtpm_key)
         old_key, new_key = old.disk_passphrase.encode(), fresh.disk_passphrase.encode()
         encrypt_anew(vm.disk, made / DISK_FILE, old=old_key, new=new_key)
+        if (seed := _seed(vm.folder)) is not None:
+            encrypt_anew(seed, made / SEED_FILE, old=old_key, new=new_key)
         return seal_bundle(made, wanted, fresh, owner, guardians, now=now)
+
+
+def _seed(folder: Path) -> Path | None:
+    """Return what cloud-init in the VM asks for at each start, where the VM was made from shielding data."""
+    seed = folder / SEED_FILE
+    if not os.path.lexists(seed):
+        return None
+    if seed.is_symlink() or not seed.is_file():
+        raise RecoveryRefused(f"{seed} is not a file.")
+    return seed
 
 
 def _copy_machine_state(source: Path, target: Path) -> bool:

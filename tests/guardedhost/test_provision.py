@@ -14,6 +14,9 @@ from click.testing import CliRunner
 from pycdlib import PyCdlib
 
 from cli.host import host
+from cli.recovery import RecoveryRefused
+from cli.restore import Remains, restore_anew, restore_plain
+from cli.shielding import Wanted as Bundle
 from guardedhost.bundle import read_states
 from guardedhost.errors import AgentError, VmFailure
 from guardedhost.image import opened
@@ -230,6 +233,32 @@ def test_what_is_there_is_not_replaced(tmp_path: Path, template: Path, catalog: 
 def test_the_largest_seed_is_an_image_of_whole_sectors() -> None:
     image = seed_image({"user-data": bytes(600 * 1024), "meta-data": b"{}", "network-config": b""})
     assert len(image) % 2048 == 0
+
+
+# --- its owner gets it back ----------------------------------------------------------------------------------
+
+
+def test_its_owner_gets_the_seed_back_with_the_disk(machine: Machine, tmp_path: Path) -> None:
+    found = Remains(machine.folder, machine.folder / DISK_FILE, secrets_of(machine))
+    seed = build_seed(CONTENT, VALUES, machine_id=protector_of(machine).id)
+    wanted = Bundle("web1", "shielded", 512, None)
+    restore_anew(found, wanted, OWNER, [], folder=tmp_path / "anew", now=NOW)
+    anew = read_machine(tmp_path / "anew")
+    assert passphrase_of(anew) != passphrase_of(machine)
+    assert files_of(anew, passphrase_of(anew)) == seed
+    restore_plain(found, tmp_path / "plain")
+    with opened(tmp_path / "plain" / SEED_FILE) as image:
+        assert seed["network-config"] in bytes(image.read(0, image.size))
+
+
+def test_a_seed_that_leads_elsewhere_is_not_followed(machine: Machine, tmp_path: Path) -> None:
+    copied = tmp_path / "web1"
+    shutil.copytree(machine.folder, copied)
+    (copied / SEED_FILE).unlink()
+    (copied / SEED_FILE).symlink_to(machine.folder / SEED_FILE)
+    with pytest.raises(RecoveryRefused, match="is not a file"):
+        restore_plain(Remains(copied, copied / DISK_FILE, secrets_of(machine)), tmp_path / "plain")
+    assert not (tmp_path / "plain").exists()
 
 
 # --- the command -------------------------------------------------------------------------------------------------
