@@ -31,11 +31,12 @@ from attestation.errors import (
     HostNotApproved,
     ModeChanged,
     PolicyChanged,
+    ReleasesStopped,
 )
 from attestation.holding import Holding, holding
 from attestation.kerberos_groups import approved
 from attestation.memory import Recent
-from attestation.models import Attestation, Attester, HealthCertificate, Mode, ModeSwitch, SignerKey
+from attestation.models import Attestation, Attester, HealthCertificate, Mode, ModeSwitch, SignerKey, Stop
 from attestation.policy import NO_POLICY, policy_of
 from attestation.stored import appraise_again
 from ledger.custody import HeldKey, custody
@@ -197,7 +198,8 @@ def verify_certificate(certificate: bytes, *, held: Holding | None = None, now: 
     """Return what this health certificate entitles its holder to, as things stand now, or raise `CertificateRefused`.
 
     Everything is checked again at the time of use: signature, time, revocation, the host's approval and newest
-    status, the fabric's deny-before moment, and that mode and policy are still the ones that the host had satisfied.
+    status, what people have stopped, the fabric's deny-before moment, and that mode and policy are still the ones that
+    the host had satisfied.
     `held` is what `held_certificate` has read of it, in the same transaction.
     """
     held = held or held_certificate(serial_in(certificate), now=now)
@@ -206,6 +208,8 @@ def verify_certificate(certificate: bytes, *, held: Holding | None = None, now: 
     health = verify_health_certificate(certificate, signers=[_published(held.signer)], now=now)
     if held.certificate.revoked_at is not None:
         raise CertificateRevoked(f"Certificate {health.serial} was revoked: {held.certificate.revoked_reason}")
+    if held.stopped is not None:
+        raise _stopped(held.stopped, held.host)
     _require_standing(held.host)
     _require_in_force(held, now)
     return HealthStatement(
@@ -235,6 +239,14 @@ def _require_standing(attester: Attester) -> None:
         raise HostNotApproved(f"Host {attester.name} is {attester.get_state_display().lower()}; it gets no keys.")
     if attester.status in FAILING:
         raise HostFailing(f"The newest attestation of {attester.name} ended with {attester.status}; it gets no keys.")
+
+
+def _stopped(stop: Stop, host: Attester) -> ReleasesStopped:
+    whom = {Stop.Scope.FABRIC: "on this fabric", Stop.Scope.GROUP: f"to hosts of the group {host.group_id}"}
+    return ReleasesStopped(
+        f"People have stopped every release of keys {whom.get(Stop.Scope(stop.scope), f'to {host.name}')} at"
+        f" {stop.at:%Y-%m-%d %H:%M:%S} UTC. What runs goes on; starts wait until they lift it."
+    )
 
 
 def _require_in_force(held: Holding, now: datetime) -> None:

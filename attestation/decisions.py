@@ -7,7 +7,7 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import transaction
 
-from attestation import baselines, kerberos_groups, modes, policies
+from attestation import baselines, kerberos_groups, modes, policies, stops
 from attestation.acts import open_proposal, queue, record, require
 from attestation.endorsements import Trust, refresh_endorsement
 from attestation.errors import AlreadyDecided, CannotApprove, FourEyes, NotFound
@@ -54,6 +54,7 @@ def decide(
     """
     require(by, "attestation.decide")
     related = ("attester", "baseline", "draft", "plan", "kerberos_group", "group", "proposed_by")
+    related = (*related, "stop__attester", "stop__group")
     proposal = Proposal.objects.select_related(*related).filter(pk=proposal_id).first()
     if proposal is None:
         raise NotFound("There is no such proposal.")
@@ -77,6 +78,8 @@ def decide(
             modes.settle(proposal.plan, by, approve=approve, reason=reason, now=now)
         elif proposal.kerberos_group is not None:
             kerberos_groups.settle(proposal.kerberos_group, approve=approve)
+        elif proposal.stop is not None:
+            stops.settle(proposal.stop, by, approve=approve, now=now)
         about = proposal.about
         act = f"{proposal.kind}.{state.value}"
         record(by, act, about.subject, {"name": about.name, "proposal": proposal.id, "reason": reason}, now)

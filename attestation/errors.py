@@ -221,6 +221,19 @@ class DeniedBefore(CertificateRefused):
     code = "certificate_denied_before"
 
 
+class ReleasesStopped(CertificateRefused):
+    """People have stopped releases to this host, to its group, or to all; attesting again does not help."""
+
+    code = "releases_stopped"
+
+
+class CannotStop(Refusal):
+    """This cannot be stopped, or lifted, as things stand."""
+
+    code = "cannot_stop"
+    status = 409
+
+
 class PolicyChanged(CertificateRefused):
     """What the host had proved is no longer enough under the policy now in force."""
 

@@ -17,6 +17,7 @@ from attestation.models import (
     ModeSwitch,
     PolicyVersion,
     SignerKey,
+    Stop,
 )
 from ledger.statements import Part, read
 
@@ -31,10 +32,11 @@ _PROVED: Final = Part(Attestation, "proved", "id", "mode", "policy_version", "po
 _SIGNER: Final = Part(SignerKey, "signer", "number", "certificate")
 _SWITCH: Final = Part(ModeSwitch, "switch", "id", "mode", "before", "before_until")
 _DENIED: Final = Part(DenyBefore, "denied", "id", "moment")
+_STOPPED: Final = Part(Stop, "stopped", "id", "scope", "at")
 _VERSION: Final = Part(PolicyVersion, "policy", "version", "created_at")
 
 _SELECT: Final = f"""
-SELECT {_CERTIFICATE}, {_HOST}, {_PROVED}, {_SIGNER}, {_SWITCH}, {_DENIED}, {_VERSION}
+SELECT {_CERTIFICATE}, {_HOST}, {_PROVED}, {_SIGNER}, {_SWITCH}, {_DENIED}, {_STOPPED}, {_VERSION}
 FROM attestation_healthcertificate AS held
 JOIN attestation_attester AS host ON host.id = held.attester_id
 JOIN attestation_attestation AS proved ON proved.id = held.attestation_id
@@ -42,6 +44,11 @@ JOIN attestation_signerkey AS signer ON signer.number = held.signer_id
 JOIN attestation_modeswitch AS switch ON switch.id = (SELECT max(id) FROM attestation_modeswitch)
 LEFT JOIN attestation_denybefore AS denied ON denied.id = (
   SELECT id FROM attestation_denybefore ORDER BY moment DESC LIMIT 1)
+LEFT JOIN attestation_stop AS stopped ON stopped.id = (
+  SELECT id FROM attestation_stop AS each
+  WHERE each.lifted_at IS NULL
+    AND (each.scope = 'fabric' OR each.group_id = host.group_id OR each.attester_id = host.id)
+  ORDER BY each.scope LIMIT 1)
 LEFT JOIN attestation_policyversion AS policy ON policy.version = (
   SELECT max(version) FROM attestation_policyversion WHERE group_id = host.group_id AND effective_at <= %s)
 WHERE held.serial = %s
@@ -52,7 +59,8 @@ WHERE held.serial = %s
 class Holding:
     """A certificate that was issued here, its host, what that had proved, and what is in force, all of one moment.
 
-    `denied` is the newest moment before which certificates count no more, `version` the policy of the host's group.
+    `denied` is the newest moment before which certificates count no more, `stopped` what keeps keys from this host,
+    `version` the policy of its group.
     """
 
     certificate: HealthCertificate
@@ -61,6 +69,7 @@ class Holding:
     signer: SignerKey
     switch: ModeSwitch
     denied: DenyBefore | None
+    stopped: Stop | None
     version: PolicyVersion | None
 
     @property
@@ -86,5 +95,6 @@ def _holding(values: Iterator[Any]) -> Holding:
         signer=_SIGNER.take(values),
         switch=_SWITCH.take(values),
         denied=_DENIED.read(values),
+        stopped=_STOPPED.read(values),
         version=_VERSION.read(values),
     )

@@ -32,6 +32,7 @@ ABOUT = {  # the column that a proposal of a kind fills
     "policy": "draft",
     "mode": "plan",
     "kerberos": "kerberos_group",
+    "lift": "stop",
 }
 GONE = (Attester.State.REJECTED, Attester.State.REVOKED)
 
@@ -279,7 +280,7 @@ def proposals(*, state: str = "", kind: str = "") -> QuerySet[Proposal]:
     """Return what was put forward, newest first; of one kind, as a proposal’s `kind` names it."""
     found = Proposal.objects.select_related(
         *("attester__group", "baseline__captured_from__attester", "draft", "plan", "kerberos_group", "group"),
-        *("proposed_by", "decided_by"),
+        *("stop__attester", "stop__group", "proposed_by", "decided_by"),
     )
     if kind:
         found = found.filter(**{f"{ABOUT[kind]}__isnull": False})

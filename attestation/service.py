@@ -184,6 +184,7 @@ from attestation.runtime_reads import difference as runtime_difference
 from attestation.runtime_reads import lines_of as runtime_lines
 from attestation.runtime_reads import signers_of as runtime_signers
 from attestation.runtime_reads import text_of as runtime_policy_text
+from attestation.stops import propose_lift, stop_fabric, stop_group, stop_host, stop_of, stops, stops_in_force
 from attestation.tickets import accept_ticket, appraise_membership, caller_of
 from attestation.trials import trials
 
@@ -358,6 +359,7 @@ __all__ = [
     "propose_draft",
     "propose_host",
     "propose_kerberos_group",
+    "propose_lift",
     "propose_switch",
     "prove_host_key",
     "rehearsal",
@@ -389,6 +391,12 @@ __all__ = [
     "start_draft",
     "start_dry_run",
     "status_counts",
+    "stop_fabric",
+    "stop_group",
+    "stop_host",
+    "stop_of",
+    "stops",
+    "stops_in_force",
     "switch_authority",
     "switch_exception",
     "switch_maker",

@@ -43,13 +43,30 @@ def remember(chain: VerifiedChain, *, by: str, vm: str = "", now: datetime) -> K
             "statement_sha256": chain.statement_sha256,
             "first_seen": now,
             "guardian_fingerprint": newest_named(chain.guardians),
-        },
+        }
+        | _denial_of_origin(chain),
     )
     if new:
         _store(known, chain, by=by, now=now)
     if new and chain.made_from is not None:
         _note_making(known, chain, made_from=chain.made_from, by=by, vm=vm, now=now)
     return known
+
+
+def _denial_of_origin(chain: VerifiedChain) -> dict[str, object]:
+    """Return the denial that a machine begins with when the shielding data which it was made from is denied here."""
+    if chain.made_from is None:
+        return {}
+    origin = (
+        KeyProtectorRecord.objects.select_for_update()
+        .filter(owner_fingerprint=chain.statement.owner.fingerprint, protector_id=chain.made_from)
+        .filter(denies_machines=True)
+        .first()
+    )
+    if origin is None:
+        return {}
+    said = {"denied_at": origin.denied_at, "denied_by": origin.denied_by, "denied_reason": origin.denied_reason}
+    return said | {"denied_with": chain.made_from}
 
 
 def binding(known: KeyProtectorRecord, presented: VerifiedChain, *, by: str, now: datetime) -> VerifiedChain:

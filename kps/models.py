@@ -145,6 +145,8 @@ class KeyProtectorRecord(models.Model):
     owner_denied_at = models.DateTimeField(null=True)
     owner_denied_by = models.CharField(max_length=200, blank=True)
     owner_denied_reason = models.TextField(blank=True)
+    denies_machines = models.BooleanField(default=False)  # those made from this shielding data are denied with it
+    denied_with = models.UUIDField(null=True)  # the shielding data's protector whose denial this one came with
 
     class Meta:
         ordering: ClassVar = ["-last_released"]

@@ -10,8 +10,9 @@ from django.db.models import Count, Max, QuerySet
 
 from kps.approvals import approve_by_key, decide_in_portal, pending, waiting_numbers
 from kps.chains import examine_chain, newest_of, remember, take_chain
-from kps.core.chain import VerifiedChain, subject_of
-from kps.errors import NotAllowed, NotFound
+from kps.core.chain import VerifiedChain
+from kps.denials import allow_protector, denied, deny_protector
+from kps.errors import NotFound
 from kps.guardianship import card, guardian_fingerprint, held_keys, metadata, newest_named, our_guardian, pairs
 from kps.models import GuardianPair, KeyProtectorRecord, KeyRelease, ReleaseApproval, RotationProposal
 from kps.offline import accounts, offline_starts, take_account
@@ -41,7 +42,6 @@ from kps.tenant_reads import (
     statements,
     told,
 )
-from ledger.service import record
 
 __all__ = [
     "Awaits",
@@ -64,6 +64,7 @@ __all__ = [
     "decide",
     "decide_in_portal",
     "deny_by_owner",
+    "denied",
     "deny_protector",
     "dependants",
     "dependants_by_pair",
@@ -148,40 +149,3 @@ def starts(wanted: Collection[tuple[str, UUID]]) -> dict[tuple[str, UUID], tuple
     counted = {(owner, of): (count, newest) for owner, of, count, newest in rows if of and (owner, of) in asked}
     found = KeyRelease.objects.in_bulk([newest for _, newest in counted.values()])
     return {key: (count, found[newest]) for key, (count, newest) in counted.items()}
-
-
-def deny_protector(owner_fingerprint: str, protector_id: UUID, *, by: User, reason: str, now: datetime) -> None:
-    """Refuse every release under this owner's protector from now on; VMs that run are not touched."""
-    _require(by)
-    with transaction.atomic():
-        allowed = protectors(owner_fingerprint=owner_fingerprint).filter(protector_id=protector_id, denied_at=None)
-        if allowed.update(denied_at=now, denied_by=by.get_username(), denied_reason=reason) != 1:
-            raise NotFound("There is no such key protector, or it is denied already.")
-        _record(by, "protector.denied", (owner_fingerprint, protector_id), reason=reason, now=now)
-
-
-def allow_protector(owner_fingerprint: str, protector_id: UUID, *, by: User, reason: str, now: datetime) -> None:
-    """Take a denial back."""
-    _require(by)
-    with transaction.atomic():
-        known = protectors(owner_fingerprint=owner_fingerprint).filter(protector_id=protector_id)
-        denied = known.filter(denied_at__isnull=False)
-        if denied.update(denied_at=None, denied_by="", denied_reason="") != 1:
-            raise NotFound("There is no such key protector among the denied ones.")
-        _record(by, "protector.allowed", (owner_fingerprint, protector_id), reason=reason, now=now)
-
-
-def _require(by: User) -> None:
-    if not by.has_perm("kps.deny"):
-        raise NotAllowed("Your role does not decide about key protectors.")
-
-
-def _record(by: User, act: str, protector: tuple[str, UUID], *, reason: str, now: datetime) -> None:
-    owner, protector_id = protector
-    record(
-        actor=f"user:{by.get_username()}",
-        act=act,
-        subject=subject_of(owner, protector_id),
-        detail={"protector": str(protector_id), "owner": owner, "reason": reason},
-        now=now,
-    )

@@ -8,6 +8,7 @@ from attestation.models.makers import AuthorityBundle, EndorsementAuthority, Ven
 from attestation.models.modes import ModePlan, ModeSwitch
 from attestation.models.policies import DryRun, DryRunRow, PolicyDraft, PolicyVersion, Proposal
 from attestation.models.references import Baseline, CodeIntegrityPolicy, RuntimePolicy
+from attestation.models.stops import Stop
 
 __all__ = [
     "DEFAULT_GROUP",
@@ -37,6 +38,7 @@ __all__ = [
     "Proposal",
     "RuntimePolicy",
     "SignerKey",
+    "Stop",
     "Trial",
     "Vendor",
 ]

@@ -15,6 +15,7 @@ from attestation.models.hosts import DEFAULT_GROUP, Attester, HostGroup
 from attestation.models.kerberos import KerberosGroup
 from attestation.models.modes import ModePlan
 from attestation.models.references import Baseline
+from attestation.models.stops import Stop
 
 
 class PolicyVersion(models.Model):
@@ -145,6 +146,7 @@ class Proposal(models.Model):
     draft = models.ForeignKey(PolicyDraft, null=True, on_delete=models.PROTECT, related_name="proposals")
     plan = models.ForeignKey(ModePlan, null=True, on_delete=models.PROTECT, related_name="proposals")
     kerberos_group = models.ForeignKey(KerberosGroup, null=True, on_delete=models.PROTECT, related_name="proposals")
+    stop = models.ForeignKey(Stop, null=True, on_delete=models.PROTECT, related_name="proposals")
     group = models.ForeignKey(HostGroup, null=True, on_delete=models.PROTECT, related_name="proposals")
     state = models.CharField(max_length=10, choices=State, default=State.OPEN, db_index=True)
     proposed_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
@@ -158,8 +160,8 @@ class Proposal(models.Model):
         ordering: ClassVar = ["-id"]
         constraints: ClassVar = [
             models.CheckConstraint(
-                condition=_one_of("attester", "baseline", "draft", "plan", "kerberos_group"),
-                name="proposal_has_one_subject",
+                condition=_one_of("attester", "baseline", "draft", "plan", "kerberos_group", "stop"),
+                name="proposal_is_about_one_thing",
             ),
             models.UniqueConstraint(
                 fields=["attester"], condition=Q(state="open"), name="one_open_proposal_per_attester"
@@ -167,6 +169,7 @@ class Proposal(models.Model):
             models.UniqueConstraint(
                 fields=["baseline"], condition=Q(state="open"), name="one_open_proposal_per_baseline"
             ),
+            models.UniqueConstraint(fields=["stop"], condition=Q(state="open"), name="one_open_proposal_per_stop"),
             models.UniqueConstraint(fields=["draft"], condition=Q(state="open"), name="one_open_proposal_per_draft"),
             models.UniqueConstraint(
                 fields=["state"], condition=Q(state="open", plan__isnull=False), name="one_open_switch_of_the_mode"
@@ -178,6 +181,8 @@ class Proposal(models.Model):
 
     @property
     def kind(self) -> str:
+        if self.stop_id:
+            return "lift"
         if self.kerberos_group_id:
             return "kerberos"
         if self.plan_id:
@@ -187,8 +192,8 @@ class Proposal(models.Model):
         return "host" if self.attester_id else "baseline"
 
     @property
-    def about(self) -> Attester | Baseline | PolicyDraft | ModePlan | KerberosGroup:
-        about = self.attester or self.baseline or self.draft or self.plan or self.kerberos_group
+    def about(self) -> Attester | Baseline | PolicyDraft | ModePlan | KerberosGroup | Stop:
+        about = self.attester or self.baseline or self.draft or self.plan or self.kerberos_group or self.stop
         if about is None:
             raise ValueError("a proposal is about one thing; the table's constraint says so")
         return about

@@ -47,7 +47,7 @@ def test_a_release_waits_for_a_revocation_that_is_under_way(other_node: Callable
     assert not other_node(SHARED)
 
 
-@pytest.mark.parametrize("act", ["host", "certificate", "deny", "baseline"])
+@pytest.mark.parametrize("act", ["host", "certificate", "deny", "baseline", "stop"])
 def test_whatever_ends_a_standing_waits_for_the_releases_that_rest_on_it(
     fabric: Portal, healthy: Machine, admin: User, monkeypatch: pytest.MonkeyPatch, act: str
 ) -> None:
@@ -58,6 +58,7 @@ def test_whatever_ends_a_standing_waits_for_the_releases_that_rest_on_it(
         "host": lambda: service.revoke_host(host, by=admin, reason="stolen", now=now),
         "certificate": lambda: service.revoke_certificate(serial, by=admin, reason="stolen", now=now),
         "deny": lambda: service.deny_issued_before(now, by=admin, reason="stolen", now=now),
+        "stop": lambda: service.stop_group("default", by=admin, reason="stolen", now=now),
         "baseline": lambda: service.retire_baseline(Baseline.objects.get().id, by=admin, reason="hole", now=now),
     }
     waited: list[bool] = []

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.contrib.auth.models import User
@@ -188,3 +189,42 @@ def test_a_lapsed_request_makes_no_machine(host: Host, shield: Shield) -> None:
     at = int((_now() - timedelta(hours=1)).timestamp())
     assert host.starts(shield().document["protector"], at=at)["code"] == "release_stale"
     assert not MadeMachine.objects.exists()
+
+
+def test_a_file_is_denied_with_all_its_machines(host: Host, shield: Shield) -> None:
+    data = shield()
+    one, two, three = (host.starts(data.document["protector"], vm=f"web{n}")["key_protector"] for n in range(3))
+    warden = User.objects.create_superuser("wanda")
+    by: dict[str, Any] = {"by": warden, "reason": "the file leaked", "now": _now()}
+    service.deny_protector(OWNERS, verify_protector(two).id, **by)
+    service.deny_protector(OWNERS, data.id, with_machines=True, **by)
+    assert {host.starts(each)["code"] for each in (one, two, three, data.document["protector"])} == {"protector_denied"}
+    assert {row.protector_id for row in service.denied()} == {data.id, verify_protector(two).id}
+    assert ledger.leaves(act_prefix="protector.denied").first().detail["machines"] == 2  # type: ignore[union-attr]
+    service.allow_protector(OWNERS, verify_protector(three).id, **by)
+    service.allow_protector(OWNERS, data.id, **by)
+    assert [host.starts(each).get("code") for each in (one, two, three)] == [None, "protector_denied", None]
+
+
+def test_a_machine_that_was_made_elsewhere_is_denied_with_its_file(host: Host, shield: Shield) -> None:
+    """This fabric sees it for the first time after the denial."""
+    data = shield()
+    host.starts(data.document["protector"])
+    stranger = host.starts(data.document["protector"])["key_protector"]
+    known = record_of(verify_protector(stranger))
+    with transaction.atomic():
+        _forget(known)
+        service.deny_protector(
+            OWNERS, data.id, by=User.objects.create_superuser("wanda"), reason="leaked", now=_now(), with_machines=True
+        )
+        assert host.starts(stranger)["code"] == "protector_denied"
+    again = record_of(verify_protector(stranger))
+    assert (again.denied_with, again.denied_reason) == (data.id, "leaked")
+
+
+def _forget(known: KeyProtectorRecord) -> None:
+    """Make this fabric know a protector no more, which nothing in it can do: its id becomes another."""
+    KeyProtectorRecord.objects.filter(pk=known.pk).update(protector_id=STRANGER_ID)
+
+
+STRANGER_ID = UUID(int=7)

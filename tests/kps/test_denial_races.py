@@ -1,0 +1,83 @@
+"""A denial that is committed before a release gets there refuses it, however close the two are."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from threading import Event, Thread
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.serializers import deserialize
+from django.db import connection, transaction
+
+from attestation import service as attestation
+from kps import service
+from tests.kps.conftest import Host
+from tests.kps.parties import ID, OWNERS
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.skipif("connection.vendor != 'postgresql'", reason="SQLite has one writer at a time"),
+]
+
+
+@pytest.fixture(autouse=True)
+def rows_of_migrations(transactional_db: None) -> None:
+    """Bring back what migrations had written, when a test before this one has left the tables empty."""
+    if attestation.switches().exists():
+        return
+    rows = json.loads(connection._test_serialized_contents)  # type: ignore[attr-defined]  # where Django keeps them
+    wanted = json.dumps([row for row in rows if row["model"].startswith("attestation.")])
+    for row in deserialize("json", wanted):
+        row.save()
+
+
+Act = Callable[[Host, User, datetime], object]
+ACTS: dict[str, tuple[Act, str]] = {
+    "protector": (
+        lambda host, by, now: service.deny_protector(OWNERS, ID, by=by, reason="leak", now=now),
+        "protector_denied",
+    ),
+    "stop": (lambda host, by, now: attestation.stop_fabric(by=by, reason="leak", now=now), "releases_stopped"),
+}
+
+
+def test_a_release_that_comes_while_a_denial_is_under_way_waits_for_it(
+    host: Host, protect: Callable[..., dict[str, Any]]
+) -> None:
+    document = protect()
+    warden = User.objects.create_superuser("wanda")
+    assert "wrapped_keys" in host.starts(document)
+    for act, code in ACTS.values():  # the second is looked at first, so that the first does not stand before it
+        decided, asked = Event(), Event()
+
+        def denies(act: Act = act, decided: Event = decided, asked: Event = asked) -> None:
+            try:
+                with transaction.atomic():
+                    act(host, warden, datetime.now(UTC))
+                    decided.set()
+                    assert asked.wait(20)
+                    assert waiting() == 1, "the release is held up"
+            finally:
+                connection.close()
+
+        thread = Thread(target=denies)
+        thread.start()
+        assert decided.wait(20)
+        asked.set()
+        assert host.starts(document)["code"] == code
+        thread.join()
+
+
+def waiting() -> int:
+    """Return how many transactions wait for a lock, once one does."""
+    for _ in range(200):
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+            (found,) = cursor.fetchone()
+        if found:
+            return int(found)
+    return 0
