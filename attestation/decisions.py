@@ -53,9 +53,8 @@ def decide(
     saying so; one whose certificate has no trusted issuer is not approved at all.
     """
     require(by, "attestation.decide")
-    related = ("attester", "baseline", "draft", "plan", "kerberos_group", "group", "proposed_by")
-    related = (*related, "stop__attester", "stop__group")
-    proposal = Proposal.objects.select_related(*related).filter(pk=proposal_id).first()
+    related = ("attester", "baseline", "draft", "plan", "kerberos_group", "group", "proposed_by", "stop__attester")
+    proposal = Proposal.objects.select_related(*related, "stop__group").filter(pk=proposal_id).first()
     if proposal is None:
         raise NotFound("There is no such proposal.")
     if settings.FOUR_EYES and proposal.proposed_by_id == by.pk:

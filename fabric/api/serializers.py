@@ -11,7 +11,7 @@ from fabric.api.resource import Act, Question, Strict
 from fabric.forms import APPROVE, APPROVE_UNENDORSED, REJECT
 
 STATES: Final = ("open", "approved", "rejected")
-KINDS: Final = ("host", "baseline", "policy", "mode", "kerberos")
+KINDS: Final = ("host", "baseline", "policy", "mode", "kerberos", "lift")
 STANDINGS: Final = ("ready", "unready", "losing")
 LONGEST_GRACE_HOURS: Final = 168
 
