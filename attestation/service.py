@@ -101,7 +101,7 @@ from attestation.makers import (
     missing_makers,
     without_issuer,
 )
-from attestation.models import AuthorityBundle, Baseline, Mode, ModePlan, PolicyDraft, Proposal
+from attestation.models import AuthorityBundle, Baseline, Mode, ModePlan, PolicyDraft, Proposal, Stop
 from attestation.modes import (
     Impact,
     Readiness,
@@ -226,6 +226,7 @@ __all__ = [
     "Readiness",
     "ReceivedEvidence",
     "RuntimeChange",
+    "Stop",
     "Tally",
     "TrustEffect",
     "Turnover",

@@ -24,6 +24,7 @@ from fabric.views import (
     proofs,
     runtime,
     shielding,
+    stops,
     templates,
     tenants,
     tokens,
@@ -108,6 +109,12 @@ urlpatterns = [
         for change in keys.CHANGES
     ),
     path("keys/changes/<int:proposal_id>/", keys.pair_change, name="pair-change"),
+    # emergency stop
+    path("stops/", stops.stops, name="stops"),
+    path("stops/fabric/", stops.stop, {"scope": "fabric"}, name="stop-fabric"),
+    path("stops/groups/<slug:target>/", stops.stop, {"scope": "group"}, name="stop-group"),
+    path("stops/hosts/<uuid:target>/", stops.stop, {"scope": "host"}, name="stop-host"),
+    path("stops/<int:stop_id>/lift/", stops.lift, name="lift-stop"),
     # policies
     path("policies/", policies.policies, name="policies"),
     path("policies/add/", policies.add_group, name="add-group"),

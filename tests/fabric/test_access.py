@@ -39,6 +39,7 @@ MAKER_ACTS = (
     *("upload-bundle", "import-bundle", "maker-on", "maker-off"),
     *("authority-on", "authority-off", "allow-exception", "end-exception"),
 )
+STOP_ACTS = ("stop-fabric", "stop-group", "stop-host", "lift-stop")
 KEY_ACTS = ("prepare-pair", "promote-pair", "disable-pair", "enable-pair")
 MAY_OPEN = {
     "fleet": STAFF,
@@ -57,6 +58,8 @@ MAY_OPEN = {
     "mode": STAFF,
     "rehearsal": STAFF,
     "propose-mode": {"admin"},
+    "stops": STAFF,
+    **{name: {"admin", "approver"} for name in STOP_ACTS},
     "roll-back-mode": {"approver"},
     "directory-groups": STAFF,
     "propose-directory-group": {"admin"},
@@ -129,6 +132,7 @@ ACTS = (
     *("upload-baseline", "propose-baseline", "amend-baseline"),
     *MAKER_ACTS,
     *KEY_ACTS,
+    *STOP_ACTS,
     *("add-runtime-policy", "runtime-from-host", "accept-finding", "add-code-policy"),
     *("offer-template", "retire-template", "offer-template-again"),
     "end-api-token",
@@ -208,6 +212,9 @@ def addresses(fleet: Portal, healthy: Machine, admin: User, approver: User, mach
         "add-exception": [draft.pk],
         "propose-draft": [draft.pk],
         "host": [healthy.attester],
+        "stop-host": [healthy.attester],
+        "stop-group": ["default"],
+        "lift-stop": [service.stop_group("default", by=admin, reason=REASON, now=now).pk],
         "propose-host": [healthy.attester],
         "revoke-host": [healthy.attester],
         "capture-baseline": [attestation_id],

@@ -8,6 +8,8 @@ from django.test import Client
 
 from attestation import service
 from tests.attestation.conftest import Portal
+from tests.fabric.conftest import PASSWORD
+from tests.machines import Machine
 
 Browse = Callable[[User | None], Client]
 
@@ -22,3 +24,42 @@ def test_a_lift_is_decided_on_its_page(fabric: Portal, browse: Browse, admin: Us
     assert "a key has leaked" in page
     assert "the whole fabric" in client.get("/proposals/").content.decode()
     assert "ada wants to lift the stop of the whole fabric" in client.get("/audit/").content.decode()
+
+
+WORDS = {"reason": "a key has leaked", "password": PASSWORD}
+
+
+def test_what_a_stop_would_reach_is_said_before_and_its_name_is_typed(
+    fleet: Portal, browse: Browse, admin: User, approver: User, healthy: Machine
+) -> None:
+    client = browse(admin)
+    page = client.get("/stops/fabric/").content.decode()
+    for words in ("2 approved hosts, of which 1 holds a certificate", "Running VMs stay up", "can still do so"):
+        assert words in page
+    for wrong in ({"name": "demon"}, {"password": "wrong"}, {"reason": "short"}, {"name": ""}):
+        client.post("/stops/fabric/", {**WORDS, "name": "demo", **wrong})
+    assert not service.stops_in_force()
+    assert client.post("/stops/fabric/", {**WORDS, "name": "demo"}).status_code == 302
+    assert "This fabric releases no keys since" in browse(approver).get("/hosts/").content.decode()
+    assert "stopped already" in client.post("/stops/fabric/", {**WORDS, "name": "demo"}, follow=True).content.decode()
+    client.post(f"/stops/hosts/{healthy.attester}/", {**WORDS, "name": "nbg-a01"})
+    client.post("/stops/groups/default/", {**WORDS, "name": "Default"})
+    page = client.get("/stops/").content.decode()
+    for words in ("host nbg-a01", "the group Default", "the whole fabric"):
+        assert f"<b>{words}</b>" in page
+
+
+def test_a_stop_is_put_forward_for_a_lift_and_lifted_by_another(
+    fleet: Portal, browse: Browse, admin: User, approver: User
+) -> None:
+    stop = service.stop_fabric(by=admin, reason="a key has leaked", now=datetime.now(UTC))
+    first, second = browse(admin), browse(approver)
+    assert first.post(f"/stops/{stop.pk}/lift/", {**WORDS, "password": "wrong"}).status_code == 200
+    target = first.post(f"/stops/{stop.pk}/lift/", WORDS)["Location"]
+    first.post(target, {**WORDS, "decision": "approve"})
+    assert service.stops_in_force().count() == 1
+    assert second.post(target, {**WORDS, "decision": "approve"}).status_code == 302
+    assert not service.stops_in_force()
+    assert "releases no keys" not in second.get("/hosts/").content.decode()
+    for gone in (f"/stops/{stop.pk}/lift/", "/stops/groups/nowhere/", f"/stops/hosts/{stop.pk:032x}/"):
+        assert first.get(gone).status_code == 404
