@@ -53,7 +53,7 @@ def scope_of(kind: str, target: str, *, now: datetime) -> Scope:
         return Scope(kind, target, found.name, f"the group {found.name}", _approved(target, now))
     try:
         host = attestation.attester(UUID(target))
-    except NotFound as error:
+    except (NotFound, ValueError) as error:
         raise Http404 from error
     return Scope(kind, target, host.name, f"host {host.name}", frozenset({host.pk}))
 

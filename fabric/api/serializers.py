@@ -222,6 +222,32 @@ class DirectoryGroupsSerializer(PageSerializer):
     results = DirectoryGroupSerializer(many=True)
 
 
+class StopSerializer(Message):
+    id = serializers.IntegerField()
+    scope = serializers.CharField(help_text="fabric, group or host.")
+    name = serializers.CharField(help_text="To whom no key is released.")
+    group = serializers.CharField(source="group_id", allow_null=True)
+    host = serializers.UUIDField(source="attester_id", allow_null=True)
+    at = serializers.DateTimeField()
+    by = serializers.CharField()
+    reason = serializers.CharField()
+    lifted_at = serializers.DateTimeField(allow_null=True)
+    lifted_by = serializers.CharField()
+
+
+class StopsSerializer(PageSerializer):
+    results = StopSerializer(many=True)
+
+
+class StopAct(ConfirmedAct):
+    """What is to be stopped."""
+
+    scope = serializers.ChoiceField(choices=("fabric", "group", "host"))
+    target = serializers.CharField(
+        max_length=40, required=False, help_text="The group, or the id of the host; nothing for the whole fabric."
+    )
+
+
 class ExportQuestion(Strict):
     """What an export of the log is to show."""
 

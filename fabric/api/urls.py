@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from fabric.api import directory_groups, log, modes, proposals, schema, shielding
+from fabric.api import directory_groups, log, modes, proposals, schema, shielding, stops
 
 __all__ = ["app_name", "schema", "urlpatterns"]  # the scheme classes are known once their module is loaded
 
@@ -13,6 +13,8 @@ urlpatterns = [
     path("mode/<slug:slug>/rehearsal", modes.RehearsalView.as_view(), name="rehearsal"),
     path("mode/<slug:slug>/proposals", modes.SwitchesView.as_view(), name="mode-proposals"),
     path("log/export", log.ExportView.as_view(), name="log-export"),
+    path("stops", stops.StopsView.as_view(), name="stops"),
+    path("stops/<int:stop_id>/lift", stops.LiftView.as_view(), name="lift-stop"),
     path("proposals", proposals.ProposalsView.as_view(), name="proposals"),
     path("proposals/<int:proposal_id>", proposals.ProposalView.as_view(), name="proposal"),
     path("proposals/<int:proposal_id>/decision", proposals.DecisionView.as_view(), name="decision"),

@@ -47,6 +47,9 @@ MAY_ASK = {
     ("proposals", "GET"): STAFF,
     ("proposal", "GET"): STAFF,
     ("decision", "POST"): {"approver"},
+    ("stops", "GET"): STAFF,
+    ("stops", "POST"): {"admin", "approver"},
+    ("lift-stop", "POST"): {"admin", "approver"},
     ("directory-groups", "GET"): STAFF,
     ("directory-groups", "POST"): {"admin"},
     ("directory-group-retirement", "POST"): {"admin", "approver"},
@@ -106,6 +109,7 @@ def addresses(fleet: Portal, admin: User) -> dict[str, str]:
         "proposal": [found.pk],
         "decision": [found.pk],
         "directory-group-retirement": [found.kerberos_group_id],
+        "lift-stop": [7],
     }
     names = {name for name, _ in MAY_ASK}
     return {name: reverse(f"api:{name}", args=arguments.get(name)).removeprefix("/api/v1/") for name in names}
@@ -272,6 +276,8 @@ def test_a_session_that_was_left_open_does_nothing(session: Client, password: di
         ("decision", {"reason": REASON, "decision": "approve"}),
         ("directory-groups", {**GROUP, "sid": "S-1-5-21-1-2-3-1105"}),
         ("directory-group-retirement", {"reason": REASON, "confirm": "Guarded Hosts"}),
+        ("stops", {"reason": REASON, "scope": "fabric", "confirm": "demo"}),
+        ("lift-stop", {"reason": REASON}),
     ],
 )
 def test_every_act_of_a_session_asks_for_the_password(
@@ -365,7 +371,7 @@ def test_pages_of_a_list_lead_to_one_another(fleet: Portal, ada: Program) -> Non
     assert ada.get(path).json()["next"] is None
 
 
-@pytest.mark.parametrize("path", ["mode/hostkey/rehearsal", "proposals", "directory-groups"])
+@pytest.mark.parametrize("path", ["mode/hostkey/rehearsal", "proposals", "directory-groups", "stops"])
 @pytest.mark.parametrize(
     "question",
     [
@@ -658,3 +664,37 @@ def test_the_documentation_says_how_to_be_somebody(client: Client, db: None) -> 
     for path, methods in schema["paths"].items():
         if path.startswith("/api/v1/"):
             assert all(each["security"] == [{"token": []}, {"session": []}] for each in methods.values()), path
+
+
+STOP = {"scope": "group", "target": "default", "reason": REASON, "confirm": "Default"}
+
+
+def test_a_stop_is_begun_at_once_and_lifted_by_two(fleet: Portal, ada: Program, ben: Program) -> None:
+    begun = ada.post("stops", STOP)
+    assert (begun.status_code, begun.json()["name"], begun.json()["lifted_at"]) == (201, "the group Default", None)
+    refused(ada.post("stops", STOP), 409, "cannot_stop")
+    lift = ada.post(f"stops/{begun.json()['id']}/lift", {"reason": REASON})
+    assert (lift.status_code, lift.json()["kind"]) == (201, "lift")
+    decision = {"reason": REASON, "decision": "approve"}
+    assert ben.post(f"proposals/{lift.json()['id']}/decision", decision).status_code == 200
+    (row,) = ada.get("stops").json()["results"]
+    assert row["lifted_by"] == "ben"
+    refused(ada.post(f"stops/{row['id']}/lift", {"reason": REASON}), 404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "code"),
+    [
+        ({"confirm": "default"}, 409, "not_confirmed"),
+        ({"scope": "host", "target": "x"}, 404, "not_found"),
+        ({"scope": "host"}, 404, "not_found"),
+        ({"scope": "group", "target": "nowhere"}, 404, "not_found"),
+        ({"scope": "planet"}, 400, "malformed_request"),
+        ({"reason": "short"}, 400, "malformed_request"),
+    ],
+)
+def test_a_stop_that_is_none_stops_nothing(
+    fleet: Portal, ada: Program, changes: dict[str, str], status: int, code: str
+) -> None:
+    refused(ada.post("stops", {**STOP, **changes}), status, code)
+    assert ada.get("stops").json()["count"] == 0
