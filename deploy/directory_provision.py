@@ -18,6 +18,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +179,7 @@ def delete(parameters: Any, database: Any, account: str) -> None:
     database.delete(dn_of(database, account))
 
 
-ACTS = {
+ACTS: dict[str, Callable[..., None]] = {
     "new-password": set_password,
     "export": add_keys,
     "join": join,
