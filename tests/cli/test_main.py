@@ -36,7 +36,7 @@ def test_the_groups_are_those_of_the_people_who_use_them() -> None:
     assert {"host", "tenant", "lab", "inspect"} <= set(main.commands)
     assert {"eventlog", "ima", "quote", "ek"} == set(commands_of("inspect"))
     assert {"enrol", "attest", "diagnose", "rehearse", "run", "status", "vm"} == set(commands_of("host"))
-    assert {"start", "stop", "status"} == set(commands_of("host", "vm"))
+    assert {"provision", "start", "stop", "status"} == set(commands_of("host", "vm"))
 
 
 def commands_of(*path: str) -> set[str]:
