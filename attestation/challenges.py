@@ -12,7 +12,7 @@ from attestation.errors import ChallengeSpent, UnknownAttester
 from attestation.models import Challenge
 from attestation.opening import Opening
 from attestation.opening import spend as opening_of
-from ledger.statements import Part, insert_and_read
+from ledger.statements import Part, insert_and_read, worded
 
 NONCE_SIZE = 32
 
@@ -29,7 +29,8 @@ _ASKED: Final = Part(
     "trial",
     "expires_at",
 )
-_ASK: Final = f"""
+_ASK: Final = worded(
+    """
 INSERT INTO attestation_challenge
   (id, nonce, created_at, expires_at, attester_id, event_log_sha256, send_event_log, send_ima_log,
    ima_from, trial)
@@ -39,8 +40,10 @@ FROM attestation_attester AS host
 LEFT JOIN attestation_blob AS log ON log.sha256 = %s
 LEFT JOIN attestation_imaprogress AS ima ON ima.attester_id = host.id AND ima.reset_count = %s
 WHERE host.id = %s AND host.state IN ('pending', 'approved')
-RETURNING {_ASKED}
-"""  # noqa: S608  what is put in is a Part: names of the models' own columns; every value is a parameter
+RETURNING :asked
+""",
+    asked=_ASKED,
+)
 
 
 def new_challenge(

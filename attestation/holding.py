@@ -19,7 +19,7 @@ from attestation.models import (
     SignerKey,
     Stop,
 )
-from ledger.statements import Part, read
+from ledger.statements import Part, read, worded
 
 _CERTIFICATE: Final = Part(
     HealthCertificate,
@@ -35,8 +35,9 @@ _DENIED: Final = Part(DenyBefore, "denied", "id", "moment")
 _STOPPED: Final = Part(Stop, "stopped", "id", "scope", "at")
 _VERSION: Final = Part(PolicyVersion, "policy", "version", "created_at")
 
-_SELECT: Final = f"""
-SELECT {_CERTIFICATE}, {_HOST}, {_PROVED}, {_SIGNER}, {_SWITCH}, {_DENIED}, {_STOPPED}, {_VERSION}
+_SELECT: Final = worded(
+    """
+SELECT :certificate, :host, :proved, :signer, :switch, :denied, :stopped, :version
 FROM attestation_healthcertificate AS held
 JOIN attestation_attester AS host ON host.id = held.attester_id
 JOIN attestation_attestation AS proved ON proved.id = held.attestation_id
@@ -52,7 +53,16 @@ LEFT JOIN attestation_stop AS stopped ON stopped.id = (
 LEFT JOIN attestation_policyversion AS policy ON policy.version = (
   SELECT max(version) FROM attestation_policyversion WHERE group_id = host.group_id AND effective_at <= %s)
 WHERE held.serial = %s
-"""  # noqa: S608  what is put in is a Part: names of the models' own columns; every value is a parameter
+""",
+    certificate=_CERTIFICATE,
+    host=_HOST,
+    proved=_PROVED,
+    signer=_SIGNER,
+    switch=_SWITCH,
+    denied=_DENIED,
+    stopped=_STOPPED,
+    version=_VERSION,
+)
 
 
 @dataclass(frozen=True, slots=True)

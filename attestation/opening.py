@@ -7,7 +7,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from attestation.models import Attestation, Attester, Challenge, ImaProgress, PolicyVersion, SignerKey
-from ledger.statements import Change, Part, change_and_read, read_beside
+from ledger.statements import Change, Part, change_and_read, read_beside, worded
 
 _CHALLENGE: Final = Part(
     Challenge, "changed", "id", "attester_id", "nonce", "event_log_sha256", "send_event_log", "ima_from", "trial"
@@ -26,8 +26,9 @@ _VERSION: Final = Part(PolicyVersion, "policy", "version", "created_at")
 _SIGNER: Final = Part(SignerKey, "signer", "number", "sealed", "certificate")
 
 # Documents of policies are not read here: a process compiles each version once (`attestation.policy`).
-_SELECT: Final = f"""
-SELECT {{number}}, {_CHALLENGE}, {_HOST}, {_LATEST}, {_PROGRESS}, {_VERSION}, {_SIGNER},
+_SELECT: Final = worded(
+    """
+SELECT {number}, :challenge, :host, :latest, :progress, :version, :signer,
   EXISTS (SELECT 1 FROM attestation_signerkey AS successor WHERE successor.number = signer.number + 1),
   (SELECT mode FROM attestation_modeswitch ORDER BY id DESC LIMIT 1) FROM changed
 JOIN attestation_attester AS host ON host.id = changed.attester_id
@@ -37,7 +38,14 @@ LEFT JOIN attestation_policyversion AS policy ON policy.version = (
   SELECT max(version) FROM attestation_policyversion WHERE group_id = host.group_id AND effective_at <= %s)
 LEFT JOIN attestation_signerkey AS signer ON signer.number = (
   SELECT min(number) FROM attestation_signerkey WHERE soft_expires_at > %s)
-"""  # noqa: S608  what is put in is a Part: names of the models' own columns; every value is a parameter
+""",
+    challenge=_CHALLENGE,
+    host=_HOST,
+    latest=_LATEST,
+    progress=_PROGRESS,
+    version=_VERSION,
+    signer=_SIGNER,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,14 +14,17 @@ from kps.errors import ChainNotNewer, ChainUnknown, MalformedDocument, Malformed
 from kps.guardianship import newest_named
 from kps.models import KeyProtectorRecord, MadeMachine, OwnerStatement
 from ledger import service as ledger
-from ledger.statements import Part, locking, read
+from ledger.statements import Part, locking, read, worded
 
 _KNOWN: Final = Part(
     KeyProtectorRecord, "known", *(field.attname for field in KeyProtectorRecord._meta.concrete_fields)
 )
-_RECORD: Final = f"""
-SELECT {_KNOWN} FROM kps_keyprotectorrecord AS known WHERE known.owner_fingerprint = %s AND known.protector_id = %s
-"""  # noqa: S608  what is put in is a Part: names of the models' own columns; every value is a parameter
+_RECORD: Final = worded(
+    """
+SELECT :known FROM kps_keyprotectorrecord AS known WHERE known.owner_fingerprint = %s AND known.protector_id = %s
+""",
+    known=_KNOWN,
+)
 
 
 def record_of(chain: VerifiedChain) -> KeyProtectorRecord | None:

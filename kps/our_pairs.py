@@ -8,7 +8,7 @@ from kps.core.guardian import Guardian, GuardianKeys
 from kps.errors import GuardianDisabled, NotFound
 from kps.guardianship import card, opened
 from kps.models import GuardianPair, KeyRelease, ServiceKey
-from ledger.statements import Part, read_numbered
+from ledger.statements import Part, read_numbered, worded
 
 State = GuardianPair.State
 
@@ -19,13 +19,18 @@ _PAIR: Final = Part(
 )
 _SIGNING: Final = Part(ServiceKey, "signing", "id", "purpose", "public", "sealed")
 _ENCRYPTION: Final = Part(ServiceKey, "encryption", "id", "purpose", "public", "sealed")
-_SELECT: Final = f"""
-SELECT numbered.number, {_PAIR}, {_SIGNING}, {_ENCRYPTION} FROM numbered
+_SELECT: Final = worded(
+    """
+SELECT numbered.number, :pair, :signing, :encryption FROM numbered
 LEFT JOIN kps_guardianpair AS pair ON pair.number > 0
 LEFT JOIN kps_servicekey AS signing ON signing.id = pair.signing_id
 LEFT JOIN kps_servicekey AS encryption ON encryption.id = pair.encryption_id
 ORDER BY pair.number DESC
-"""  # noqa: S608  what is put in is a Part: names of the models' own columns
+""",
+    pair=_PAIR,
+    signing=_SIGNING,
+    encryption=_ENCRYPTION,
+)
 
 
 def pairs_and_number() -> tuple["OurPairs", int]:

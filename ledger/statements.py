@@ -5,10 +5,11 @@ same parts follow one another in a transaction. Tables, columns and values are t
 second description of a row. The text of a statement holds names of the models only; every value is a parameter.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 from uuid import UUID
 
 from django.db import DEFAULT_DB_ALIAS, connection, connections, transaction
@@ -75,6 +76,17 @@ class Part(Generic[Row]):
         if found is None:
             raise self.model.DoesNotExist  # type: ignore[attr-defined]  # every model has it
         return found
+
+
+def worded(text: str, **parts: Part[Any]) -> str:
+    """Return a statement in which each `:name` has become that part's columns; nothing but parts can be put in.
+
+    Raises `KeyError` for a name that no part was given for.
+    """
+    return _PLACE.sub(lambda place: str(parts[place[1]]), text)
+
+
+_PLACE: Final = re.compile(r"(?<!:):([a-z]+)")
 
 
 def change_and_read(

@@ -11,13 +11,17 @@ from django.test.utils import CaptureQueriesContext
 from ledger import service
 from ledger.core.leaf import Act
 from ledger.models import Leaf
-from ledger.statements import Change, New, Part, change_and_read, insert_and_read, read_beside, write
+from ledger.statements import Change, New, Part, change_and_read, insert_and_read, read_beside, worded, write
 
 pytestmark = pytest.mark.django_db
 NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
 SESSION = Part(Session, "changed", "session_key", "session_data", "expire_date")
 GROUP = Part(Group, "beside", "id", "name")
-SELECT = f"SELECT {{number}}, {SESSION}, {GROUP} FROM changed LEFT JOIN auth_group AS beside ON beside.name = %s"  # noqa: S608
+SELECT = worded(
+    "SELECT {number}, :session, :group FROM changed LEFT JOIN auth_group AS beside ON beside.name = %s",
+    session=SESSION,
+    group=GROUP,
+)
 
 
 @pytest.fixture
@@ -123,7 +127,7 @@ def test_a_change_does_not_apply_once_its_time_has_come(bound: datetime) -> None
 def test_a_column_that_was_not_read_is_loaded_when_it_is_asked_for(ada: User) -> None:
     part = Part(User, "auth_user", "id", "username")
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT {part} FROM auth_user")  # noqa: S608
+        cursor.execute(worded("SELECT :part FROM auth_user", part=part))
         user = part.take(iter(cursor.fetchone()))
     assert "email" in user.get_deferred_fields()
     assert (user.username, user.email) == ("ada", "ada@old.example")
@@ -131,9 +135,17 @@ def test_a_column_that_was_not_read_is_loaded_when_it_is_asked_for(ada: User) ->
 
 def test_a_row_that_selects_nothing_is_not_inserted() -> None:
     part = Part(Group, "auth_group", "id", "name")
-    statement = f"INSERT INTO auth_group (name) SELECT username FROM auth_user WHERE username = %s RETURNING {part}"  # noqa: S608
+    statement = worded(
+        "INSERT INTO auth_group (name) SELECT username FROM auth_user WHERE username = %s RETURNING :part", part=part
+    )
     assert insert_and_read(part, statement, ["ada"]) is None
     User.objects.create_user("ada")
     made = insert_and_read(part, statement, ["ada"])
     assert made is not None
     assert (made.name, made.pk) == ("ada", Group.objects.get(name="ada").pk)
+
+
+def test_a_place_that_no_part_was_given_for_is_a_mistake() -> None:
+    with pytest.raises(KeyError):
+        worded("SELECT :session, :other FROM changed", session=SESSION)
+    assert worded("SELECT 'a'::text, :group", group=GROUP) == 'SELECT \'a\'::text, beside."id", beside."name"'
