@@ -8,13 +8,14 @@ from channels.security.websocket import AllowedHostsOriginValidator
 from django.core.asgi import get_asgi_application
 from django.urls import path
 
+from ledger.serving import sequence_when_serving
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fabric.settings")
 pages = get_asgi_application()  # loads the apps; consumers may be imported only after it
 
 from fabric.consumers import FleetConsumer  # noqa: E402  (needs loaded apps)
-from ledger.sequencer import start_when_serving  # noqa: E402  (needs loaded apps)
 
-start_when_serving()
+sequence_when_serving()
 
 application = ProtocolTypeRouter(
     {

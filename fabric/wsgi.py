@@ -4,9 +4,8 @@ import os
 
 from django.core.wsgi import get_wsgi_application
 
+from ledger.serving import sequence_when_serving
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fabric.settings")
-application = get_wsgi_application()  # loads the apps
-
-from ledger.sequencer import start_when_serving  # noqa: E402  (needs loaded apps)
-
-start_when_serving()
+application = get_wsgi_application()
+sequence_when_serving()

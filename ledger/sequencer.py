@@ -4,11 +4,9 @@ Any number of loops may run on any number of nodes; whichever is first takes wha
 """
 
 import logging
-from threading import Event, Thread
+from threading import Event
 from typing import Final
 
-from django.conf import settings
-from django.core.signals import request_started
 from django.db import connection
 from django.utils import timezone
 
@@ -32,14 +30,3 @@ def run(stop: Event) -> None:
             connection.close()
         stop.wait(PAUSE_SECONDS)
     connection.close()
-
-
-def start_when_serving() -> None:
-    """Have this process sequence from its first request on, if it is set up to."""
-    if settings.SEQUENCER == "thread":
-        request_started.connect(_start, dispatch_uid="ledger.sequencer")
-
-
-def _start(sender: object, **kwargs: object) -> None:
-    request_started.disconnect(dispatch_uid="ledger.sequencer")
-    Thread(target=run, args=(Event(),), name="sequencer", daemon=True).start()

@@ -12,7 +12,7 @@ from django.core.management import call_command
 from django.db import connection, transaction
 from django.dispatch import Signal
 
-from ledger import sequencer, service
+from ledger import sequencer, service, serving
 from ledger.core.tree import GrowingTree
 from ledger.models import Checkpoint, Entry, Leaf
 from tests.ledger.conftest import NOW, Acting, act
@@ -142,16 +142,16 @@ def test_a_process_sequences_only_where_it_is_set_up_to_and_once_it_serves(
 ) -> None:
     started: list[str] = []
     monkeypatch.setattr(sequencer, "run", lambda stop: started.append("run"))
-    serving = Signal()
-    monkeypatch.setattr(sequencer, "request_started", serving)
+    begun = Signal()
+    monkeypatch.setattr(serving, "request_started", begun)
     settings.SEQUENCER = "command"  # type: ignore[attr-defined]  # pytest-django's
-    sequencer.start_when_serving()
-    serving.send(sender=None)
+    serving.sequence_when_serving()
+    begun.send(sender=None)
     assert not started
     settings.SEQUENCER = "thread"  # type: ignore[attr-defined]  # pytest-django's
-    sequencer.start_when_serving()
+    serving.sequence_when_serving()
     assert not started
-    serving.send(sender=None)
+    begun.send(sender=None)
     for thread in [each for each in enumerate_threads() if each.name == "sequencer"]:
         thread.join(10)
     assert started == ["run"]
