@@ -9,15 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_dss_signature
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from attestation.errors import Refusal
 from kps.core.guardian import GuardianKeys
+from ledger.core.token_key import TokenKey, point_of
 
 ID_SIZE: Final = 16
 SIGNING: Final = "guardhouse owner signing"
@@ -39,45 +37,6 @@ class Place:
 
     token: str
     key_id: bytes
-
-
-class TokenKey(ec.EllipticCurvePrivateKey):
-    """A private key of a token, in the ordinary interface, so that it signs and opens as one of a file does."""
-
-    def __init__(self, token: "OwnerToken", key_id: bytes, label: str) -> None:
-        self._token, self._id, self._label = token, key_id, label
-        self._public = token.public_key(key_id, label)
-
-    def exchange(self, algorithm: ec.ECDH, peer_public_key: ec.EllipticCurvePublicKey) -> bytes:
-        return self._token.agree(self._id, self._label, _point(peer_public_key))
-
-    def sign(self, data: Any, signature_algorithm: ec.EllipticCurveSignatureAlgorithm) -> bytes:
-        raw = self._token.sign(self._id, self._label, _digest(bytes(data), signature_algorithm.algorithm))
-        half = len(raw) // 2
-        return encode_dss_signature(int.from_bytes(raw[:half], "big"), int.from_bytes(raw[half:], "big"))
-
-    def public_key(self) -> ec.EllipticCurvePublicKey:
-        return self._public
-
-    @property
-    def curve(self) -> ec.EllipticCurve:
-        return ec.SECP256R1()
-
-    @property
-    def key_size(self) -> int:
-        return self.curve.key_size
-
-    def private_numbers(self) -> NoReturn:
-        raise TokenRefused("The owner's keys are in a token and do not leave it.")
-
-    def private_bytes(self, *_: object, **__: object) -> NoReturn:
-        raise TokenRefused("The owner's keys are in a token and do not leave it.")
-
-    def __copy__(self) -> "TokenKey":
-        return self
-
-    def __deepcopy__(self, memo: object) -> "TokenKey":
-        return self
 
 
 @contextmanager
@@ -117,7 +76,10 @@ class OwnerToken:
         return place
 
     def keys(self, name: str, place: Place) -> GuardianKeys:
-        return GuardianKeys(name, TokenKey(self, place.key_id, SIGNING), TokenKey(self, place.key_id, ENCRYPTION))
+        return GuardianKeys(name, *(self._key(place.key_id, use) for use in _USES))
+
+    def _key(self, key_id: bytes, label: str) -> TokenKey:
+        return TokenKey(self, key_id, label, public=self.public_key(key_id, label), stays=_stays)
 
     def places(self) -> list[Place]:
         """Return where in this token there are keys of owners."""
@@ -195,7 +157,7 @@ class OwnerToken:
 
     def _admit(self, key_id: bytes, label: str, key: ec.EllipticCurvePrivateKey) -> None:
         p, a = self._p, self._p.Attribute
-        secret, point = key.private_numbers().private_value.to_bytes(32, "big"), _point(key.public_key())
+        secret, point = key.private_numbers().private_value.to_bytes(32, "big"), point_of(key.public_key())
         common = {a.KEY_TYPE: p.KeyType.EC, a.EC_PARAMS: _curve(), a.ID: key_id, a.LABEL: label, a.TOKEN: True}
         private = {a.CLASS: p.ObjectClass.PRIVATE_KEY, a.VALUE: secret, a.PRIVATE: True}
         self._session.create_object({**common, **private, **self._kept(label)})
@@ -269,13 +231,5 @@ def _curve() -> bytes:
     return bytes(encode_named_curve_parameters("secp256r1"))
 
 
-def _point(key: ec.EllipticCurvePublicKey) -> bytes:
-    return key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
-
-
-def _digest(data: bytes, algorithm: Prehashed | hashes.HashAlgorithm) -> bytes:
-    if isinstance(algorithm, Prehashed):
-        return data
-    hashing = hashes.Hash(algorithm)
-    hashing.update(data)
-    return hashing.finalize()
+def _stays() -> TokenRefused:
+    return TokenRefused("The owner's keys are in a token and do not leave it.")
