@@ -564,7 +564,7 @@ class Terminal:
         self.pid, self._descriptor = pty.fork()
         if self.pid == 0:  # pragma: no cover
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # a job in the background has it ignored, and hands that on
-            os.execve(sys.executable, arguments, environment)  # noqa: S606
+            os.execve(sys.executable, arguments, environment)  # noqa: S606  (no shell is wanted)
 
     def until(self, pattern: str) -> re.Match[str]:
         """Read on until this comes; what comes after it is for the next call."""

@@ -107,7 +107,8 @@ def test_papers_and_a_bundle_bring_a_vm_back_under_new_keys(home: Path, kept: Ke
     assert done.exit_code == 0, done.output
     assert FABRIC.guardian.fingerprint in done.output
     vm, before = opened_vm(home, kept.owner), kept.vm
-    assert vm.secrets is not None and before.secrets is not None  # noqa: PT018  (for the type checker)
+    assert vm.secrets is not None
+    assert before.secrets is not None
     assert (vm.protector.owner.name, vm.protector.level) == ("Kontor Nord", "encryption-supported")
     assert vm.protector.guardians == (OTHER_FABRIC.guardian,)
     assert vm.protector.id != before.protector.id
@@ -156,7 +157,8 @@ def test_a_new_owner_gets_the_vm_when_the_old_key_is_not_to_be_trusted_any_more(
     assert vm.protector.guardians == ()
     with pytest.raises(ProtectorUnopened):
         open_protector(vm.protector, kept.owner.encryption)
-    assert vm.secrets is not None and kept.vm.secrets is not None  # noqa: PT018
+    assert vm.secrets is not None
+    assert kept.vm.secrets is not None
     assert vm.secrets.vtpm_key != kept.vm.secrets.vtpm_key
     assert not (home / "back" / "vtpm").exists()
 

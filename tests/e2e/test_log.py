@@ -2,12 +2,11 @@
 
 import json
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 from click.testing import CliRunner
 
 from cli.main import main
@@ -31,9 +30,9 @@ def portal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Portal]:
 def get(portal: Portal, path: str, *, token: str = "") -> bytes:
     address = f"{portal.url}/{path}" if token else f"{portal.url}/ledger/v1/{path}"
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    request = urllib.request.Request(address, headers=headers)  # noqa: S310  (loopback)
-    with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
-        return bytes(answer.read())
+    answer = requests.get(address, headers=headers, timeout=5)
+    answer.raise_for_status()
+    return answer.content
 
 
 def checkpoint(portal: Portal, *, beyond: int = 0) -> Checkpoint:
@@ -43,7 +42,7 @@ def checkpoint(portal: Portal, *, beyond: int = 0) -> Checkpoint:
         try:
             key = parse_vkey(json.loads(get(portal, "log"))["vkey"])
             found = verify_checkpoint(parse_note(get(portal, "checkpoint").decode()), key)
-        except urllib.error.HTTPError:
+        except requests.HTTPError:
             pass  # it has not begun
         else:
             if found.size > beyond:

@@ -7,7 +7,6 @@ which they could lie. A marker in the open part shows that the looking finds wha
 import base64
 import json
 import secrets
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import requests
 
 from deploy.localfabric import Portal, free_port
 from kps.core.chain import new_statement
@@ -53,10 +53,10 @@ def portal(tmp_path: Path) -> Iterator[Portal]:
 
 def asked(portal: Portal, path: str, token: str = "", body: object = None) -> bytes:
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(f"{portal.url}/{path}", data=data, headers=headers)  # noqa: S310  (loopback)
-    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
-        return bytes(answer.read())
+    verb = "GET" if body is None else "POST"
+    answer = requests.request(verb, f"{portal.url}/{path}", json=body, headers=headers, timeout=10)
+    answer.raise_for_status()
+    return answer.content
 
 
 def forms(secret: bytes) -> list[bytes]:

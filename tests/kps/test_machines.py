@@ -200,7 +200,7 @@ def test_a_file_is_denied_with_all_its_machines(host: Host, shield: Shield) -> N
     service.deny_protector(OWNERS, data.id, with_machines=True, **by)
     assert {host.starts(each)["code"] for each in (one, two, three, data.document["protector"])} == {"protector_denied"}
     assert {row.protector_id for row in service.denied()} == {data.id, verify_protector(two).id}
-    assert ledger.leaves(act_prefix="protector.denied").first().detail["machines"] == 2  # type: ignore[union-attr]
+    assert ledger.leaves(act_prefix="protector.denied")[0].detail["machines"] == 2
     service.allow_protector(OWNERS, verify_protector(three).id, **by)
     service.allow_protector(OWNERS, data.id, **by)
     assert [host.starts(each).get("code") for each in (one, two, three)] == [None, "protector_denied", None]

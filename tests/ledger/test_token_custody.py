@@ -90,7 +90,7 @@ def test_no_key_can_be_taken_out(custody: TokenCustody, outside: Any) -> None:
     with pytest.raises(CannotMove):
         key.private_numbers()
     with pytest.raises(CannotMove):
-        key.private_bytes()  # type: ignore[call-arg]
+        key.private_bytes()  # type: ignore[call-arg]  # it refuses whatever it is asked for
     kept = [*outside.get_objects({Attribute.CLASS: ObjectClass.PRIVATE_KEY})]
     kept += outside.get_objects({Attribute.CLASS: ObjectClass.SECRET_KEY})
     assert len(kept) == 2
