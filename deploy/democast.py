@@ -25,15 +25,49 @@ SERVICE = "127.0.0.1"  # the host in the portal's address, which tickets are for
 
 
 @dataclass
-class Demo:
-    """The running fabric, and who is who in it."""
+class Fabric:
+    """A portal and its persons, and what two of them decide together."""
 
     portal: Portal
+    persons: dict[str, tuple[str, str]] = field(default_factory=dict, kw_only=True)
+
+    def person(self, name: str) -> Person:
+        return Person(self.portal.url, name, self.persons[name][1])
+
+    def add_person(self, name: str, role: str, *, tenant: str = "") -> None:
+        self.persons[name] = (role, self.portal.add_person(name, role, tenant=tenant))
+
+    def admit(self, host: LabHost, mode: str = "tpm") -> None:
+        """Have a host put forward by one person and approved by another, as one mode knows it."""
+        attester = identity(host, mode)
+        ada, ben = self.person("ada"), self.person("ben")
+        ada.submit(f"/hosts/{attester}/propose/", reason="It stands in our rack.", password=ada.password)
+        ben.decide(self.newest_proposal(ben), "approve", "I have seen it in the rack.")
+
+    def admit_baseline(self, host: LabHost) -> None:
+        """Have what a host booted captured by one person and approved by another."""
+        ada, ben = self.person("ada"), self.person("ben")
+        page = ada.page(f"/hosts/{identity(host)}/")
+        capture = re.search(r"/attestations/\d+/capture/", page)
+        if capture is None:
+            raise DidNotWork(f"The page of {host.name} offers no Evidence to capture.")
+        ada.submit(
+            capture.group(0), name="lab-bookworm", reason="The system as we installed it.", password=ada.password
+        )
+        ben.decide(self.newest_proposal(ben), "approve", "I have compared the boot log.")
+
+    def newest_proposal(self, person: Person) -> int:
+        return max(int(number) for number in re.findall(r"/proposals/(\d+)/", person.page("/proposals/")))
+
+
+@dataclass
+class Demo(Fabric):
+    """The running fabric, and who is who in it."""
+
     healthy: LabHost
     drifted: LabHost
     unknown: LabHost
     desk: TenantDesk
-    persons: dict[str, tuple[str, str]] = field(default_factory=dict)
     bundle: Path = FOLDER
     mode: str = "tpm"
     directory: "Directory | None" = None
@@ -41,9 +75,6 @@ class Demo:
     @property
     def hosts(self) -> tuple[LabHost, LabHost, LabHost]:
         return self.healthy, self.drifted, self.unknown
-
-    def person(self, name: str) -> Person:
-        return Person(self.portal.url, name, self.persons[name][1])
 
     def set_up(self, like: "Demo | None" = None) -> None:
         """Bring everything up to the point where the hosts are on and nobody knows them."""
@@ -68,7 +99,7 @@ class Demo:
             ("tim", "owner", TENANT),
             ("eve", "auditor", ""),
         ):
-            self.persons[name] = (role, self.portal.add_person(name, role, tenant=tenant))
+            self.add_person(name, role, tenant=tenant)
 
     def take_over(self, other: "Demo") -> None:
         """Begin as another demo that has let its people in and did not start: with its database, keys and persons."""
@@ -93,13 +124,6 @@ class Demo:
             f"/tenants/{TENANT}/machines/add/", files={"protector": ("protector.json", protector)}, name=VM
         )
 
-    def admit(self, host: LabHost, mode: str = "tpm") -> None:
-        """Have a host put forward by one person and approved by another, as one mode knows it."""
-        attester = identity(host, mode)
-        ada, ben = self.person("ada"), self.person("ben")
-        ada.submit(f"/hosts/{attester}/propose/", reason="It stands in our rack.", password=ada.password)
-        ben.decide(self.newest_proposal(ben), "approve", "I have seen it in the rack.")
-
     def admit_group(self) -> None:
         """Have the directory's group put forward by one person and approved by another: its machines are hosts then."""
         ada, ben = self.person("ada"), self.person("ben")
@@ -120,21 +144,6 @@ class Demo:
         fields = {"name": name, "grace": "0", "reason": "To show what this mode proves, and what not."}
         ada.submit(f"/mode/{mode}/propose/", None, **fields, password=ada.password)
         ben.decide(self.newest_proposal(ben), "approve", "It is a demonstration.")
-
-    def admit_baseline(self, host: LabHost) -> None:
-        """Have what a host booted captured by one person and approved by another."""
-        ada, ben = self.person("ada"), self.person("ben")
-        page = ada.page(f"/hosts/{identity(host)}/")
-        capture = re.search(r"/attestations/\d+/capture/", page)
-        if capture is None:
-            raise DidNotWork(f"The page of {host.name} offers no Evidence to capture.")
-        ada.submit(
-            capture.group(0), name="lab-bookworm", reason="The system as we installed it.", password=ada.password
-        )
-        ben.decide(self.newest_proposal(ben), "approve", "I have compared the boot log.")
-
-    def newest_proposal(self, person: Person) -> int:
-        return max(int(number) for number in re.findall(r"/proposals/(\d+)/", person.page("/proposals/")))
 
     def copied_vm(self, name: str) -> Path:
         """Copy the VM as somebody with the storage could: everything but what runs."""
