@@ -19,11 +19,11 @@ class FleetConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]  # channe
     async def connect(self) -> None:
         self.joined = await database_sync_to_async(groups_for)(self.scope["user"])
         opened(asyncio.get_running_loop())
+        for group in self.joined:  # before the page hears that it is connected, and fetches what it may have missed
+            await self.channel_layer.group_add(group, self.channel_name)
         await self.accept()
         if not self.joined:
             await self.close(REFUSED)
-        for group in self.joined:
-            await self.channel_layer.group_add(group, self.channel_name)
 
     async def disconnect(self, code: int) -> None:
         closed(asyncio.get_running_loop())

@@ -43,7 +43,7 @@
     let wasOpen = false;
     channel.onopen = () => {
       wasOpen = true;
-      if (attempt > 0) soon(); // what happened meanwhile was not told to us
+      soon(); // what happened since the page was made, or while we were away, was not told to us
       attempt = 0;
       lastNews = clock();
       show(true);
