@@ -224,8 +224,8 @@ class LabHost:
             self.daemon = None
 
     def vm(self, act: str, bundle: Path, *options: str) -> "subprocess.CompletedProcess[str]":
-        """Start, stop or ask after a VM; the answer's exit code says how it went."""
-        identity = ["--state-dir", str(self.folder)] if act == "start" else []
+        """Make (of an order), start, stop or ask after a VM; the answer's exit code says how it went."""
+        identity = ["--state-dir", str(self.folder)] if act in ("provision", "start") else []
         return attempt([*GUARDHOUSE, "host", "vm", act, str(bundle), *identity, *options])
 
 
