@@ -298,8 +298,8 @@ def test_a_vm_is_handed_over_followed_moved_and_got_back(
     # The template is what its signer says; one whose boot partition was changed is not.
     template = raw(desk.folder / "template.raw", content())
     catalog, signer = desk.folder / "template.catalog", desk.folder / "signer.key"
-    made = desk.run("template", "signer", "new", "--name", "Kontor images", "--out", signer)
-    thumbprint = made.split()[-1]
+    told = desk.run("template", "signer", "new", "--name", "Kontor images", "--out", signer)
+    thumbprint = told.split()[-1]
     words: list[str | Path] = ["--signer", signer, "--name", "debian-12", "--version", "12.1", "--out", catalog]
     desk.run("template", "sign", template, *words)
     desk.run("template", "verify", template, catalog, f"--signer={thumbprint}")
