@@ -92,6 +92,19 @@ class DangerForm(FreshForm):
         return name
 
 
+class DenyCertificatesForm(DangerForm):
+    """All certificates that were issued before a moment, in the time zone that pages show."""
+
+    before = forms.DateTimeField(
+        required=False,
+        label="Issued before",
+        help_text="Empty for all that were issued until now. A moment of the past spares those issued since.",
+        error_messages={"invalid": "Give a date and a time"},
+        widget=forms.DateTimeInput(attrs={"type": "datetime-local", "step": "1"}, format="%Y-%m-%dT%H:%M:%S"),
+    )
+    field_order: Sequence[str] = ("before", "reason", "name", "password")
+
+
 class AnnounceForm(ReasonForm):
     """A host that will come, by the file that Windows writes about it."""
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from django.conf import settings
@@ -12,6 +13,9 @@ from attestation import service as attestation
 from attestation.errors import NotFound
 from fabric.models import VirtualMachine
 from fabric.tenancy import usage
+from kps import service as kps
+
+MOST_DENIED: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +71,11 @@ def impact_of(scope: Scope, *, now: datetime) -> Impact:
     there = [each for each in usage(VirtualMachine.objects.all()) if each.last and each.last.attester_id in scope.hosts]
     certified = attestation.certified_among(scope.hosts, now=now)
     return Impact(len(scope.hosts), len(certified), len(there), len({each.machine.tenant_id for each in there}))
+
+
+def denied_keys() -> list[tuple[kps.KeyProtectorRecord, VirtualMachine | None]]:
+    """Return the key protectors that this fabric's people deny, the latest first, with their VMs if registered here."""
+    rows = list(kps.denied()[:MOST_DENIED])
+    found = VirtualMachine.objects.select_related("tenant").filter(protector_id__in=[row.protector_id for row in rows])
+    machines = {machine.key: machine for machine in found}
+    return [(row, machines.get((row.owner_fingerprint, row.protector_id))) for row in rows]

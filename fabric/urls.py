@@ -114,6 +114,8 @@ urlpatterns = [
     path("stops/fabric/", stops.stop, {"scope": "fabric"}, name="stop-fabric"),
     path("stops/groups/<slug:target>/", stops.stop, {"scope": "group"}, name="stop-group"),
     path("stops/hosts/<uuid:target>/", stops.stop, {"scope": "host"}, name="stop-host"),
+    path("stops/machines/<int:machine_id>/", stops.stop_machine, name="stop-machine"),
+    path("stops/machines/<int:machine_id>/resume/", stops.resume_machine, name="resume-machine"),
     path("stops/<int:stop_id>/lift/", stops.lift, name="lift-stop"),
     # policies
     path("policies/", policies.policies, name="policies"),

@@ -13,7 +13,7 @@ from attestation import service as attestation
 from fabric.access import needs, page, person
 from fabric.decisions import is_own, offered
 from fabric.errors import explained
-from fabric.forms import APPROVE_UNENDORSED, REJECT, DangerForm, DecisionForm
+from fabric.forms import APPROVE_UNENDORSED, REJECT, DecisionForm, DenyCertificatesForm
 from fabric.views.modes import plan_context
 from kps import service as kps
 
@@ -98,11 +98,14 @@ def _baseline_context(baseline: attestation.Baseline) -> dict[str, object]:
 @needs("attestation.revoke")
 @explained
 def deny_certificates(request: HttpRequest) -> HttpResponse:
-    """Void every certificate of the fabric at once."""
+    """Void every certificate of the fabric that was issued before a moment, which is now unless said otherwise."""
     now = timezone.now()
-    form = DangerForm(request.POST or None, request=request, expected=settings.FABRIC_NAME, of="fabric")
+    form = DenyCertificatesForm(request.POST or None, request=request, expected=settings.FABRIC_NAME, of="fabric")
     if request.method == "POST" and form.is_valid():
-        attestation.deny_issued_before(now, by=person(request), reason=form.cleaned_data["reason"], now=now)
-        messages.success(request, "Every certificate issued until now is void. Hosts attest again for another.")
+        moment = form.cleaned_data["before"] or now
+        attestation.deny_issued_before(moment, by=person(request), reason=form.cleaned_data["reason"], now=now)
+        messages.success(
+            request, f"Every certificate issued before {moment:%Y-%m-%d %H:%M:%S} UTC is void. Hosts attest again."
+        )
         return redirect("fleet")
     return page(request, "fabric/deny_certificates.html", {"form": form, "certified": attestation.certified(now=now)})

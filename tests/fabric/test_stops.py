@@ -1,15 +1,24 @@
 """Stops on pages: what they mean is said before, and two persons lift them."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
 
+import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
 from attestation import service
+from attestation.errors import DeniedBefore
+from fabric.models import VirtualMachine
+from ledger import service as ledger
 from tests.attestation.conftest import Portal
 from tests.fabric.conftest import PASSWORD
+from tests.kps.conftest import Host, guardian, host, protect
 from tests.machines import Machine
+
+__all__ = ["guardian", "host", "protect"]
 
 Browse = Callable[[User | None], Client]
 
@@ -63,3 +72,47 @@ def test_a_stop_is_put_forward_for_a_lift_and_lifted_by_another(
     assert "releases no keys" not in second.get("/hosts/").content.decode()
     for gone in (f"/stops/{stop.pk}/lift/", "/stops/groups/nowhere/", f"/stops/hosts/{stop.pk:032x}/"):
         assert first.get(gone).status_code == 404
+
+
+# --- one thing alone ---------------------------------------------------------------------------------------------
+
+
+def test_a_key_is_denied_after_a_look_at_whom_that_reaches_and_allowed_again(
+    host: Host, protect: Callable[..., dict[str, Any]], machine: VirtualMachine, browse: Browse, admin: User
+) -> None:
+    client, act = browse(admin), f"/stops/machines/{machine.pk}/"
+    assert host.posts(host.asks(protect())).status_code == 200
+    page = client.get(act).content.decode()
+    assert "It goes on running on nbg-a01" in page
+    assert "Its owner cannot" in page
+    for wrong in ({"name": "other"}, {"password": "wrong"}, {"reason": "short"}):
+        client.post(act, {**WORDS, "name": machine.name, **wrong})
+    assert host.posts(host.asks(protect())).status_code == 200
+    assert client.post(act, {**WORDS, "name": machine.name}).status_code == 302
+    assert host.posts(host.asks(protect())).json()["code"] == "protector_denied"
+    assert f"<b>{machine.name}</b>" in client.get("/stops/").content.decode()
+    assert "Allow its key again" in client.get(machine.get_absolute_url()).content.decode()
+    assert client.post(f"{act}resume/", WORDS).status_code == 302
+    assert host.posts(host.asks(protect())).status_code == 200
+    acts = [leaf.act for leaf in ledger.leaves(act_prefix="protector.")]
+    assert acts == ["protector.allowed", "protector.denied"]
+
+
+def test_certificates_are_denied_by_when_they_were_issued(
+    fleet: Portal, browse: Browse, admin: User, healthy: Machine
+) -> None:
+    client, now = browse(admin), datetime.now(UTC)
+    certificate = bytes(service.certificates(UUID(healthy.attester))[0].der)
+
+    def deny(before: datetime | str) -> int:
+        said = before if isinstance(before, str) else f"{before:%Y-%m-%dT%H:%M:%S}"
+        return client.post("/certificates/deny/", {**WORDS, "name": "demo", "before": said}).status_code
+
+    assert deny(now - timedelta(hours=1)) == 302
+    assert service.verify_certificate(certificate, now=now).host == healthy.name, "it was issued since"
+    assert deny("yesterday") == 200
+    assert deny(now + timedelta(hours=1)) != 302, "what does not exist yet is not denied"
+    assert service.verify_certificate(certificate, now=now).host == healthy.name
+    assert deny("") == 302
+    with pytest.raises(DeniedBefore):
+        service.verify_certificate(certificate, now=datetime.now(UTC))
