@@ -47,6 +47,11 @@ _WORDS: Final[Mapping[str, RefusalWords]] = {
         "You have taken this VM from this fabric",
         "Find out who still tries to start it there. To allow it again: “guardhouse tenant grant”.",
     ),
+    "link_forged": RefusalWords(
+        "Somebody else has signed with this fabric’s keys",
+        "Tell the fabric’s people: the keys named beside may be stolen. Start the VM from your own copy meanwhile, or"
+        " grant the fabric anew by the keys in use: “guardhouse tenant grant”.",
+    ),
     "guardian_disabled": RefusalWords(
         "You have named this fabric by keys that it has disabled",
         "Name the keys in use: “guardhouse tenant grant”.",

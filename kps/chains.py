@@ -13,6 +13,7 @@ from kps.core.chain import VerifiedChain, parse_chain, verify_chain, verify_link
 from kps.errors import ChainNotNewer, ChainUnknown, MalformedDocument, MalformedProtector
 from kps.guardianship import newest_named
 from kps.models import KeyProtectorRecord, MadeMachine, OwnerStatement
+from kps.our_pairs import all_pairs
 from ledger import service as ledger
 from ledger.statements import Part, locking, read, worded
 
@@ -110,7 +111,8 @@ def take_chain(document: object, *, by: str | None = None, now: datetime) -> Ver
     """Keep an owner's newer chain, which binds the next release; its own signature is what authenticates it.
 
     `by` is who brought it, where that is a person of this portal. Raises `MalformedProtector`, `ProtectorRefused`,
-    `ChainUnknown` or `ChainNotNewer`; the last leaves one leaf for each old statement that somebody tries again.
+    `ChainUnknown`, `LinkForged` or `ChainNotNewer`; the last two leave one leaf for each statement, however often
+    somebody tries it again.
     """
     return _brought(document, take=True, by=by, now=now)[1]
 
@@ -133,17 +135,24 @@ def _brought(document: object, *, take: bool, by: str | None, now: datetime) -> 
         known = record_of(chain)
         if known is None:
             raise ChainUnknown("This fabric knows no such key protector of this owner. Register the VM here first.")
-        before, newer = newest_of(known), chain.statement.serial > known.serial
-        if not newer:
-            _note_refusal(known, chain, by=by, now=now)
+        before = newest_of(known)
+        refusal = all_pairs().forged_link(chain, seen=True) or _not_newer(known, chain)
+        if refusal is not None:
+            _note_refusal(known, chain, refusal.code, by=by, now=now)
         elif take:
             _replace(known, chain, by=by, now=now)
-    if not newer:
-        raise ChainNotNewer(
-            f"Statement {known.serial} of the owner's is in force here, and this one is number"
-            f" {chain.statement.serial}. Take the newest chain from this fabric, and change that one."
-        )
+    if refusal is not None:
+        raise refusal
     return before, chain
+
+
+def _not_newer(known: KeyProtectorRecord, chain: VerifiedChain) -> ChainNotNewer | None:
+    if chain.statement.serial > known.serial:
+        return None
+    return ChainNotNewer(
+        f"Statement {known.serial} of the owner's is in force here, and this one is number {chain.statement.serial}."
+        " Take the newest chain from this fabric, and change that one."
+    )
 
 
 def _replace(known: KeyProtectorRecord, chain: VerifiedChain, *, by: str, now: datetime) -> None:
@@ -175,11 +184,11 @@ def _note_making(
     ledger.record(actor=by, act="machine.made", subject=chain.subject, detail=detail, now=now)
 
 
-def _note_refusal(known: KeyProtectorRecord, chain: VerifiedChain, *, by: str, now: datetime) -> None:
-    """Write that an old statement was brought again; once for each, for whoever holds an old one can repeat it."""
+def _note_refusal(known: KeyProtectorRecord, chain: VerifiedChain, code: str, *, by: str, now: datetime) -> None:
+    """Write that a chain was refused; once for each statement and reason, for whoever holds one can repeat it."""
     before = ledger.leaves(act_prefix="chain.refused", subject=chain.subject)
-    if not before.filter(detail__statement=chain.statement_sha256).exists():
-        detail = _said(chain) | {"in_force": known.serial, "code": ChainNotNewer.code}
+    if not before.filter(detail__statement=chain.statement_sha256, detail__code=code).exists():
+        detail = _said(chain) | {"in_force": known.serial, "code": code}
         ledger.record(actor=by, act="chain.refused", subject=chain.subject, detail=detail, now=now)
 
 

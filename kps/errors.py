@@ -71,6 +71,12 @@ class SuccessionNotAllowed(ProtectorRefused):
     code = "succession_not_allowed"
 
 
+class LinkForged(ProtectorRefused):
+    """A link of the chain holds under keys of this fabric, and this fabric did not sign it: somebody has the keys."""
+
+    code = "link_forged"
+
+
 class GuardianNotNamed(Refusal):
     """The owner has not named this fabric as a guardian."""
 

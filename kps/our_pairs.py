@@ -4,9 +4,10 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from kps.core.chain import VerifiedChain
 from kps.core.guardian import Guardian, GuardianKeys
-from kps.errors import GuardianDisabled, NotFound
-from kps.guardianship import card, opened
+from kps.errors import GuardianDisabled, LinkForged, NotFound
+from kps.guardianship import card, opened, pairs
 from kps.models import GuardianPair, KeyRelease, ServiceKey
 from ledger.statements import Part, read_numbered, worded
 
@@ -15,7 +16,7 @@ State = GuardianPair.State
 _PAIR: Final = Part(
     GuardianPair,
     "pair",
-    *("id", "number", "signing_id", "encryption_id", "fingerprint", "state", "disabled_at"),
+    *("id", "number", "signing_id", "encryption_id", "fingerprint", "state", "created_at", "disabled_at"),
 )
 _SIGNING: Final = Part(ServiceKey, "signing", "id", "purpose", "public", "sealed")
 _ENCRYPTION: Final = Part(ServiceKey, "encryption", "id", "purpose", "public", "sealed")
@@ -40,6 +41,11 @@ def pairs_and_number() -> tuple["OurPairs", int]:
     return OurPairs(tuple(pair for values in rows if (pair := _pair(values)) is not None)), numbers.pop()
 
 
+def all_pairs() -> "OurPairs":
+    """Return this fabric's pairs where nothing is released by them."""
+    return OurPairs(tuple(pairs()))
+
+
 def _pair(values: Iterator[Any]) -> GuardianPair | None:
     pair, signing, encryption = _PAIR.read(values), _SIGNING.read(values), _ENCRYPTION.read(values)
     if pair is not None and signing is not None and encryption is not None:
@@ -60,7 +66,7 @@ class OurPairs:
 
     def keys(self, guardian: Guardian) -> GuardianKeys:
         """Return the private keys behind a card of ours. Raises `GuardianDisabled` when people have disabled them."""
-        pair = next(iter(self._named([guardian])), None)
+        pair = self._pair_of(guardian)
         if pair is None:
             raise NotFound("These are not the keys of this fabric.")
         if pair.state == State.DISABLED:
@@ -79,9 +85,41 @@ class OurPairs:
         if found and all(pair.state == State.DISABLED for pair in found):
             raise _disabled(found[0])
 
+    def forged_link(self, chain: VerifiedChain, *, seen: bool) -> LinkForged | None:
+        """Return what is wrong with a link that keys of ours have signed; None when nothing is.
+
+        Whoever has stolen a pair of ours, an old one too, can sign in its name. But what this fabric signs is known
+        here: a successor is a pair of ours, and was there before the one that it follows was disabled; and a machine
+        that our keys have made is written down with its making, which nobody repeats under a disabled pair. `seen`
+        says whether the key protector is known here. Links of other fabrics' keys are theirs to account for.
+        """
+        for old, new in chain.successions:
+            mine, successor = self._pair_of(old), self._pair_of(new)
+            if mine is not None and (successor is None or _disabled_before(mine, successor)):
+                return _forged(mine, f"names keys {new.fingerprint[:16]}… as its successor")
+        mine = None if chain.maker is None else self._pair_of(chain.maker)
+        if mine is not None and mine.state == State.DISABLED and not seen:
+            return _forged(mine, "makes a machine")
+        return None
+
+    def _pair_of(self, guardian: Guardian) -> GuardianPair | None:
+        return next(iter(self._named([guardian])), None)
+
     def _named(self, guardians: Iterable[Guardian]) -> list[GuardianPair]:
         named = {guardian.fingerprint for guardian in guardians}
         return [pair for pair in self.pairs if pair.fingerprint in named]
+
+
+def _disabled_before(pair: GuardianPair, successor: GuardianPair) -> bool:
+    """Say whether a pair was disabled before the other was made, so that it has not signed for that one here."""
+    return pair.disabled_at is not None and pair.disabled_at <= successor.created_at
+
+
+def _forged(pair: GuardianPair, does: str) -> LinkForged:
+    return LinkForged(
+        f"A link in this chain is signed with this fabric's {pair} and {does}, which this fabric has not done. Somebody"
+        " else has these keys: tell the fabric's people, who disable the pair, and the owner."
+    )
 
 
 def _disabled(pair: GuardianPair) -> GuardianDisabled:

@@ -78,11 +78,12 @@ class _Asked:
 class _Applied:
     """What a release is decided by: the owner's newest chain, and what this fabric remembers of the protector.
 
-    Nothing is remembered of a protector that does not name this fabric.
+    Nothing is remembered of a protector that does not name this fabric, nor taken from one with a `flaw`.
     """
 
     chain: VerifiedChain
     known: KeyProtectorRecord | None
+    flaw: Refusal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,8 @@ def _decide(asked: _Asked, *, now: datetime) -> ReleaseAnswer | Refusal:
         host = _proved(asked, now=now)
         if asked.protector is None or applied is None:
             raise asked.flaw or AssertionError("a protector that did not verify has a flaw")
+        if applied.flaw is not None:
+            raise applied.flaw
         return _release(asked, asked.protector, applied, host, now=now)
     except Refusal as refusal:
         _refuse(asked, applied, refusal, now=now)
@@ -156,6 +159,9 @@ def _proved(asked: _Asked, *, now: datetime) -> HealthStatement:
 def _applied(asked: _Asked, protector: VerifiedProtector, *, now: datetime) -> _Applied:
     """Find the owner's newest chain, and lock the record: a denial or a chain comes before this release or after."""
     known = record_of(protector.chain)
+    forged = asked.ours.forged_link(protector.chain, seen=known is not None)
+    if forged is not None:
+        return _Applied(protector.chain, known, forged)
     if known is None and any(guardian.fingerprint in asked.ours.fingerprints for guardian in protector.guardians):
         known = remember(protector.chain, by=asked.actor, now=now)
     if known is None:

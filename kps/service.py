@@ -1,5 +1,6 @@
 """The door of key protection: everything that other apps may ask of it. The rooms behind it are private."""
 
+import logging
 from collections.abc import Collection
 from datetime import datetime
 from uuid import UUID
@@ -16,6 +17,7 @@ from kps.errors import NotFound
 from kps.guardianship import card, guardian_fingerprint, held_keys, metadata, newest_named, our_guardian, pairs
 from kps.models import GuardianPair, KeyProtectorRecord, KeyRelease, ReleaseApproval, RotationProposal
 from kps.offline import accounts, offline_starts, take_account
+from kps.our_pairs import all_pairs
 from kps.owner_denials import allow_by_owner, deny_by_owner
 from kps.owners import OwnersView, answer_question
 from kps.releases import ReleaseAnswer, release
@@ -100,6 +102,8 @@ __all__ = [
     "waiting_numbers",
 ]
 
+logger = logging.getLogger("guardhouse.releases")
+
 
 def releases(*, owner_fingerprint: str | None = None) -> QuerySet[KeyRelease]:
     """Return releases and refusals, newest first. An owner's fingerprint narrows to what its signatures vouch for."""
@@ -117,8 +121,17 @@ def protectors(*, owner_fingerprint: str | None = None) -> QuerySet[KeyProtector
 
 
 def know_protector(chain: VerifiedChain, *, by: User, now: datetime) -> None:
-    """Remember a protector before its first release, so that its owner's later words are taken here."""
+    """Remember a protector before its first release, so that its owner's later words are taken here.
+
+    Raises `LinkForged` when keys of this fabric have signed in its chain what this fabric has not.
+    """
     with transaction.atomic():
+        known = protectors(owner_fingerprint=chain.statement.owner.fingerprint)
+        seen = known.filter(protector_id=chain.statement.id).exists()
+        forged = all_pairs().forged_link(chain, seen=seen)
+        if forged is not None:
+            logger.warning("%s refused: code %s", chain.subject, forged.code)
+            raise forged
         remember(chain, by=f"user:{by.get_username()}", now=now)
 
 

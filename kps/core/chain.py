@@ -65,13 +65,17 @@ class Statement:
 class VerifiedChain:
     """The owner's statement as its owner signed it, and the guardians as they are by now.
 
-    A machine that was made from shielding data has that file's statement with its own id; `made_from` is the file's.
+    A machine that was made from shielding data has that file's statement with its own id; `made_from` is the file's and
+    `maker` the guardian who signed its birth. `successions` are who has put whom in its own place, in their order:
+    whether these keys were still in the right hands then, no signature says.
     """
 
     statement: Statement
     guardians: tuple[Guardian, ...]
     links: tuple[str, ...] = field(repr=False)
     made_from: UUID | None = None
+    maker: Guardian | None = None
+    successions: tuple[tuple[Guardian, Guardian], ...] = ()
 
     @property
     def parties(self) -> tuple[Guardian, ...]:
@@ -216,17 +220,21 @@ def verify_links(links: tuple[jose.Unverified, ...]) -> VerifiedChain:
     """Verify the links that `parse_links` has read."""
     statement, word = _verify_statement(links[0]), links[:1]
     made_from: UUID | None = None
+    maker: Guardian | None = None
     if statement.makes_machines and len(links) > 1:
-        statement, word, made_from = _verify_machine(links[1], statement, of=links[0]), links[:2], statement.id
-    guardians = list(statement.guardians)
+        word, made_from = links[:2], statement.id
+        maker, statement = _verify_machine(links[1], statement, of=links[0])
+    guardians, successions = list(statement.guardians), []
     used = [statement.owner, *guardians]
     digest = statement_digest(*(link.token for link in word))
     for link in links[len(word) :]:
         place, successor = _verify_succession(link, statement, guardians, digest=digest)
         _require_new_keys(successor, used)
         used.append(successor)
+        successions.append((guardians[place], successor))
         guardians[place] = successor
-    return VerifiedChain(statement, tuple(guardians), tuple(link.token for link in links), made_from)
+    tokens = tuple(link.token for link in links)
+    return VerifiedChain(statement, tuple(guardians), tokens, made_from, maker, tuple(successions))
 
 
 def _verify_statement(link: jose.Unverified) -> Statement:
@@ -255,8 +263,8 @@ def _verify_statement(link: jose.Unverified) -> Statement:
     )
 
 
-def _verify_machine(link: jose.Unverified, statement: Statement, *, of: jose.Unverified) -> Statement:
-    """Return the statement of shielding data as it stands for the machine that a guardian has made.
+def _verify_machine(link: jose.Unverified, statement: Statement, *, of: jose.Unverified) -> tuple[Guardian, Statement]:
+    """Return who has made a machine, and the statement of shielding data as it stands for that.
 
     The machine's id is a hash over all that the guardian says of it. So no guardian can give a machine the id of
     another one, and put this statement in the place of what the owner has signed for that.
@@ -273,7 +281,7 @@ def _verify_machine(link: jose.Unverified, statement: Statement, *, of: jose.Unv
         raise ProtectorSignature("A machine was made under another statement of the owner.")
     jose.from_b64u(said["nonce"], size=_NONCE)
     jose.whole_number(said["made"], what="The time at which a machine was made", most=_LATEST)
-    return replace(statement, id=_machine_id(said), makes_machines=False)
+    return maker, replace(statement, id=_machine_id(said), makes_machines=False)
 
 
 def _machine_id(said: jose.Json) -> UUID:
