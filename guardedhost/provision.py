@@ -62,13 +62,19 @@ class Wanted:
 
 
 def provision(store: Store, wanted: Wanted, folder: Path, progress: Progress) -> Machine:
-    """Make the machine's bundle in `folder`, which must not exist, as this host with its health certificate."""
+    """Make the machine's bundle in `folder`, which must not exist, as this host with its health certificate.
+
+    Until the machine is started and stopped here, or the daemon says that it does not run, no other host starts it
+    where its owner wants it on one at a time.
+    """
 
     def release_for(machine: Machine, state: VmState) -> Released:
         with agent.opened(store) as host:
             return vm.release(host, machine, state)
 
-    return make(wanted, folder, release_for, progress)
+    machine = make(wanted, folder, release_for, progress)
+    store.remember_held(machine.folder)  # as the portal counts it: the host that made a machine is its first holder
+    return machine
 
 
 def make(

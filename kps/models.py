@@ -278,6 +278,7 @@ class KeyRelease(models.Model):
     at = models.DateTimeField(db_index=True)
     vm = models.CharField(max_length=64)
     protector_id = models.UUIDField(null=True, db_index=True)
+    made_id = models.UUIDField(null=True, db_index=True)  # the machine that this made, where it is of shielding data
     owner_fingerprint = models.CharField(max_length=64, blank=True, db_index=True)
     level = models.CharField(max_length=30, blank=True)
     roll = models.BigIntegerField(null=True)
@@ -311,6 +312,11 @@ class KeyRelease(models.Model):
     @property
     def released(self) -> bool:
         return self.outcome == self.Outcome.RELEASED
+
+    @property
+    def machine_id(self) -> uuid.UUID | None:
+        """Return the key protector of the machine that the host got a key of: of a new one where it made one."""
+        return self.made_id or self.protector_id
 
 
 class OfflineAccount(models.Model):

@@ -94,6 +94,7 @@ class _Outcome:
     approval: ReleaseApproval | None = None
     change: Change | None = None
     grant: Grant | None = None
+    made: UUID | None = None
 
 
 def release(token: object, *, now: datetime) -> ReleaseAnswer:
@@ -186,11 +187,12 @@ def _release(
         use(approval, now=now)
     following, sealer = _following(_to_start(chain, allowed.seals, ours, now=now), allowed.seals, ours)
     lasting, grant = following.guardians, grant_of(chain.statement.policy, mode=host.mode, now=now)
+    made: UUID | None = None
     if following.made_from == protector.id:  # the file itself stays as it is, for the guardians that it names
-        lasting, grant = protector.guardians, None
+        lasting, grant, made = protector.guardians, None, following.statement.id
         remember(following, by=asked.actor, vm=asked.request.vm, now=now)
     change = _used(known, protector, newest_named(lasting, among=ours.pairs), now)
-    leaf = _write(asked, applied, _Outcome(approval=approval, change=change, grant=grant), now=now)
+    leaf = _write(asked, applied, _Outcome(approval=approval, change=change, grant=grant, made=made), now=now)
     statement, roll = following.statement, protector.roll + 1
     released = ReleasedKeys(statement.id, statement.level, roll, ingress=ingress, egress=egress)
     return ReleaseAnswer(
@@ -279,6 +281,7 @@ def _row(asked: _Asked, applied: _Applied | None, outcome: _Outcome, now: dateti
         at=now,
         vm=request.vm,
         protector_id=protector.id if protector else None,
+        made_id=outcome.made,
         owner_fingerprint=protector.owner.fingerprint if protector else "",
         level=applied.chain.statement.level if applied else "",
         roll=protector.roll if protector else None,
@@ -309,6 +312,7 @@ def _detail(row: KeyRelease) -> dict[str, object]:
         "host": row.host,
         "group": row.group,
         "certificate": row.serial,
+        "machine": str(row.made_id) if row.made_id else "",
         "attestation": row.attestation_id,
         "mode": row.mode,
         "policy": row.policy_version,

@@ -7,7 +7,7 @@ from datetime import datetime
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
-from django.db.models import Max
+from django.db.models import Max, Q, QuerySet
 
 from attestation import service as attestation
 from kps.core import host_message
@@ -43,9 +43,9 @@ def take_return(token: object, *, now: datetime) -> bool:
 
 def _newest_release(said: Return, attester_id: UUID) -> KeyRelease | None:
     """Return the newest release to this host, unless it has been returned."""
-    mine = {"owner_fingerprint": said.owner_fingerprint, "protector_id": said.protector, "attester_id": attester_id}
-    newest = KeyRelease.objects.filter(**mine, outcome=KeyRelease.Outcome.RELEASED).first()
-    returned = KeyReturn.objects.filter(**mine).first()
+    key, mine = (said.owner_fingerprint, said.protector), {"attester_id": attester_id}
+    newest = keys_given(*key).filter(**mine).first()
+    returned = _returns(*key).filter(**mine).first()
     if newest is None or (returned is not None and returned.release_id >= newest.pk):
         return None
     return newest
@@ -78,15 +78,30 @@ def _write(said: Return, newest: KeyRelease, *, now: datetime) -> None:
     )
 
 
+def keys_given(owner_fingerprint: str, protector_id: UUID) -> QuerySet[KeyRelease]:
+    """Return the releases by which hosts got a key of this machine, the newest first: its starts, and its making.
+
+    The host that makes a machine is its first holder, although it asked for the key of the shielding data.
+    """
+    of_machine = Q(protector_id=protector_id) | Q(made_id=protector_id)
+    return KeyRelease.objects.filter(
+        of_machine, owner_fingerprint=owner_fingerprint, outcome=KeyRelease.Outcome.RELEASED
+    )
+
+
+def _returns(owner_fingerprint: str, protector_id: UUID) -> QuerySet[KeyReturn]:
+    return KeyReturn.objects.filter(owner_fingerprint=owner_fingerprint, protector_id=protector_id)
+
+
 def holders(owner_fingerprint: str, protector_id: UUID, *, now: datetime) -> Collection[UUID]:
     """Return the hosts that hold the key of a VM now.
 
     Those that got it, have not said since that the VM stopped, and hold a health certificate in force. A host that
     went away for good stops counting when its last certificate lapses.
     """
-    key = {"owner_fingerprint": owner_fingerprint, "protector_id": protector_id}
-    given = KeyRelease.objects.filter(**key, outcome=KeyRelease.Outcome.RELEASED).order_by().values_list("attester_id")
-    returned = dict(KeyReturn.objects.filter(**key).order_by().values_list("attester_id").annotate(Max("release_id")))
+    key = (owner_fingerprint, protector_id)
+    given = keys_given(*key).order_by().values_list("attester_id")
+    returned = dict(_returns(*key).order_by().values_list("attester_id").annotate(Max("release_id")))
     open_ = {host for host, newest in given.annotate(Max("pk")) if newest > returned.get(host, 0)}
     return attestation.hosts_with_certificate(open_, now=now)
 

@@ -13,7 +13,7 @@ from kps.core.guardian import Guardian
 from kps.core.statement_changes import StatementChange, changes
 from kps.guardianship import pairs
 from kps.models import GuardianPair, KeyProtectorRecord, KeyRelease, OwnerStatement
-from kps.returns import holders
+from kps.returns import holders, keys_given
 from kps.rotation import Awaits, awaited
 
 State = GuardianPair.State
@@ -99,12 +99,7 @@ def statements(record: KeyProtectorRecord, *, most: int) -> list[Statement]:
 def holding(owner_fingerprint: str, protector_id: UUID, *, now: datetime) -> list[KeyRelease]:
     """Return the newest release to each host that holds the VM's key now."""
     hosts = holders(owner_fingerprint, protector_id, now=now)
-    given = KeyRelease.objects.filter(
-        owner_fingerprint=owner_fingerprint,
-        protector_id=protector_id,
-        outcome=KeyRelease.Outcome.RELEASED,
-        attester_id__in=hosts,
-    )
+    given = keys_given(owner_fingerprint, protector_id).filter(attester_id__in=hosts)
     newest = given.order_by().values_list("attester_id").annotate(Max("pk"))
     return list(KeyRelease.objects.filter(pk__in=[pk for _, pk in newest]))
 

@@ -6,6 +6,7 @@ from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import BadRequest, PermissionDenied
 from django.core.paginator import Paginator
+from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.utils import timezone
@@ -35,7 +36,7 @@ def machine(request: HttpRequest, machine_id: int) -> HttpResponse:
     found, now = _found(request, machine_id), timezone.now()
     owner, protector_id = found.key
     record = kps.protectors_of([found.key]).get(found.key)
-    releases = kps.releases(owner_fingerprint=owner).filter(protector_id=protector_id)
+    releases = kps.releases(owner_fingerprint=owner).filter(Q(protector_id=protector_id) | Q(made_id=protector_id))
     rows = Paginator(releases, PER_PAGE).get_page(request.GET.get("page"))
     told = kps.told(record) if record else None
     context = {

@@ -59,7 +59,7 @@ def tenant(request: HttpRequest, slug: str) -> HttpResponse:
         "refused": [(each, words_for(each.newest.code)) for each in refused],
         "vms": _by_protector(
             found,
-            *(row.protector_id for row in rows),
+            *(row.machine_id for row in rows),
             *(each.newest.protector_id for each in refused),
             *(each.record.protector_id for each in waiting[:SOME]),
         ),

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,15 @@ from cli.host import host
 from cli.recovery import RecoveryRefused
 from cli.restore import Remains, restore_anew, restore_plain
 from cli.shielding import Wanted as Bundle
+from guardedhost import agent, vm
 from guardedhost.bundle import read_states
 from guardedhost.errors import AgentError, VmFailure
 from guardedhost.image import opened
 from guardedhost.machine import Machine, read_machine
 from guardedhost.provision import LABEL, Wanted, first_protector, make, seed_image
+from guardedhost.provision import provision as provision_in
 from guardedhost.qemu import _command
+from guardedhost.store import Store
 from guardedhost.vm import Released, prepare
 from kps.core import jose
 from kps.core.bundle import DISK_FILE, SEED_FILE, VmState
@@ -233,6 +237,24 @@ def test_what_is_there_is_not_replaced(tmp_path: Path, template: Path, catalog: 
 def test_the_largest_seed_is_an_image_of_whole_sectors() -> None:
     image = seed_image({"user-data": bytes(600 * 1024), "meta-data": b"{}", "network-config": b""})
     assert len(image) % 2048 == 0
+
+
+def test_a_host_holds_what_it_made_until_it_says_otherwise(
+    tmp_path: Path, template: Path, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the portal counts it. The daemon gives back what does not run, and `vm stop` does."""
+    monkeypatch.setattr(agent, "opened", lambda store: nullcontext())
+    monkeypatch.setattr(vm, "release", lambda _, machine, state: honest(machine, state))
+    store = Store(tmp_path / "state")
+    wanted = Wanted("web1", 512, template, catalog, DATA, VALUES)
+    made_here = provision_in(store, wanted, tmp_path / "web1", lambda _: None)
+    assert store.held() == [made_here.folder]
+    with pytest.raises(VmFailure, match="exists already"):
+        provision_in(store, wanted, tmp_path / "web1", lambda _: None)
+    monkeypatch.setattr(vm, "release", lambda _, machine, state: answer(ingress=bytes(32)))
+    with pytest.raises(VmFailure, match="does not open"):
+        provision_in(store, wanted, tmp_path / "web2", lambda _: None)
+    assert store.held() == [made_here.folder]
 
 
 # --- its owner gets it back ----------------------------------------------------------------------------------

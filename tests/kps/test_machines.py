@@ -10,6 +10,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import DatabaseError, transaction
 
+from attestation import service as attestation
 from kps import service
 from kps.chains import newest_of
 from kps.core.chain import sign_statement, subject_of
@@ -25,6 +26,7 @@ from tests.kps.shielding import CONTENT, FILE_ID, LABEL, made, shielding_data, s
 from tests.kps.test_chains import brings
 
 Shield = Callable[..., ShieldingData]
+ONE = ReleasePolicy(simultaneous_hosts=1)
 
 
 @pytest.fixture
@@ -109,8 +111,63 @@ def test_the_owner_s_policy_holds_for_the_making(host: Host, shield: Shield) -> 
 
 
 def test_a_machine_at_a_time_is_no_limit_to_making_them(host: Host, second: Host, shield: Shield) -> None:
-    data = shield(policy=ReleasePolicy(simultaneous_hosts=1))
+    data = shield(policy=ONE)
     assert makes(host, data)[0].id != makes(second, data)[0].id
+
+
+def test_the_host_that_made_a_machine_is_its_first_holder(host: Host, second: Host, shield: Shield) -> None:
+    born = host.starts(shield(policy=ONE).document["protector"], vm="web1")["key_protector"]
+    machine = verify_protector(born).id
+    assert set(service.holders(OWNERS, machine, now=_now())) == {UUID(host.machine.attester)}
+    assert second.starts(born)["code"] == "too_many_hosts"
+    assert [row.vm for row in service.holding(OWNERS, machine, now=_now())] == ["web1"]
+    following = host.starts(born)["key_protector"]  # it may start what it has made
+    assert second.starts(following)["code"] == "too_many_hosts"
+
+
+def test_a_host_that_does_not_run_what_it_made_says_so_and_another_starts_it(
+    host: Host, second: Host, shield: Shield
+) -> None:
+    born = host.starts(shield(policy=ONE).document["protector"], vm="web1")["key_protector"]
+    machine = verify_protector(born).id
+    assert second.gives_back(protector=machine, vm="web1").json() == {"returned": False}
+    assert second.starts(born)["code"] == "too_many_hosts"
+    assert host.gives_back(protector=machine, vm="web1").json() == {"returned": True}
+    assert host.gives_back(protector=machine, vm="web1").json() == {"returned": False}
+    assert "wrapped_keys" in second.starts(born)
+    assert host.starts(born)["code"] == "too_many_hosts"
+
+
+def test_a_maker_whose_certificates_are_revoked_holds_nothing(
+    host: Host, second: Host, shield: Shield, admin: User
+) -> None:
+    born = host.starts(shield(policy=ONE).document["protector"])["key_protector"]
+    attestation.revoke_certificate(host.serial, by=admin, reason="burnt down", now=_now())
+    assert "wrapped_keys" in second.starts(born)
+
+
+def test_one_machine_s_maker_holds_no_other_machine_of_the_file(host: Host, second: Host, shield: Shield) -> None:
+    data = shield(policy=ONE)
+    host.starts(data.document["protector"])
+    other = second.starts(data.document["protector"])["key_protector"]
+    assert "wrapped_keys" in second.starts(other)
+    assert host.starts(other)["code"] == "too_many_hosts"
+
+
+def test_the_making_says_in_row_and_leaf_which_machine_it_made(host: Host, second: Host, shield: Shield) -> None:
+    born = host.starts(shield(policy=ONE).document["protector"])["key_protector"]
+    row, machine = service.releases().get(), verify_protector(born).id
+    assert (row.protector_id, row.made_id, row.machine_id) == (FILE_ID, machine, machine)
+    assert ledger.leaves(act_prefix="key.released").get().detail["machine"] == str(machine)
+    second.starts(born)
+    host.starts(born)
+    assert [(each.code, each.made_id) for each in service.releases()[:2]] == [("", None), ("too_many_hosts", None)]
+
+
+def test_a_refused_making_made_nothing(host: Host, shield: Shield) -> None:
+    host.starts(shield(policy=ReleasePolicy(host_groups=("other",))).document["protector"])
+    assert service.releases().get().made_id is None
+    assert ledger.leaves(act_prefix="key.refused").get().detail["machine"] == ""
 
 
 def test_a_denied_file_makes_no_machine_and_those_it_made_start(host: Host, shield: Shield, second: Host) -> None:
