@@ -9,10 +9,8 @@ from django.http import HttpResponse
 from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
-from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from attestation import service
 from attestation.core.claims import BANK
@@ -35,6 +33,7 @@ from attestation.serializers import (
     PossessionSerializer,
     SigningCertificatesSerializer,
 )
+from ledger.machine_api import MachineView
 
 VERSION = version("guardhouse")
 ENROLMENT, CREDENTIAL = EnrolmentSerializer(), CredentialSerializer()
@@ -45,13 +44,6 @@ CHALLENGE_REQUEST, CHALLENGE = ChallengeRequestSerializer(), ChallengeSerializer
 MEMBERSHIP = MembershipSerializer()
 EVIDENCE, OUTCOME = EvidenceSerializer(), OutcomeSerializer()
 INFO, SIGNING_CERTIFICATES = InfoSerializer(), SigningCertificatesSerializer()
-
-
-class MachineView(APIView):
-    """Open to anyone who can send a message; what the message proves decides."""
-
-    authentication_classes = ()
-    permission_classes = (AllowAny,)
 
 
 class EnrolmentsView(MachineView):

@@ -10,6 +10,7 @@ from attestation.core.base64url import from_b64u, to_b64u
 from attestation.core.eventlog import EVENT_LOG_LIMIT
 from attestation.core.ima import IMA_LIMIT
 from attestation.core.possession import KEY_LIMIT, PROOF_LIMIT
+from ledger.machine_api import Message
 
 QUOTE_LIMIT = 4 * 1024
 PUBLIC_LIMIT = 2 * 1024
@@ -66,20 +67,6 @@ class PcrValues(serializers.DictField):
         if errors:
             raise serializers.ValidationError(errors)
         return values
-
-
-class Message(serializers.Serializer[object]):
-    """The shape of one kind of message. One instance serves every request: reading and writing change nothing in it.
-
-    A serializer of its own for each request would first copy each of its fields, which takes longer than reading.
-    """
-
-    def read(self, data: object) -> dict[str, Any]:
-        """Return the fields of a message that came, or raise what becomes `malformed_request`."""
-        return dict(self.run_validation(data))
-
-    def written(self, value: object) -> dict[str, Any]:
-        return dict(self.to_representation(value))
 
 
 class EnrolmentSerializer(Message):

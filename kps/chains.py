@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final
 from uuid import UUID
 
 from django.db import transaction
@@ -15,23 +14,13 @@ from kps.guardianship import newest_named
 from kps.models import KeyProtectorRecord, MadeMachine, OwnerStatement
 from kps.our_pairs import all_pairs
 from ledger import service as ledger
-from ledger.statements import Part, locking, read, worded
-
-_KNOWN: Final = Part(
-    KeyProtectorRecord, "known", *(field.attname for field in KeyProtectorRecord._meta.concrete_fields)
-)
-_RECORD: Final = worded(
-    """
-SELECT :known FROM kps_keyprotectorrecord AS known WHERE known.owner_fingerprint = %s AND known.protector_id = %s
-""",
-    known=_KNOWN,
-)
 
 
 def record_of(chain: VerifiedChain) -> KeyProtectorRecord | None:
     """Return what is remembered of this owner's protector, locked until the transaction ends; None if nothing is."""
-    found = read(_RECORD + locking("known"), [chain.statement.owner.fingerprint, chain.statement.id])
-    return None if found is None else _KNOWN.take(found)
+    statement = chain.statement
+    known = KeyProtectorRecord.objects.select_for_update().filter(protector_id=statement.id)
+    return known.filter(owner_fingerprint=statement.owner.fingerprint).first()
 
 
 def remember(chain: VerifiedChain, *, by: str, vm: str = "", now: datetime) -> KeyProtectorRecord:

@@ -1,56 +1,20 @@
-"""This fabric's key pairs as a release needs them: all of them of one moment, read in one statement."""
+"""This fabric's key pairs as a release needs them: all of them of one moment."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Any, Final
 
 from kps.core.chain import VerifiedChain
 from kps.core.guardian import Guardian, GuardianKeys
 from kps.errors import GuardianDisabled, LinkForged, NotFound
 from kps.guardianship import card, opened, pairs
-from kps.models import GuardianPair, KeyRelease, ServiceKey
-from ledger.statements import Part, read_numbered, worded
+from kps.models import GuardianPair
 
 State = GuardianPair.State
-
-_PAIR: Final = Part(
-    GuardianPair,
-    "pair",
-    *("id", "number", "signing_id", "encryption_id", "fingerprint", "state", "created_at", "disabled_at"),
-)
-_SIGNING: Final = Part(ServiceKey, "signing", "id", "purpose", "public", "sealed")
-_ENCRYPTION: Final = Part(ServiceKey, "encryption", "id", "purpose", "public", "sealed")
-_SELECT: Final = worded(
-    """
-SELECT numbered.number, :pair, :signing, :encryption FROM numbered
-LEFT JOIN kps_guardianpair AS pair ON pair.number > 0
-LEFT JOIN kps_servicekey AS signing ON signing.id = pair.signing_id
-LEFT JOIN kps_servicekey AS encryption ON encryption.id = pair.encryption_id
-ORDER BY pair.number DESC
-""",
-    pair=_PAIR,
-    signing=_SIGNING,
-    encryption=_ENCRYPTION,
-)
-
-
-def pairs_and_number() -> tuple["OurPairs", int]:
-    """Return this fabric's pairs, and the key for the row of the release that is decided by them."""
-    rows = read_numbered(_SELECT, (), number_of=KeyRelease)
-    numbers = {int(next(values)) for values in rows}
-    return OurPairs(tuple(pair for values in rows if (pair := _pair(values)) is not None)), numbers.pop()
 
 
 def all_pairs() -> "OurPairs":
     """Return this fabric's pairs where nothing is released by them."""
     return OurPairs(tuple(pairs()))
-
-
-def _pair(values: Iterator[Any]) -> GuardianPair | None:
-    pair, signing, encryption = _PAIR.read(values), _SIGNING.read(values), _ENCRYPTION.read(values)
-    if pair is not None and signing is not None and encryption is not None:
-        pair.signing, pair.encryption = signing, encryption
-    return pair
 
 
 @dataclass(frozen=True, slots=True)

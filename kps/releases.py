@@ -13,7 +13,7 @@ from attestation import service as attestation
 from attestation.errors import Refusal
 from attestation.service import HealthStatement, Holding
 from kps.approvals import ask, standing_approval, use
-from kps.chains import binding, record_of, remember
+from kps.chains import binding, remember
 from kps.core import jose
 from kps.core.chain import MOST_SUCCESSIONS, VerifiedChain, make_machine, succeed
 from kps.core.guardian import Guardian, GuardianKeys
@@ -27,8 +27,9 @@ from kps.core.wrapped import KEY_SIZE
 from kps.errors import ApprovalRequired, ReleaseReplayed, ReleaseRequestRefused
 from kps.guardianship import newest_named
 from kps.models import KeyProtectorRecord, KeyRelease, ReleaseApproval
-from kps.our_pairs import OurPairs, pairs_and_number
+from kps.our_pairs import OurPairs
 from kps.owner_denials import require_not_denied
+from kps.remembered import Remembered, remembered
 from kps.returns import holders
 from kps.senders import authenticated, held_by_sender
 from ledger.service import Leaf, new_leaf, receipt, record_with
@@ -49,15 +50,11 @@ class ReleaseAnswer:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """An authenticated request: by whom, on what certificate, and about whose protector as far as that holds.
-
-    `number` is the key of the row that the answer will have, `ours` are this fabric's keys.
-    """
+    """An authenticated request: by whom, on what certificate, about whose protector as far as that holds."""
 
     request: ReleaseRequest
     held: Holding
-    number: int
-    ours: OurPairs
+    here: Remembered
     protector: VerifiedProtector | None
     flaw: Refusal | None
 
@@ -124,14 +121,14 @@ def _asked(request: ReleaseRequest, *, now: datetime) -> _Asked:
     In the caller's transaction, in which nothing that counts changes from here on.
     """
     held = held_by_sender(request.serial, now=now)
-    ours, number = pairs_and_number()
     protector: VerifiedProtector | None = None
     flaw: Refusal | None = None
     try:
         protector = verify_protector(request.untrusted_protector)
     except Refusal as refusal:
         flaw = refusal
-    return _Asked(request, held, number, ours, protector, flaw)
+    here = remembered(None if protector is None else protector.chain)
+    return _Asked(request, held, here, protector, flaw)
 
 
 def _decide(asked: _Asked, *, now: datetime) -> ReleaseAnswer | Refusal:
@@ -158,12 +155,12 @@ def _proved(asked: _Asked, *, now: datetime) -> HealthStatement:
 
 
 def _applied(asked: _Asked, protector: VerifiedProtector, *, now: datetime) -> _Applied:
-    """Find the owner's newest chain, and lock the record: a denial or a chain comes before this release or after."""
-    known = record_of(protector.chain)
-    forged = asked.ours.forged_link(protector.chain, seen=known is not None)
+    """Find the owner's newest chain. The record is locked: a denial or a chain comes before this release or after."""
+    known, ours = asked.here.known, asked.here.ours
+    forged = ours.forged_link(protector.chain, seen=known is not None)
     if forged is not None:
         return _Applied(protector.chain, known, forged)
-    if known is None and any(guardian.fingerprint in asked.ours.fingerprints for guardian in protector.guardians):
+    if known is None and any(guardian.fingerprint in ours.fingerprints for guardian in protector.guardians):
         known = remember(protector.chain, by=asked.actor, now=now)
     if known is None:
         return _Applied(protector.chain, known)
@@ -173,7 +170,7 @@ def _applied(asked: _Asked, protector: VerifiedProtector, *, now: datetime) -> _
 def _release(
     asked: _Asked, protector: VerifiedProtector, applied: _Applied, host: HealthStatement, *, now: datetime
 ) -> ReleaseAnswer:
-    chain, known, ours = applied.chain, applied.known, asked.ours
+    chain, known, ours = applied.chain, applied.known, asked.here.ours
     ours.require_enabled(chain.guardians)
     ours.require_enabled(protector.guardians)
     allowed = permit(protector, chain, ours=ours.fingerprints, denied=known is not None and known.denied_at is not None)
@@ -277,7 +274,7 @@ def _row(asked: _Asked, applied: _Applied | None, outcome: _Outcome, now: dateti
     request, held, protector = asked.request, asked.held, asked.protector
     refusal, approval, grant = outcome.refusal, outcome.approval, outcome.grant
     return KeyRelease(
-        id=asked.number,
+        id=asked.here.number,
         at=now,
         vm=request.vm,
         protector_id=protector.id if protector else None,

@@ -7,6 +7,7 @@ from kps.core.handback import RETURN_LIMIT
 from kps.core.offline import ACCOUNT_LIMIT
 from kps.core.owner_message import MESSAGE_LIMIT
 from kps.core.request import REQUEST_LIMIT
+from ledger.machine_api import Message
 
 
 class Token(serializers.CharField):
@@ -25,39 +26,39 @@ class Token(serializers.CharField):
         return super().run_validation(data)
 
 
-class MetadataSerializer(serializers.Serializer[object]):
+class MetadataSerializer(Message):
     metadata = serializers.CharField(help_text="This fabric's guardian as a compact JWS, signed by itself.")
 
 
-class ReleaseRequestSerializer(serializers.Serializer[object]):
+class ReleaseRequestSerializer(Message):
     request = Token(
         REQUEST_LIMIT, "A compact JWS (HS256) under the release secret; `kid` is the certificate's serial number."
     )
 
 
-class ReleaseAnswerSerializer(serializers.Serializer[object]):
+class ReleaseAnswerSerializer(Message):
     wrapped_keys = serializers.CharField(help_text="A compact JWE to the certificate's transport key.")
     key_protector = serializers.DictField(help_text="The key protector for the next start.")
     receipt = serializers.CharField(help_text="The log's signed promise that this release will be in it.")
 
 
-class ReturnSerializer(serializers.Serializer[object]):
+class ReturnSerializer(Message):
     message = Token(RETURN_LIMIT, "A compact JWS (HS256) under the release secret: which VM has stopped.")
 
 
-class ReturnedSerializer(serializers.Serializer[object]):
+class ReturnedSerializer(Message):
     returned = serializers.BooleanField(help_text="False when this host held no key of that VM.")
 
 
-class AccountSerializer(serializers.Serializer[object]):
+class AccountSerializer(Message):
     message = Token(ACCOUNT_LIMIT, "A compact JWS (HS256) under the release secret: the starts without this fabric.")
 
 
-class AccountTakenSerializer(serializers.Serializer[object]):
+class AccountTakenSerializer(Message):
     exceeded = serializers.BooleanField(help_text="True when the host started the VM more often than it may, or later.")
 
 
-class ChainSerializer(serializers.Serializer[object]):
+class ChainSerializer(Message):
     chain = serializers.ListField(
         child=Token(CHAIN_LIMIT, "A link of the chain."),
         max_length=1 + MOST_SUCCESSIONS,
@@ -65,15 +66,15 @@ class ChainSerializer(serializers.Serializer[object]):
     )
 
 
-class ChainTakenSerializer(serializers.Serializer[object]):
+class ChainTakenSerializer(Message):
     serial = serializers.IntegerField(help_text="The serial of the owner's statement that is in force now.")
 
 
-class QuestionSerializer(serializers.Serializer[object]):
+class QuestionSerializer(Message):
     question = Token(MESSAGE_LIMIT, "A compact JWS (ES256) by the owner.")
 
 
-class WaitingSerializer(serializers.Serializer[object]):
+class WaitingSerializer(Message):
     id = serializers.UUIDField(source="approval.id")
     vm = serializers.CharField(source="approval.vm")
     host = serializers.CharField(source="approval.host")
@@ -87,17 +88,17 @@ class WaitingSerializer(serializers.Serializer[object]):
     needs_key = serializers.BooleanField(source="approval.needs_key")
 
 
-class OwnersViewSerializer(serializers.Serializer[object]):
+class OwnersViewSerializer(Message):
     chain = serializers.ListField(child=serializers.CharField(), source="chain.links")
     denied = serializers.BooleanField(help_text="This fabric has denied all releases under this protector.")
     waiting = WaitingSerializer(many=True, help_text="Releases that wait for the owner's yes.")
 
 
-class ApprovalSerializer(serializers.Serializer[object]):
+class ApprovalSerializer(Message):
     approval = Token(MESSAGE_LIMIT, "A compact JWS (ES256) by the owner.")
 
 
-class DecidedSerializer(serializers.Serializer[object]):
+class DecidedSerializer(Message):
     id = serializers.UUIDField()
     vm = serializers.CharField()
     host = serializers.CharField()

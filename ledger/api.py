@@ -7,13 +7,12 @@ from django.http import HttpResponse
 from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
-from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from ledger import service
 from ledger.errors import NotFound
+from ledger.machine_api import MachineView
 from ledger.serializers import (
     CosignatureSerializer,
     GrowthQuestionSerializer,
@@ -24,13 +23,6 @@ from ledger.serializers import (
 )
 
 NOTE: Final = "text/plain; charset=utf-8"
-
-
-class MachineView(APIView):
-    """Open to anyone who can send a message."""
-
-    authentication_classes = ()
-    permission_classes = (AllowAny,)
 
 
 class LogView(MachineView):

@@ -187,9 +187,9 @@ def test_a_chain_that_names_the_owner_and_is_signed_by_a_stranger_is_refused(kno
 
 def test_a_guardian_cannot_grant(host: Host, known: dict[str, Any], guardian: Guardian) -> None:
     """Neither may this fabric's own keys, whoever has stolen them, add anybody to what the owner has signed."""
-    from kps.our_pairs import pairs_and_number
+    from kps.remembered import remembered
 
-    mine = pairs_and_number()[0].keys(guardian)
+    mine = remembered(None).ours.keys(guardian)
     lie = said(known["chain"][0]) | {"serial": 1, "guardians": [guardian.card, STRANGER.guardian.card]}
     assert brings({"chain": [signed(lie, mine)]}).json()["code"] == "protector_signature"
     forged = sealed(known | {"chain": [signed(lie, mine)]}, mine, roll=1)

@@ -17,7 +17,8 @@ from kps.core.protector import verify_protector
 from kps.core.release_policy import ReleasePolicy
 from kps.guardianship import our_guardian, prepare_successor
 from kps.models import GuardianPair, KeyProtectorRecord, ServiceKey
-from kps.our_pairs import OurPairs, pairs_and_number
+from kps.our_pairs import OurPairs
+from kps.remembered import remembered
 from ledger import service as ledger
 from tests.kps.conftest import Host
 from tests.kps.parties import OTHER_FABRIC, changed
@@ -47,7 +48,7 @@ def now() -> datetime:
 
 
 def ours() -> OurPairs:
-    return pairs_and_number()[0]
+    return remembered(None).ours
 
 
 def published() -> Any:
