@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from itertools import pairwise
 from typing import Final
 
@@ -39,8 +40,12 @@ class Guardian:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over both thumbprints (RFC 7638): what two people read to each other. The name is not in it."""
-        thumbprints = [jose.thumbprint(self.signing), jose.thumbprint(self.encryption)]
-        return hashlib.sha256(jose.canonical(thumbprints)).hexdigest()
+        return _fingerprint(jose.thumbprint(self.signing), jose.thumbprint(self.encryption))
+
+
+@lru_cache(maxsize=jose.MOST_KEYS)
+def _fingerprint(*thumbprints: str) -> str:
+    return hashlib.sha256(jose.canonical(thumbprints)).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

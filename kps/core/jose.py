@@ -21,6 +21,8 @@ from attestation.core import base64url
 from kps.errors import MalformedDocument
 
 _HEADER_LIMIT: Final = 512
+# Public keys are known by their points: a release meets a handful of them thirty times, and the next one of the VM too.
+MOST_KEYS: Final = 4096
 
 Json = dict[str, Any]
 SigningKey = ec.EllipticCurvePrivateKey | bytes
@@ -116,9 +118,8 @@ def thumbprint(key: ec.EllipticCurvePublicKey) -> str:
     return _thumbprint(_point(key))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=MOST_KEYS)
 def _thumbprint(point: bytes) -> str:
-    """A release asks thirty times for the thumbprints of a handful of keys, and the next one of the VM for the same."""
     return base64url.to_b64u(hashlib.sha256(canonical(_jwk(point))).digest())
 
 
@@ -131,9 +132,17 @@ def parse_public_key(value: object) -> ec.EllipticCurvePublicKey:
     fields = members(value, {"kty", "crv", "x", "y"}, what="A public key")
     if fields["kty"] != "EC" or fields["crv"] != "P-256":
         raise MalformedDocument("A public key is not an EC key on P-256.")
-    x, y = (from_b64u(fields[name], size=range(32, 33)) for name in ("x", "y"))
+    x, y = fields["x"], fields["y"]
+    if not isinstance(x, str) or not isinstance(y, str):
+        raise MalformedDocument("A public key is not written as text.")
+    return _public_key(x, y)
+
+
+@lru_cache(maxsize=MOST_KEYS)
+def _public_key(x: str, y: str) -> ec.EllipticCurvePublicKey:
+    point = b"".join(from_b64u(each, size=range(32, 33)) for each in (x, y))
     try:
-        return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), b"\x04" + x + y)
+        return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), b"\x04" + point)
     except ValueError as error:
         raise MalformedDocument("A public key is not a point on P-256.") from error
 
@@ -147,12 +156,14 @@ class Unverified:
     untrusted_payload: Json
 
 
+_ALLOWED: Final = {name: jws.JWSRegistry(algorithms=[name]) for name in ("ES256", "HS256")}
+
+
 def sign(payload: Mapping[str, object], key: SigningKey, *, kid: str) -> str:
     """Return a compact JWS: ES256 by a private key, HS256 by a shared secret."""
     algorithm = _algorithm(key)
-    return jws.serialize_compact(
-        {"alg": algorithm, "kid": kid}, canonical(payload), _imported(key), algorithms=[algorithm]
-    )
+    header = {"alg": algorithm, "kid": kid}
+    return jws.serialize_compact(header, canonical(payload), _imported(key), registry=_ALLOWED[algorithm])
 
 
 def parse_jws(token: object, *, limit: int) -> Unverified:
@@ -171,7 +182,7 @@ def parse_jws(token: object, *, limit: int) -> Unverified:
 def holds(unverified: Unverified, key: VerifyingKey) -> bool:
     """Say whether this key, by the one algorithm of its kind, has signed the token (RFC 8725, 3.1)."""
     try:
-        jws.deserialize_compact(unverified.token, _imported(key), algorithms=[_algorithm(key)])
+        jws.deserialize_compact(unverified.token, _imported(key), registry=_ALLOWED[_algorithm(key)])
     except (JoseError, ValueError):
         return False
     return True
@@ -184,7 +195,17 @@ def _algorithm(key: SigningKey | VerifyingKey) -> str:
 def _imported(key: SigningKey | VerifyingKey) -> ECKey | OctKey:
     if isinstance(key, bytes):
         return OctKey.import_key(key)
-    return private_key(key) if isinstance(key, ec.EllipticCurvePrivateKey) else ECKey.import_key(key)
+    return private_key(key) if isinstance(key, ec.EllipticCurvePrivateKey) else public_key(key)
+
+
+def public_key(key: ec.EllipticCurvePublicKey) -> ECKey:
+    """Return a public key as the JOSE library uses it."""
+    return _described(_point(key))
+
+
+@lru_cache(maxsize=MOST_KEYS)
+def _described(point: bytes) -> ECKey:
+    return ECKey.import_key(_jwk(point))
 
 
 def private_key(key: ec.EllipticCurvePrivateKey) -> ECKey:

@@ -8,7 +8,6 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric import ec
 from joserfc import jwe
 from joserfc.errors import JoseError
-from joserfc.jwk import ECKey
 
 from attestation.core.base64url import to_b64u
 from kps.core import jose
@@ -20,6 +19,7 @@ _ALGORITHM: Final = "ECDH-ES+A256KW"
 _PROTECTED: Final = {"enc": "A256GCM", "typ": "guardhouse-transport-key+jwe"}
 _ENCODED: Final = to_b64u(b'{"enc":"A256GCM","typ":"guardhouse-transport-key+jwe"}')
 _SIZES: Final = {"iv": range(12, 13), "ciphertext": range(KEY_SIZE, KEY_SIZE + 1), "tag": range(16, 17)}
+_REGISTRY: Final = jwe.JWERegistry(algorithms=[_ALGORITHM, _PROTECTED["enc"]], max_recipients=MOST_RECIPIENTS)
 _ENCRYPTED_KEY: Final = range(40, 41)  # AES key wrap of 32 bytes (RFC 3394)
 
 
@@ -29,8 +29,8 @@ def encrypt(key: bytes, recipients: Sequence[ec.EllipticCurvePublicKey]) -> jose
         raise ValueError("a transport key has 32 bytes")
     message = jwe.GeneralJSONEncryption(dict(_PROTECTED), key)
     for recipient in recipients:
-        message.add_recipient({"alg": _ALGORITHM, "kid": jose.thumbprint(recipient)}, ECKey.import_key(recipient))
-    return cast(jose.Json, jwe.encrypt_json(message, None, registry=_registry()))
+        message.add_recipient({"alg": _ALGORITHM, "kid": jose.thumbprint(recipient)}, jose.public_key(recipient))
+    return cast(jose.Json, jwe.encrypt_json(message, None, registry=_REGISTRY))
 
 
 def parse_wrapped(value: object) -> jose.Json:
@@ -76,13 +76,9 @@ def decrypt(wrapped: jose.Json, key: ec.EllipticCurvePrivateKey) -> bytes:
         raise ProtectorUnopened("The key is not wrapped for this guardian.")
     flattened: Any = {name: wrapped[name] for name in ("protected", *_SIZES)} | part
     try:
-        opened = jwe.decrypt_json(flattened, jose.private_key(key), registry=_registry()).plaintext
+        opened = jwe.decrypt_json(flattened, jose.private_key(key), registry=_REGISTRY).plaintext
     except (JoseError, InvalidTag, ValueError) as error:
         raise ProtectorUnopened("The wrapped key does not open with this guardian's key.") from error
     if opened is None or len(opened) != KEY_SIZE:
         raise ProtectorUnopened("What is wrapped is not a transport key.")
     return opened
-
-
-def _registry() -> jwe.JWERegistry:
-    return jwe.JWERegistry(algorithms=[_ALGORITHM, _PROTECTED["enc"]], max_recipients=MOST_RECIPIENTS)

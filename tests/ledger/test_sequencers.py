@@ -15,6 +15,7 @@ from django.dispatch import Signal
 from ledger import sequencer, service, serving
 from ledger.core.tree import GrowingTree
 from ledger.models import Checkpoint, Entry, Leaf
+from ledger.sequencing import MOST
 from tests.ledger.conftest import NOW, Acting, act
 
 AT_ONCE = pytest.mark.skipif("connection.vendor != 'postgresql'", reason="SQLite has one writer at a time")
@@ -126,6 +127,27 @@ def test_a_loop_that_fails_says_so_and_goes_on(
     sequencer.run(stop)
     assert "the database is away" in caplog.text
     assert [each["everywhere"] for each in calls] == [True, True]  # what failed is not counted as looked through
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("sizes", "pauses"), [([200, 201, 204], 3), ([MOST + 1, 2 * MOST + 2, 2 * MOST + 9], 1)])
+def test_a_loop_pauses_after_each_batch_but_a_full_one(
+    sizes: list[int], pauses: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [Checkpoint(size=size) for size in sizes]
+    paused: list[float] = []
+
+    class Stop(Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            paused.append(timeout or 0)
+            if not made:
+                self.set()
+            return self.is_set()
+
+    monkeypatch.setattr(sequencer, "sequence", lambda **kwargs: made.pop(0) if made else None)
+    monkeypatch.setattr("django.db.backends.base.base.BaseDatabaseWrapper.close", lambda self: None)
+    sequencer.run(Stop())
+    assert len(paused) == pauses
 
 
 @pytest.mark.django_db
