@@ -17,7 +17,7 @@ from kps.core.release_policy import ReleasePolicy
 from kps.core.shielding_data import build_shielding_data, verify_shielding_data
 from kps.guardianship import our_guardian, prepare_successor
 from kps.models import GuardianPair, KeyProtectorRecord, MadeMachine
-from kps.our_pairs import pairs_and_number
+from kps.remembered import remembered
 from ledger import service as ledger
 from tests.kps.conftest import Host
 from tests.kps.parties import FABRIC, KEY, OTHER_FABRIC, OWNER, STRANGER
@@ -33,7 +33,7 @@ def now() -> datetime:
 
 def keys_of(guardian: Guardian) -> GuardianKeys:
     """Return what a thief has: the private keys of a pair of this fabric's."""
-    return pairs_and_number()[0].keys(guardian)
+    return remembered(None).ours.keys(guardian)
 
 
 def rotated() -> Guardian:
