@@ -10,8 +10,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from attestation.serializers import Message
 from fabric.forms import LEAST_REASON
+from ledger.machine_api import Message
 
 LARGEST_PAGE = 200
 

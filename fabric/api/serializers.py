@@ -5,10 +5,10 @@ from typing import Final
 from django.urls import reverse
 from rest_framework import serializers
 
-from attestation.serializers import Message
 from attestation.service import Proposal, Readiness
 from fabric.api.resource import Act, Question, Strict
 from fabric.forms import APPROVE, APPROVE_UNENDORSED, REJECT
+from ledger.machine_api import Message
 
 STATES: Final = ("open", "approved", "rejected")
 KINDS: Final = ("host", "baseline", "policy", "mode", "kerberos", "lift")

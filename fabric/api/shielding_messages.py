@@ -2,11 +2,11 @@
 
 from rest_framework import serializers
 
-from attestation.serializers import Message
 from fabric.api.resource import Act, Question, Strict
 from fabric.api.serializers import PageSerializer
 from kps.core.bundle import MEMORY
 from kps.core.shielding_data import LONGEST_DESCRIPTION, SHIELDING_DATA_LIMIT
+from ledger.machine_api import Message
 
 
 class TenantsQuestion(Question):

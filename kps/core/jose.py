@@ -205,7 +205,7 @@ def public_key(key: ec.EllipticCurvePublicKey) -> ECKey:
 
 @lru_cache(maxsize=MOST_KEYS)
 def _described(point: bytes) -> ECKey:
-    return ECKey.import_key(_jwk(point))
+    return ECKey.import_key({**_jwk(point)})
 
 
 def private_key(key: ec.EllipticCurvePrivateKey) -> ECKey:
