@@ -10,6 +10,7 @@ import click
 
 from attestation.errors import Refusal
 from cli.backup import states_of
+from cli.shield_file import beginning_of
 from guardedhost.client import Client
 from guardedhost.errors import AgentError, Refused
 from guardedhost.files import write_new
@@ -18,7 +19,8 @@ from kps.core import jose
 from kps.core.chain import CHAIN_LIMIT, VerifiedChain, parse_chain, verify_chain
 from kps.core.guardian import GuardianKeys
 from kps.core.owner_message import Question, build_question
-from kps.core.protector import PROTECTOR_LIMIT, verify_protector
+from kps.core.protector import verify_protector
+from kps.core.shielding_data import SHIELDING_DATA_LIMIT, verify_shielding_data
 from kps.errors import MalformedProtector, OwnerMessageRefused
 
 
@@ -46,9 +48,11 @@ class Found:
 
 
 def read_chain(path: Path) -> VerifiedChain:
-    """Return the chain in a VM's bundle, a state file, a bare key protector or a chain's own file."""
-    content = (states_of(path)[0] if path.is_dir() else path).read_bytes()
-    document = jose.read_json(content, limit=2 * PROTECTOR_LIMIT)
+    """Return the chain in a VM's bundle, a state file, a bare key protector, shielding data or a chain's own file."""
+    content = beginning_of(states_of(path)[0] if path.is_dir() else path)
+    document = jose.read_json(content, limit=SHIELDING_DATA_LIMIT)
+    if "signed" in document:
+        return verify_shielding_data(content).protector.chain
     if document.keys() == {"chain"}:
         return verify_chain([link.token for link in parse_chain(document)])
     return verify_protector(document.get("protector", document)).chain
@@ -140,9 +144,15 @@ def _brought(chain: VerifiedChain, fabric: Fabric) -> bool:
         serial = fabric.client.bring(chain.links)
     except AgentError as error:
         if isinstance(error, Refused) and error.code == "chain_unknown":
-            click.echo(f"{fabric.url} does not know this VM yet. Its first start there, or registering it, brings it.")
+            click.echo(_unknown(fabric, chain))
             return True
         click.echo(f"{fabric.url} has NOT taken it: {error}", err=True)
         return False
     click.echo(f"{fabric.url}: statement {serial} is in force.")
     return True
+
+
+def _unknown(fabric: Fabric, chain: VerifiedChain) -> str:
+    if chain.statement.makes_machines:
+        return f"{fabric.url} does not know this shielding data yet. Uploading the file there brings it."
+    return f"{fabric.url} does not know this VM yet. Its first start there, or registering it, brings it."

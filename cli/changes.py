@@ -1,12 +1,12 @@
 """What an owner's next statement changes, in sentences: shown before it is signed, what is lost as well."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from attestation.errors import Refusal
-from kps.core.chain import SHIELDED, Statement, VerifiedChain
+from kps.core.chain import Statement, VerifiedChain
 from kps.core.guardian import Guardian
-from kps.core.release_policy import ReleasePolicy, in_words
+from kps.core.statement_changes import changes
 from kps.errors import NotFound
 
 SHORTEST: Final = 8  # digits of a fingerprint that name a guardian among the few of one VM
@@ -20,54 +20,14 @@ class NothingChanges(Refusal):
 
 
 def difference(before: VerifiedChain, after: Statement) -> list[str]:
-    """Return what the statement changes, or raise `NothingChanges`."""
-    lines = [
-        *_guardians(before.guardians, after.guardians),
-        *_level(before.statement.level, after.level),
-        *_policy(before.statement.policy, after.policy),
-    ]
-    if not lines:
+    """Return what the statement changes of what its owner has signed before, or raise `NothingChanges`.
+
+    Keys that a fabric has put in the place of its own since then are among it: the owner is about to sign these too.
+    """
+    found = changes(before.statement, after)
+    if not found:
         raise NothingChanges(f"Statement {before.statement.serial} of yours says that already.")
-    return lines
-
-
-def _guardians(before: Sequence[Guardian], after: Sequence[Guardian]) -> Iterator[str]:
-    kept = {each.fingerprint for each in before} & {each.fingerprint for each in after}
-    for guardian in after:
-        if guardian.fingerprint not in kept:
-            yield f"{guardian.name} may run it. Its fingerprint is {guardian.fingerprint}."
-    lost = [guardian for guardian in before if guardian.fingerprint not in kept]
-    for guardian in lost:
-        yield f"The keys {guardian.fingerprint} of {guardian.name} count no more."
-    for name in sorted({each.name for each in lost} - {each.name for each in after}):
-        yield (
-            f"{name} may run it no more: refused from the moment that it is brought there. What runs goes on until it"
-            " stops, and hosts that hold the key keep it until then."
-        )
-    if lost:
-        yield (
-            "What they had they have: whoever kept a key and a backup of an earlier start can open that backup."
-            " Against that only new secrets help: protect the VM anew."
-        )
-    if before and not after:
-        yield "NO FABRIC may run it then. You alone can open it, with the bundle and the owner's key."
-
-
-def _level(before: str, after: str) -> Iterator[str]:
-    if before == after:
-        return
-    yield f"It is {after} from its next start on, and was {before}."
-    if before == SHIELDED:
-        yield "LOST: whoever runs the fabric may look at its console and type there."
-
-
-def _policy(before: ReleasePolicy, after: ReleasePolicy) -> Iterator[str]:
-    """The policy's sentences stand for its members, one for one."""
-    if before == after:
-        return
-    said, says = in_words(before), in_words(after)
-    yield from (f"No longer: {sentence}" for sentence in said if sentence not in says)
-    yield from (f"From now on: {sentence}" for sentence in says if sentence not in said)
+    return [str(change) for change in found]
 
 
 def named(text: str, guardians: Sequence[Guardian]) -> Guardian:

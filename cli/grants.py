@@ -1,4 +1,4 @@
-"""`guardhouse tenant grant|revoke|level|policy|bring`: the owner's next word about one of its VMs."""
+"""`guardhouse tenant grant|revoke|level|policy|bring`: the owner's next word about a VM, or about shielding data."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -19,9 +19,10 @@ from cli.passphrase import opened_owner, passphrase_file
 from cli.plain import plainly
 from cli.policy_file import changed, read_policy, seconds
 from cli.rewrap import rewrap
+from cli.shield_file import ShieldFile, found_in, restate
 from guardedhost.client import Client
 from kps.core.chain import LEVELS, MOST_GUARDIANS, Statement, VerifiedChain, next_statement, sign_statement
-from kps.core.guardian import Guardian, Metadata
+from kps.core.guardian import Guardian, GuardianKeys, Metadata
 from kps.core.release_policy import APPROVALS, MODES, NO_POLICY
 from kps.errors import MalformedDocument
 
@@ -32,6 +33,14 @@ MEMBERS: Final = (
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 _vm = click.Path(exists=True, path_type=Path)
 _moment = click.DateTime(["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%MZ", "%Y-%m-%d"])
+
+# When those who are new find the key, where what it lies in is not at hand: of a VM, and of shielding data.
+_LATER: Final = {
+    False: "Whoever is new can start the VM after its next start on a fabric that has its key. To let them at once,"
+    " give this command the bundle.",
+    True: "Whoever is new makes no machine until it gets a copy of the file whose key is wrapped for it: give this"
+    " command the file.",
+}
 
 Command = Callable[..., None]
 Next = Callable[[VerifiedChain], Statement]
@@ -103,11 +112,11 @@ def _change(command: Command) -> Command:
 @_change
 @click.option("--guardian", "paths", type=_file, multiple=True, required=True, help="A file that import kept.")
 def grant(request: Request, paths: tuple[Path, ...]) -> None:
-    """Let another fabric run a VM.
+    """Let another fabric run a VM, or make machines from shielding data.
 
-    VM is its bundle, a state file, or a file with its chain. With the bundle the key is wrapped again at once; else the
-    next start on a fabric that has the key does it. A fabric that you granted before and that has new keys by now gets
-    these in the place of the old ones.
+    VM is its bundle, a state file, a file with its chain, or a shielding data file. With the bundle or the shielding
+    data the key is wrapped again at once; else a VM's next start on a fabric that has the key does it. A fabric that
+    you granted before and that has new keys by now gets these in the place of the old ones.
     """
     wanted = [read_metadata(path.read_bytes())[0] for path in paths]
     _sign(request, lambda chain: next_statement(chain, guardians=_granted(chain, wanted), now=_now()))
@@ -134,7 +143,7 @@ def _granted(chain: VerifiedChain, wanted: Sequence[Metadata]) -> list[Guardian]
 @_change
 @click.option("--guardian", "texts", multiple=True, required=True, help="Its fingerprint, the first of it, or name.")
 def revoke(request: Request, texts: tuple[str, ...]) -> None:
-    """Take a VM from a fabric: at once wherever the new statement is brought."""
+    """Take a VM, or shielding data, from a fabric: at once wherever the new statement is brought."""
 
     def revoked(chain: VerifiedChain) -> Statement:
         gone = [named(text, chain.guardians) for text in texts]
@@ -147,7 +156,7 @@ def revoke(request: Request, texts: tuple[str, ...]) -> None:
 @_change
 @click.option("--level", "wanted", type=click.Choice(LEVELS), required=True)
 def level(request: Request, wanted: str) -> None:
-    """Change how far a VM is closed to the fabric's people."""
+    """Change how far a VM, or what is made from shielding data, is closed to the fabric's people."""
     _sign(request, lambda chain: next_statement(chain, level=wanted, now=_now()))
 
 
@@ -166,7 +175,7 @@ def level(request: Request, wanted: str) -> None:
 @click.option("--offline", metavar="STARTS/HOURS", help="What a host may do without its fabric, like 3/48.")
 @click.option("--successors", is_flag=True, help="A fabric may replace its own keys by new ones.")
 def policy(request: Request, path: Path | None, without: tuple[str, ...], nothing: bool, **members: Any) -> None:
-    """Change when a fabric may release a VM's key.
+    """Change when a fabric may release a VM's key, or make machines from shielding data.
 
     Without --file or --none the policy in force is what the options change.
     """
@@ -205,7 +214,10 @@ def _offline(text: str) -> dict[str, int]:
 @fabric_options
 @plainly
 def bring_chain(vm: Path, fabrics: tuple[Fabric, ...]) -> None:
-    """Bring a statement that is signed already to fabrics: no key is needed. VM is a bundle or a chain's file."""
+    """Bring a statement that is signed already to fabrics: no key is needed.
+
+    VM is a bundle, a chain's file or a shielding data file, which itself stays here.
+    """
     if not fabrics:
         raise click.UsageError("Say to which fabrics: --fabric URL.")
     if not bring(read_chain(vm), fabrics):
@@ -214,41 +226,53 @@ def bring_chain(vm: Path, fabrics: tuple[Fabric, ...]) -> None:
 
 def _sign(request: Request, following: Next) -> None:
     """Show what the owner is about to say, sign it, keep it, and bring it to the fabrics that were named."""
-    if request.bundle is None and request.out is None:
-        raise click.UsageError("Without a bundle the new statement needs a file: --out.")
+    shield = found_in(request.vm)
+    if request.bundle is None and shield is None and request.out is None:
+        raise click.UsageError("Without a bundle or shielding data the new statement needs a file: --out.")
     if request.out is not None and request.out.exists():
         raise click.UsageError(f"{request.out} exists already.")
     owner = opened_owner(request.owner_path, request.passphrase_file)
     before = newest(owner, request.fabrics, vm=request.vm, protector=request.protector, now=_now())
     owner = replace(owner, name=before.statement.owner.name)  # which is in no key; hosts compare it with the one before
     after = following(before)
-    _show(before, after, request)
+    _show(before, after, request, shield)
     if not request.yes:
         click.confirm("Sign this?", abort=True)
     chain = sign_statement(after, owner)
+    _keep(chain, request, shield, owner)
+    if not bring(chain, request.fabrics):
+        kept = request.out or request.vm
+        click.echo(f"Try those again: `guardhouse tenant bring {kept} --fabric URL`.", err=True)
+        sys.exit(REFUSED)
+
+
+def _keep(chain: VerifiedChain, request: Request, shield: ShieldFile | None, owner: GuardianKeys) -> None:
+    """Write the statement where its owner wants it, and wrap anew the key of what is at hand of what it is about."""
     if request.out is not None:
         write_chain(request.out, chain)
         click.echo(f"Wrote {request.out}.")
     if request.bundle is not None:
         made = rewrap(request.bundle, chain, owner)
         click.echo(f"Wrote {made.path}: the key is wrapped for these parties now, and no older state is beside it.")
-    if not bring(chain, request.fabrics):
-        kept = request.out or request.bundle
-        click.echo(f"Try those again: `guardhouse tenant bring {kept} --fabric URL`.", err=True)
-        sys.exit(REFUSED)
+    if shield is not None:
+        restate(shield, chain, owner)
+        click.echo(f"Wrote {shield.path}: the same shielding data, its key wrapped for these parties now.")
 
 
-def _show(before: VerifiedChain, after: Statement, request: Request) -> None:
+def _show(before: VerifiedChain, after: Statement, request: Request, shield: ShieldFile | None) -> None:
     click.echo(f"Key protector {after.id}, statement {after.serial} of {after.owner.name}:")
     for line in difference(before, after):
         click.echo(f"- {line}")
+    for old, new in before.successions:
+        if new in after.guardians:
+            click.echo(
+                f"You take over the keys {new.fingerprint} of {new.name}, which its keys {old.fingerprint} have put in"
+                " their place. Compare that fingerprint with the fabric's by another way."
+            )
     if not request.fabrics:
         click.echo("It is brought to no fabric now. Until one has it, that one goes by the statement before.")
-    if request.bundle is None and any(each not in before.guardians for each in after.guardians):
-        click.echo(
-            "Whoever is new can start the VM after its next start on a fabric that has its key. To let them at once,"
-            " give this command the bundle."
-        )
+    if request.bundle is None and shield is None and any(each not in before.guardians for each in after.guardians):
+        click.echo(_LATER[after.makes_machines])
 
 
 def _now() -> datetime:

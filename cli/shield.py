@@ -13,6 +13,7 @@ from cli.guardians import read_guardian
 from cli.owner import show_guardian
 from cli.passphrase import opened_owner, passphrase_file
 from cli.plain import plainly
+from cli.shield_file import beginning_of, shielding_data_in
 from cli.shield_recipe import Recipe, WantedTemplate, content_of, parse_recipe
 from cli.template import catalog_in
 from guardedhost.files import write_new
@@ -22,7 +23,6 @@ from kps.core.protector import open_protector
 from kps.core.release_policy import in_words
 from kps.core.shielding_content import Content
 from kps.core.shielding_data import (
-    SHIELDING_DATA_LIMIT,
     Label,
     ShieldingData,
     VolumeQualifier,
@@ -59,7 +59,7 @@ def new(
 
     Secrets come from files that the recipe names, or are asked for; none is given on the command line.
     """
-    recipe = parse_recipe(_bytes(recipe_path, SHIELDING_DATA_LIMIT))
+    recipe = parse_recipe(beginning_of(recipe_path))
     label = Label(recipe.name, recipe.description, _volumes(recipe, recipe_path.parent), frozenset())
     content = content_of(recipe, recipe_path.parent, _ask)
     trusted = [read_guardian(path.read_bytes())[0] for path in guardians]
@@ -89,7 +89,7 @@ def inspect(path: Path, owner_path: Path | None, with_secrets: bool, passphrase_
     """Verify FILE and show what it says in the open; with the owner's key, all of it."""
     if with_secrets and owner_path is None:
         raise click.UsageError("Only the owner's key opens the secrets: give --owner.")
-    data = _data_in(path)
+    data = shielding_data_in(path)
     click.echo(f"Shielding data {data.id}. Every signature holds.")
     _show(data)
     if owner_path is not None:
@@ -102,7 +102,7 @@ def inspect(path: Path, owner_path: Path | None, with_secrets: bool, passphrase_
 @plainly
 def test(path: Path, catalogs: tuple[Path, ...]) -> None:
     """Say whether machines can be made of templates, by their CATALOGs, with FILE; and why not."""
-    data = _data_in(path)
+    data = shielding_data_in(path)
     refused = 0
     for each in catalogs:
         catalog = catalog_in(each)
@@ -115,15 +115,6 @@ def test(path: Path, catalogs: tuple[Path, ...]) -> None:
         raise click.ClickException(
             "Choose another template, or make shielding data that names this one: `guardhouse tenant shield new`."
         )
-
-
-def _data_in(path: Path) -> ShieldingData:
-    return verify_shielding_data(_bytes(path, SHIELDING_DATA_LIMIT))
-
-
-def _bytes(path: Path, limit: int) -> bytes:
-    with path.open("rb") as file:
-        return file.read(limit + 1)
 
 
 def _volumes(recipe: Recipe, folder: Path) -> tuple[VolumeQualifier, ...]:
@@ -171,11 +162,14 @@ def _lines(data: ShieldingData) -> Iterator[str]:
     if data.label.description:
         yield data.label.description
     yield f"SHA-256 {data.digest}"
+    statement = data.protector.chain.statement
+    signed = datetime.fromtimestamp(statement.made_at, UTC)
+    yield f"statement {statement.serial}, signed {signed:%Y-%m-%d %H:%M} UTC; where a newer one was brought, that binds"
     for volume in data.label.volumes:
         yield f"template {volume}, signed by {volume.signer}"
     for name in sorted(data.label.asks_for):
         yield f"asks for @{name}@: {kind_in_words(name)}"
-    yield from in_words(data.protector.chain.statement.policy)
+    yield from in_words(statement.policy)
 
 
 def _show_content(content: Content, *, with_secrets: bool) -> None:

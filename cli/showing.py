@@ -1,6 +1,6 @@
 """`guardhouse tenant protector show`: what an owner has said about a VM, in plain words."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -12,9 +12,10 @@ from cli.chains import Fabric, ask, read_chain
 from cli.grants import fabric_options
 from cli.passphrase import opened_owner, passphrase_file
 from cli.plain import plainly
+from cli.shield_file import found_in
 from kps.core import jose
 from kps.core.chain import ENCRYPTION_SUPPORTED, SHIELDED, VerifiedChain
-from kps.core.guardian import GuardianKeys
+from kps.core.guardian import Guardian, GuardianKeys
 from kps.core.protector import PROTECTOR_LIMIT, VerifiedProtector, verify_protector
 from kps.core.release_policy import in_words
 
@@ -41,7 +42,8 @@ def protector() -> None:
 def show(vm: Path, owner_path: Path | None, fabrics: tuple[Fabric, ...], passphrase_file: Path | None) -> None:
     """Verify a VM's key protector, and say what its owner has signed.
 
-    VM is its bundle, a state file, or a file with its chain. With --fabric: what that fabric goes by, too.
+    VM is its bundle, a state file, a file with its chain, or a shielding data file. With --fabric: what that fabric
+    goes by, too.
     """
     if fabrics and owner_path is None:
         raise click.UsageError("A fabric tells only the owner: give --owner too.")
@@ -61,11 +63,20 @@ def described(chain: VerifiedChain) -> Iterator[str]:
     yield f"Key protector {statement.id}"
     yield f"Owner {statement.owner.name}, fingerprint {statement.owner.fingerprint}"
     yield f"Statement {statement.serial}, signed {made:%Y-%m-%d %H:%M} UTC. Every signature holds."
+    if statement.makes_machines:
+        yield "It is shielding data. What follows is about the machines that are made from it by this statement."
     yield f"It is {LEVELS[statement.level]}"
     yield "It may run on:" if chain.guardians else "No fabric may run it."
-    yield from (f"- {each.name}, fingerprint {each.fingerprint}" for each in chain.guardians)
+    placed = {new.fingerprint: old.fingerprint for old, new in chain.successions}
+    yield from (f"- {each.name}, fingerprint {each.fingerprint}{_placed(each, placed)}" for each in chain.guardians)
     yield "When its key may be released:"
     yield from (f"- {sentence}" for sentence in in_words(statement.policy))
+
+
+def _placed(guardian: Guardian, placed: Mapping[str, str]) -> str:
+    """Say of keys that the owner has not signed how they came in the place of those that he has."""
+    before = placed.get(guardian.fingerprint)
+    return "" if before is None else f"; its keys {before} have put these in their place"
 
 
 def _key(vm: Path) -> Iterator[str]:
@@ -76,6 +87,9 @@ def _key(vm: Path) -> Iterator[str]:
 
 
 def _protector(path: Path) -> VerifiedProtector | None:
+    shield = found_in(path)
+    if shield is not None:
+        return shield.data.protector
     document = jose.read_json(path.read_bytes(), limit=2 * PROTECTOR_LIMIT)
     return None if document.keys() == {"chain"} else verify_protector(document.get("protector", document))
 

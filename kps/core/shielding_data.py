@@ -18,9 +18,9 @@ from joserfc.jwk import OctKey
 
 from kps.core import jose
 from kps.core.catalog import Catalog, Version, parse_version
-from kps.core.chain import Statement, sign_statement
+from kps.core.chain import Statement, VerifiedChain, sign_statement
 from kps.core.guardian import Guardian, GuardianKeys
-from kps.core.protector import VerifiedProtector, verify_protector, wrap_again
+from kps.core.protector import VerifiedProtector, open_protector, verify_protector, wrap_again
 from kps.core.shielding_content import CONTENT_LIMIT, Content, build_content, parse_content
 from kps.core.substitution import MOST_NAMES, is_name
 from kps.errors import (
@@ -133,6 +133,21 @@ def build_shielding_data(
         "content": sealed,
     }
     file = jose.canonical(document)
+    verify_shielding_data(file)
+    return file
+
+
+def restated(data: ShieldingData, chain: VerifiedChain, owner: GuardianKeys) -> bytes:
+    """Return the file under a newer statement: what is sealed and signed stays, its key is wrapped for the new parties.
+
+    What the owner has signed of the file binds the protector by its id alone, so a file need not be made anew to be
+    granted to another fabric. Raises `ShieldingDataRefused` for a chain that is not the file's.
+    """
+    if chain.subject != data.protector.subject:
+        raise ShieldingDataRefused("This statement is about another key protector than that of the shielding data.")
+    key = open_protector(data.protector, owner.encryption)
+    protector = wrap_again(chain, roll=0, key=key, signer=owner.signing)
+    file = jose.canonical(data.document | {"protector": protector})
     verify_shielding_data(file)
     return file
 

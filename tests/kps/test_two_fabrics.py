@@ -19,6 +19,7 @@ from tests.attestation.conftest import Portal
 from tests.kps.conftest import Host, holding
 from tests.kps.serving import served
 from tests.kps.test_owner_commands import bundle_of, keys, newest_state, run
+from tests.kps.test_shield_commands import file_of, makes
 from tests.kps.two_fabrics import Fabric, copied
 from tests.machines import Machine
 
@@ -102,3 +103,37 @@ def test_with_the_bundle_in_hand_the_grant_holds_at_once(
         assert north_host.starts(newest_state(bundle).protector)["key_protector"]
         assert north_host.opens(north_host.starts(newest_state(bundle).protector)["wrapped_keys"]).level == "shielded"
     assert code_of(holding(fabric, healthy), newest_state(bundle).protector) == "guardian_not_named"
+
+
+def test_shielding_data_is_granted_to_a_second_fabric_and_taken_from_the_first(
+    fabric: Portal, north: Fabric, healthy: Machine, run: Run, tmp_path: Path
+) -> None:
+    south_host = holding(fabric, healthy)
+    _, south = imported(tmp_path / "south.json")
+    file, old = file_of(tmp_path, south), tmp_path / "old.shield"
+    old.write_bytes(file.read_bytes())
+    here = makes(south_host, file)["key_protector"]
+    with north.here():
+        north_host = holding(fabric, healthy)
+        north_file, _ = imported(tmp_path / "north.json")
+        assert makes(north_host, old)["code"] == "guardian_not_named"
+    with served() as address:
+        assert run("grant", file, "--guardian", north_file, "--fabric", address, "--yes").exit_code == 0
+        with north.here():
+            there = makes(north_host, file)["key_protector"]
+            assert makes(north_host, old)["code"] == "protector_not_rewrapped"
+            assert code_of(north_host, here) == "guardian_not_named"  # it was made before the grant
+        # What the one has made the other may run, as both are named; with the file from before too.
+        assert south_host.starts(there)["key_protector"]
+        both = makes(south_host, old)["key_protector"]
+        with north.here():
+            assert north_host.starts(both)["key_protector"]
+
+        revoked = run("revoke", file, "--guardian", south.fingerprint, "--fabric", address, "--yes")
+        assert revoked.exit_code == 0, revoked.output
+    assert makes(south_host, file)["code"] == "guardian_not_named"  # the key in it is not wrapped for it any more
+    assert makes(south_host, old)["code"] == "guardian_revoked"
+    assert south_host.starts(here)["key_protector"]  # the machines are there, each under its own statement
+    with north.here():
+        last = verify_protector(makes(north_host, file)["key_protector"])
+    assert [each.name for each in last.guardians] == ["North"]
