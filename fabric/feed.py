@@ -164,6 +164,7 @@ def _page_of(subject: str) -> str:
         "authority": "authority",
         "bundle": "bundle",
         "template": "template",
+        "order": "order",
     }
     if kind in ("guardian", "custody"):
         return reverse("keys")

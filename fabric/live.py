@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import re
 from collections import Counter
 from collections.abc import Collection
 from concurrent.futures import Future
@@ -18,7 +17,6 @@ from fabric.models import Membership
 from ledger.core.leaf import Act
 
 FLEET = "fleet"
-_FINGERPRINT: Final = re.compile("[0-9a-f]{64}", re.ASCII)
 MOST_UNSENT: Final = 1000  # news that wait for a slow Redis; a page that is not told is stale for a moment
 
 log = logging.getLogger(__name__)
@@ -37,8 +35,13 @@ def groups_for(user: User | AnonymousUser) -> tuple[str, ...]:
 
 
 def announce(sender: object, act: Act, **kwargs: object) -> None:
-    """Receive `ledger.service.recorded`. A page that is not told is stale for a moment; the act itself must stand."""
-    transaction.on_commit(partial(_announce, act.act, act.subject), robust=True)
+    """Receive `ledger.service.recorded`. A page that is not told is stale for a moment; the act itself must stand.
+
+    A tenant hears of what concerns its owner, as the leaf says. No database is asked: a release of a key is an act too,
+    and shall not wait.
+    """
+    owners = [act.owner] if act.owner else []
+    transaction.on_commit(partial(_send, act.act, act.subject, owners), robust=True)
 
 
 def announce_log(sender: object, size: int, owners: Collection[str], **kwargs: object) -> None:
@@ -55,11 +58,6 @@ def closed(loop: asyncio.AbstractEventLoop) -> None:
     _pages[loop] -= 1
     if _pages[loop] <= 0:  # also where connecting had failed before the page was counted
         del _pages[loop]
-
-
-def _announce(act: str, subject: str) -> None:
-    """Tell the pages, and ask no database whom it concerns: a release of a key is an act too, and shall not wait."""
-    _send(act, subject, _owners_of(subject))
 
 
 def _send(act: str, subject: str, owners: Collection[str]) -> None:
@@ -92,13 +90,6 @@ def _own_loop() -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
     Thread(target=loop.run_forever, name="live", daemon=True).start()
     return loop
-
-
-def _owners_of(subject: str) -> tuple[str, ...]:
-    """Return the owner whose key protector an act is about; other acts are none of a tenant's news."""
-    kind, _, identifier = subject.partition(":")
-    owner = identifier.partition("/")[0]
-    return (owner,) if kind == "protector" and _FINGERPRINT.fullmatch(owner) else ()
 
 
 def _owner_group(fingerprint: str) -> str:

@@ -15,7 +15,7 @@ from fabric.consumers import REFUSED, FleetConsumer
 from fabric.live import groups_for
 from fabric.models import Tenant, VirtualMachine
 from ledger import service as ledger
-from tests.kps.parties import ID, OWNERS, SUBJECT, TWIN_SUBJECT
+from tests.kps.parties import OWNERS, STRANGERS, SUBJECT, TWIN_SUBJECT
 
 
 @pytest.fixture(autouse=True)
@@ -62,10 +62,10 @@ async def opened(user: User | AnonymousUser) -> Channel:
     return channel
 
 
-def act(name: str, subject: str, *, fails: bool = False) -> None:
+def act(name: str, subject: str, *, fails: bool = False, **detail: object) -> None:
     """Record an act in a transaction of its own; what waits for the commit then runs."""
     with TestCase.captureOnCommitCallbacks(execute=True), transaction.atomic():
-        ledger.record(actor="system", act=name, subject=subject, detail={}, now=datetime.now(UTC))
+        ledger.record(actor="system", act=name, subject=subject, detail=detail, now=datetime.now(UTC))
         if fails:
             raise Interrupted
 
@@ -105,15 +105,23 @@ def test_an_act_is_told_once_it_is_committed(auditor: User) -> None:
     async_to_sync(scene)()
 
 
-def test_a_tenant_hears_of_its_own_protectors_only(owner: User, machine: VirtualMachine) -> None:
+def test_a_tenant_hears_of_its_own_protectors_and_orders_only(owner: User, machine: VirtualMachine) -> None:
+    """An open list of orders fetches them anew, also those that a colleague gave or cancelled."""
+
     async def scene() -> None:
         channel = await opened(owner)
-        others = (TWIN_SUBJECT, f"protector:{ID}", f"protector:/{ID}")
-        for subject in ("host:1", *others, "protector:nonsense", f"machine:{OWNERS}/{ID}"):
-            await sync_to_async(act)("key.released", subject)
-        assert await channel.silent()
+        for others in (STRANGERS, "", None, 7, machine.tenant.slug, OWNERS.upper()):
+            await sync_to_async(act)("key.released", TWIN_SUBJECT, owner=others)
+            await sync_to_async(act)("machine.ordered", "order:1", owner=others)
         await sync_to_async(act)("key.released", SUBJECT)
-        assert (await channel.told())["subject"] == SUBJECT
+        assert await channel.silent()
+        for name, subject in (
+            ("key.released", SUBJECT),
+            ("machine.ordered", "order:2"),
+            ("machine.order_cancelled", "order:2"),
+        ):
+            await sync_to_async(act)(name, subject, owner=OWNERS)
+            assert await channel.told() == {"type": "fleet.changed", "act": name, "subject": subject}
         await channel.close()
 
     async_to_sync(scene)()

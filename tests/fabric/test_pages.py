@@ -154,7 +154,15 @@ def test_an_altered_entry_is_pointed_out(fleet: Portal, read: Callable[..., str]
 
 
 def test_a_page_asks_for_its_fragments_alone(fleet: Portal, drifted: Machine, read: Callable[..., str]) -> None:
-    for address in ("/fleet/", "/hosts/", f"/hosts/{drifted.attester}/", "/proposals/", "/attestations/", "/audit/"):
+    for address in (
+        "/fleet/",
+        "/hosts/",
+        "/machines/",
+        f"/hosts/{drifted.attester}/",
+        "/proposals/",
+        "/attestations/",
+        "/audit/",
+    ):
         fragments = read(address, **{"HX-Request": "true"})
         assert "<html" not in fragments
         assert fragments.count("hx-swap-oob") >= 2

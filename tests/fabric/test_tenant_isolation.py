@@ -11,7 +11,6 @@ from django.test import Client
 from django.utils import timezone
 
 from fabric.feed import line
-from fabric.live import _owners_of
 from fabric.models import Membership, Tenant, VirtualMachine
 from fabric.tenancy import usage
 from kps import service as kps
@@ -108,10 +107,10 @@ def test_a_machine_that_did_not_start_shows_no_start_of_the_other(
 def test_each_hears_the_news_of_its_own_only(
     squatted: Any, spying: Tenant, tenant: Tenant, owner: User, browse: Browse, host: Host, protect: Protect
 ) -> None:
-    said: list[str] = []
+    said: list[tuple[str, str]] = []
 
     def hear(act: Act, **_: object) -> None:
-        said.append(act.subject)
+        said.append((act.subject, act.owner))
 
     ledger.recorded.connect(hear)
     try:
@@ -120,9 +119,9 @@ def test_each_hears_the_news_of_its_own_only(
         host.posts(host.asks(squatted, vm="twin"))
     finally:
         ledger.recorded.disconnect(hear)
-    assert said == [SUBJECT, SUBJECT, TWIN_SUBJECT]
-    assert _owners_of(SUBJECT) == (tenant.owner_fingerprint,)
-    assert _owners_of(TWIN_SUBJECT) == (spying.owner_fingerprint,) != _owners_of(SUBJECT)
+    mine, theirs = tenant.owner_fingerprint, spying.owner_fingerprint
+    assert said == [(SUBJECT, mine), (SUBJECT, mine), (TWIN_SUBJECT, theirs)]
+    assert mine != theirs
 
 
 def test_the_feed_says_whose_protector_is_denied(squatted: Any, admin: User) -> None:
