@@ -1,5 +1,6 @@
 """What a stop of releases would do, before anybody does it: to a host, to a group of hosts, or to all."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -12,7 +13,6 @@ from django.http import Http404
 from attestation import service as attestation
 from attestation.errors import NotFound
 from fabric.models import VirtualMachine
-from fabric.tenancy import usage
 from kps import service as kps
 
 MOST_DENIED: Final = 50
@@ -38,12 +38,18 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Impact:
-    """`certified` of the hosts hold a certificate; `started` VMs started there last, which are of `tenants` tenants."""
+    """What a stop would reach, and what it would not.
+
+    `certified` of the hosts hold a certificate; `running` VMs of `owners` run there as far as this fabric knows, and go
+    on; `offline` VMs can be started there without this fabric, the last of them until `offline_until`.
+    """
 
     hosts: int
     certified: int
-    started: int
-    tenants: int
+    running: int
+    owners: int
+    offline: int
+    offline_until: datetime | None
 
 
 def scope_of(kind: str, target: str, *, now: datetime) -> Scope:
@@ -68,9 +74,25 @@ def _approved(group: str, now: datetime) -> frozenset[UUID]:
 
 
 def impact_of(scope: Scope, *, now: datetime) -> Impact:
-    there = [each for each in usage(VirtualMachine.objects.all()) if each.last and each.last.attester_id in scope.hosts]
-    certified = attestation.certified_among(scope.hosts, now=now)
-    return Impact(len(scope.hosts), len(certified), len(there), len({each.machine.tenant_id for each in there}))
+    return impacts_of([scope], now=now)[0]
+
+
+def impacts_of(scopes: Sequence[Scope], *, now: datetime) -> list[Impact]:
+    """Return what each of these stops would do; where keys are is read once for all of them."""
+    hosts = frozenset[UUID]().union(*(scope.hosts for scope in scopes))
+    keys, certified = kps.keys_on(hosts, now=now), attestation.certified_among(hosts, now=now)
+    return [
+        _impact(scope, [each for each in keys if each.attester_id in scope.hosts], len(certified & scope.hosts))
+        for scope in scopes
+    ]
+
+
+def _impact(scope: Scope, keys: Collection[kps.KeyOnHost], certified: int) -> Impact:
+    running = {each.machine for each in keys if each.holds}
+    offline = {each.machine for each in keys if each.offline_until}
+    ends = [each.offline_until for each in keys if each.offline_until]
+    owners = len({owner for owner, _ in running})
+    return Impact(len(scope.hosts), certified, len(running), owners, len(offline), max(ends, default=None))
 
 
 def denied_keys() -> list[tuple[kps.KeyProtectorRecord, VirtualMachine | None]]:

@@ -20,6 +20,7 @@ from kps.offline import accounts, offline_starts, take_account
 from kps.our_pairs import all_pairs
 from kps.owner_denials import allow_by_owner, deny_by_owner
 from kps.owners import OwnersView, answer_question
+from kps.places import KeyOnHost, keys_on, places_of_key
 from kps.releases import ReleaseAnswer, release
 from kps.returns import holders, take_return
 from kps.rotation import (
@@ -49,6 +50,7 @@ __all__ = [
     "Awaits",
     "Dependant",
     "GuardianPair",
+    "KeyOnHost",
     "KeyProtectorRecord",
     "OwnersView",
     "Refused",
@@ -76,6 +78,7 @@ __all__ = [
     "holders",
     "holding",
     "impact_of",
+    "keys_on",
     "know_protector",
     "metadata",
     "newest_chain",
@@ -84,6 +87,7 @@ __all__ = [
     "our_guardian",
     "pairs",
     "pending",
+    "places_of_key",
     "prepare",
     "propose",
     "protectors",

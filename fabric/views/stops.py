@@ -11,7 +11,7 @@ from fabric.access import needs, page, person
 from fabric.errors import explained
 from fabric.forms import DangerForm, FreshForm
 from fabric.models import VirtualMachine
-from fabric.stopping import denied_keys, impact_of, scope_of
+from fabric.stopping import denied_keys, impact_of, impacts_of, scope_of
 from kps import service as kps
 
 ENDED = 20
@@ -27,7 +27,7 @@ def stops(request: HttpRequest) -> HttpResponse:
         "in_force": attestation.stops_in_force(),
         "ended": attestation.stops().exclude(lifted_at=None)[:ENDED],
         "denied": denied_keys(),
-        "scopes": [(scope, impact_of(scope, now=now)) for scope in scopes],
+        "scopes": zip(scopes, impacts_of(scopes, now=now), strict=True),
     }
     return page(request, "fabric/stops.html", context)
 

@@ -7,18 +7,24 @@ from uuid import UUID
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import transaction
 from django.test import Client
 
 from attestation import service
 from attestation.errors import DeniedBefore
+from fabric import stopping
 from fabric.models import VirtualMachine
+from kps import service as kps
+from kps.core.release_policy import Offline, ReleasePolicy
+from kps.models import KeyRelease
 from ledger import service as ledger
 from tests.attestation.conftest import Portal
 from tests.fabric.conftest import PASSWORD
-from tests.kps.conftest import Host, guardian, host, protect
+from tests.kps.conftest import Host, guardian, host, protect, second, twin
+from tests.kps.parties import STRANGER
 from tests.machines import Machine
 
-__all__ = ["guardian", "host", "protect"]
+__all__ = ["guardian", "host", "protect", "second", "twin"]
 
 Browse = Callable[[User | None], Client]
 
@@ -43,7 +49,12 @@ def test_what_a_stop_would_reach_is_said_before_and_its_name_is_typed(
 ) -> None:
     client = browse(admin)
     page = client.get("/stops/fabric/").content.decode()
-    for words in ("2 approved hosts, of which 1 holds a certificate", "Running VMs stay up", "can still do so"):
+    for words in (
+        "2 approved hosts, of which 1 holds a certificate",
+        "No VM runs there as far as this fabric knows",
+        "A VM that runs goes on",
+        "No host there has an offline allowance",
+    ):
         assert words in page
     for wrong in ({"name": "demon"}, {"password": "wrong"}, {"reason": "short"}, {"name": ""}):
         client.post("/stops/fabric/", {**WORDS, "name": "demo", **wrong})
@@ -56,6 +67,67 @@ def test_what_a_stop_would_reach_is_said_before_and_its_name_is_typed(
     page = client.get("/stops/").content.decode()
     for words in ("host nbg-a01", "the group Default", "the whole fabric"):
         assert f"<b>{words}</b>" in page
+
+
+def reached(host: Host) -> stopping.Impact:
+    now = datetime.now(UTC)
+    return stopping.impact_of(stopping.scope_of("host", host.machine.attester, now=now), now=now)
+
+
+def test_a_stop_s_impact_counts_by_who_holds_the_key_now(
+    host: Host, second: Host, protect: Callable[..., dict[str, Any]], browse: Browse, admin: User
+) -> None:
+    """Also VMs that nobody has registered here, and owners that are no tenants."""
+    rolled = host.starts(protect())["key_protector"]
+    assert (reached(host).running, reached(host).owners, reached(second).running) == (1, 1, 0)
+    second.starts(rolled)
+    assert [reached(each).running for each in (host, second)] == [1, 1], "both hold it until one says that it stopped"
+    host.gives_back()
+    assert [reached(each).running for each in (host, second)] == [0, 1]
+    host.starts(protect(owner=STRANGER))
+    now = datetime.now(UTC)
+    whole = stopping.impact_of(stopping.scope_of("fabric", "", now=now), now=now)
+    assert (whole.hosts, whole.certified, whole.running, whole.owners, whole.offline) == (2, 2, 2, 2, 0)
+    page = browse(admin).get("/stops/fabric/").content.decode()
+    assert "2 VMs of 2 owners run there as far as this fabric knows" in page
+    later = now + timedelta(hours=9)
+    assert stopping.impact_of(stopping.scope_of("fabric", "", now=later), now=later).running == 0, "certificates lapsed"
+
+
+def test_a_stop_s_impact_says_what_can_start_without_the_fabric_and_until_when(
+    host: Host, protect: Callable[..., dict[str, Any]], browse: Browse, admin: User
+) -> None:
+    host.starts(protect(policy=ReleasePolicy(offline=Offline(starts=2, hours=4))))
+    allowed = kps.releases()[0]
+    assert (reached(host).offline, reached(host).offline_until) == (1, allowed.offline_until)
+    host.gives_back()
+    assert (reached(host).running, reached(host).offline) == (0, 1), "a VM that has stopped can be started again there"
+    page = browse(admin).get(f"/stops/hosts/{host.machine.attester}/").content.decode()
+    assert "1 VM can still be started there while the host does not reach this fabric" in page
+    started = int(datetime.now(UTC).timestamp()) - 60
+    host.tells(started)
+    assert reached(host).offline == 1
+    host.tells(started, started + 1)
+    assert reached(host).offline == 0, "used up"
+    over = datetime.now(UTC) + timedelta(hours=5)
+    assert not kps.keys_on([allowed.attester_id], now=over)
+
+
+def test_a_later_release_takes_the_place_of_an_allowance(
+    host: Host, protect: Callable[..., dict[str, Any]], machine: VirtualMachine
+) -> None:
+    host.starts(protect(policy=ReleasePolicy(offline=Offline(starts=2, hours=4))))
+    assert reached(host).offline == 1
+    with transaction.atomic():
+        without = {"offline_starts": None, "offline_until": None}
+        newest = kps.releases()[0]
+        KeyRelease.objects.create(
+            **{field.name: getattr(newest, field.name) for field in KeyRelease._meta.fields if field.name != "id"}
+            | without
+            | {"nonce_sha256": "0" * 64}
+        )
+    assert (reached(host).running, reached(host).offline) == (1, 0)
+    assert [each.offline_until for each in kps.places_of_key(*machine.key, now=datetime.now(UTC))] == [None]
 
 
 def test_a_stop_is_put_forward_for_a_lift_and_lifted_by_another(
