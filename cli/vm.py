@@ -86,7 +86,10 @@ def _papers(order_path: Path, catalog_path: Path, data_path: Path) -> tuple[Orde
     if catalog.volume.root.hex() != order.template:
         raise VmFailure(f"The order is for another template disk than {catalog_path} describes.")
     if data.digest != order.shielding_data:
-        raise VmFailure(f"The order is for other shielding data than {data_path}.")
+        raise VmFailure(
+            f"The order is for other shielding data than {data_path}. If its owner has uploaded it again since, under a"
+            " newer statement, get both anew from the portal."
+        )
     return order, catalog, data
 
 

@@ -102,6 +102,7 @@ SENTENCES = {
     "machine.ordered": "{actor} ordered VM {name}",
     "machine.order_cancelled": "{actor} cancelled the order of VM {name}",
     "shielding_data.added": "{actor} uploaded shielding data {name}",
+    "shielding_data.restated": "{actor} uploaded {name} again, under statement {serial}",
     "shielding_data.withdrawn": "{actor} withdrew shielding data {name}",
     "ledger.begun": "The log {name} began",
     "ledger.counted": "The log was closed at {size} entries",

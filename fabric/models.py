@@ -252,7 +252,8 @@ class OfTenantQuerySet(models.QuerySet[OfTenant]):
 class ShieldingData(models.Model):
     """A version of a tenant's shielding data file, as its owner signed it; nobody here can open it.
 
-    It never changes. When it is withdrawn the file itself is erased, and what machines were made from stays.
+    What is sealed in it never changes. The same file may come again under a newer statement of its owner's, and takes
+    the place of the one before. When it is withdrawn the file itself is erased, and what machines were made from stays.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)

@@ -1,4 +1,4 @@
-"""What a tenant's owners do about one of their machines: bring a newer statement, answer a host that asks, deny."""
+"""What a tenant's owners do about a machine or shielding data: bring a newer statement, answer a host, deny a key."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from kps.errors import ApprovalUnknown
 
 
 class OtherProtector(Refusal):
-    """An owner's statement about another key protector than that of the machine whose page it was brought to."""
+    """An owner's statement about another key protector than that whose page it was brought to."""
 
     code: ClassVar[str] = "other_protector"
     status: ClassVar[int] = 422
@@ -43,23 +43,25 @@ class Brought:
     named: bool  # whether it names this fabric
 
 
-def examine(machine: VirtualMachine, content: bytes, *, by: User, now: datetime) -> Brought:
+def examine(about: VirtualMachine | ShieldingData, content: bytes, *, by: User, now: datetime) -> Brought:
     """Return what a newer statement of the owner's would change, after checking every signature in it.
 
     Raises `MalformedProtector`, `ProtectorRefused`, `OtherProtector`, `ChainUnknown` or `ChainNotNewer`.
     """
-    _require(by, machine)
-    document = _chain_in(machine, content)
+    _require(by, about)
+    document = _chain_in(about, content)
     before, after = kps.examine_chain(document, by=_actor(by), now=now)
     ours = {pair.fingerprint for pair in kps.pairs()}
     named = any(each.fingerprint in ours for each in after.guardians)
     return Brought(before, after, changes(before.statement, after.statement), named)
 
 
-def bring(machine: VirtualMachine, content: bytes, *, seen: int, by: User, now: datetime) -> VerifiedChain:
+def bring(
+    about: VirtualMachine | ShieldingData, content: bytes, *, seen: int, by: User, now: datetime
+) -> VerifiedChain:
     """Let a newer statement hold; `seen` is the serial of the one that its changes were shown against."""
-    _require(by, machine)
-    document = _chain_in(machine, content)
+    _require(by, about)
+    document = _chain_in(about, content)
     before, _ = kps.examine_chain(document, by=_actor(by), now=now)
     if before.statement.serial != seen:
         raise StatementOvertaken(
@@ -104,16 +106,16 @@ def allow(machine: VirtualMachine, *, reason: str, by: User, now: datetime) -> N
     kps.allow_by_owner(*machine.key, actor=_actor(by), reason=reason, now=now)
 
 
-def _chain_in(machine: VirtualMachine, content: bytes) -> jose.Json:
+def _chain_in(about: VirtualMachine | ShieldingData, content: bytes) -> jose.Json:
     """Take a chain's file, a key protector or a VM's state, of which only the chain is looked at."""
     found = jose.read_json(content, limit=PROTECTOR_LIMIT)
     if isinstance(found, dict) and found.keys() == {"protector", "secrets"}:
         found = found["protector"]
     links = found.get("chain") if isinstance(found, dict) else None
-    if verify_chain(links).subject != machine.subject:
+    if verify_chain(links).subject != about.subject:
         raise OtherProtector(
-            f"This statement is about another key protector, or of another owner. {machine.name} has the key protector"
-            f" {machine.protector_id} of the owner {machine.key[0][:16]}…"
+            f"This statement is about another key protector, or of another owner. {about.name} has the key protector"
+            f" {about.protector_id} of the owner {about.key[0][:16]}…"
         )
     return {"chain": links}
 

@@ -1,4 +1,4 @@
-"""What a tenant's owners fill in about one of their machines."""
+"""What a tenant's owners fill in about one of their machines, or about shielding data."""
 
 import binascii
 from base64 import b64decode, b64encode

@@ -11,7 +11,7 @@ from typing import ClassVar, Final
 from uuid import UUID
 
 from django.contrib.auth.models import User
-from django.db import IntegrityError, transaction
+from django.db import transaction
 from django.db.models import Max
 
 from attestation.errors import NotAllowed, Refusal
@@ -22,18 +22,19 @@ from kps.core import jose
 from kps.core.catalog import parse_catalog
 from kps.core.shielding_data import LONGEST_DESCRIPTION, reasons_against, verify_shielding_data
 from kps.core.shielding_data import ShieldingData as VerifiedFile
-from kps.errors import GuardianNotNamed
+from kps.errors import ChainNotNewer, GuardianNotNamed
 from ledger import service as ledger
 from ledger.core.leaf import Act
 
 MADE: Final = "machine.made"
 _SHORT: Final = 8
+_ANEW: Final = "What is sealed in a file cannot be changed; make a new one: `guardhouse tenant shield new`."
 
 logger = logging.getLogger(__name__)
 
 
 class ShieldingDataKnown(Refusal):
-    """This very file is here already; one that was changed is a file of its own, with another key protector."""
+    """This very file is here already, or another one with its key protector, which only its owner can have signed."""
 
     code: ClassVar[str] = "shielding_data_known"
     status: ClassVar[int] = 409
@@ -61,8 +62,10 @@ def upload_shielding_data(
 ) -> ShieldingData:
     """Keep a file as the next version of its name, after checking every signature and that its owner is this tenant.
 
-    Raises `NotAllowed`, `MalformedDocument`, `ShieldingDataRefused`, `ProtectorRefused`, `OwnerMismatch`,
-    `GuardianNotNamed` or `ShieldingDataKnown`.
+    One that is here already, and comes under a newer statement of its owner's, takes the place of the one before, with
+    the name, version and description that this has; that statement binds from then on. Raises `NotAllowed`,
+    `MalformedDocument`, `ShieldingDataRefused`, `ProtectorRefused`, `OwnerMismatch`, `GuardianNotNamed`,
+    `ShieldingDataKnown`, `ShieldingDataWithdrawn` or `ChainNotNewer`.
     """
     if not speaks_for(by, tenant):
         raise NotAllowed("Only an owner of this tenant uploads its shielding data.")
@@ -71,21 +74,54 @@ def upload_shielding_data(
         jose.text(description, what="The description", longest=LONGEST_DESCRIPTION)
     verified = verify_shielding_data(content)
     _require_usable(verified, tenant)
-    try:
-        with transaction.atomic():
-            Tenant.objects.select_for_update().get(pk=tenant.pk)  # versions are counted by one at a time
-            known = ShieldingData.objects.filter(tenant=tenant, name=name)
-            version = (known.aggregate(Max("version"))["version__max"] or 0) + 1
-            kept = _described(verified, by=by, now=now)
-            kept.tenant, kept.name, kept.version, kept.description = tenant, name, version, description
-            kept.save(force_insert=True)
-            kps.know_protector(verified.protector.chain, by=by, now=now)
-            _record("shielding_data.added", kept, {"digest": kept.digest, "level": kept.level}, by=by, now=now)
-    except IntegrityError:
-        raise ShieldingDataKnown(
-            "This very file is here already. What you change becomes a new file: `guardhouse tenant shield new`."
-        ) from None
+    with transaction.atomic():
+        Tenant.objects.select_for_update().get(pk=tenant.pk)  # versions are counted by one at a time
+        before = _before(verified, tenant)
+        refusal = kps.hear(verified.protector.chain, by=f"user:{by.get_username()}", now=now)
+        if refusal is None:
+            kept = before or _added(tenant, name, description, by=by, now=now)
+            _save(verified, kept, by=by, now=now)
+    if refusal is not None:
+        raise ChainNotNewer(
+            f"{refusal} Or upload the file that the command wrote with the newest statement: `guardhouse tenant` signs"
+            " the next one after that when it is given this fabric with --fabric."
+        )
     return kept
+
+
+def _before(file: VerifiedFile, tenant: Tenant) -> ShieldingData | None:
+    """Return the row of the same file under another statement of its owner's; raise when it cannot take that place."""
+    found = ShieldingData.objects.filter(tenant=tenant, protector_id=file.id).first()
+    if found is None:
+        return None
+    here = contents_of(found)
+    if here.digest == file.digest:
+        raise ShieldingDataKnown(f"This very file is here already: {found}. {_ANEW}")
+    if here.signed != file.signed:
+        raise ShieldingDataKnown(f"{found} has the same key protector, and something else is sealed in it. {_ANEW}")
+    return found
+
+
+def _added(tenant: Tenant, name: str, description: str, *, by: User, now: datetime) -> ShieldingData:
+    """Return a row for the next version of a name, which nobody has saved yet."""
+    known = ShieldingData.objects.filter(tenant=tenant, name=name)
+    version = (known.aggregate(Max("version"))["version__max"] or 0) + 1
+    return ShieldingData(
+        tenant=tenant, name=name, version=version, description=description, added_at=now, added_by=by.get_username()
+    )
+
+
+def _save(file: VerifiedFile, kept: ShieldingData, *, by: User, now: datetime) -> None:
+    """Save a file in its row, and write down that it was added, or which one it took the place of."""
+    before = kept.digest
+    kept.protector_id, kept.level, kept.digest, kept.made_at = file.id, file.level, file.digest, file.made_at
+    kept.file, kept.asks_for = jose.canonical(file.document).decode(), sorted(file.label.asks_for)
+    kept.size = len(kept.file)
+    kept.save()
+    detail: dict[str, object] = {"digest": kept.digest, "level": kept.level}
+    if before:
+        detail |= {"before": before, "serial": file.protector.chain.statement.serial}
+    _record("shielding_data.restated" if before else "shielding_data.added", kept, detail, by=by, now=now)
 
 
 def withdraw_shielding_data(kept: ShieldingData, *, by: User, reason: str, now: datetime) -> None:
@@ -154,25 +190,16 @@ def _require_usable(file: VerifiedFile, tenant: Tenant) -> None:
             f" {tenant.owner_fingerprint[:16]}…"
         )
     if not kps.newest_named(file.protector.guardians):
+        here = ShieldingData.objects.filter(tenant=tenant, protector_id=file.id, withdrawn_at=None).first()
+        if here is not None:
+            raise GuardianNotNamed(
+                f"This file names this fabric no more, so no host here could open it. To take {here} from this fabric,"
+                " bring the statement alone: on its page, or with `guardhouse tenant bring`."
+            )
         raise GuardianNotNamed(
             "This file does not name this fabric, so no host here could open it. Import this fabric's guardian, and"
             " make the file with --guardian."
         )
-
-
-def _described(file: VerifiedFile, *, by: User, now: datetime) -> ShieldingData:
-    content = jose.canonical(file.document).decode()
-    return ShieldingData(
-        protector_id=file.id,
-        level=file.level,
-        digest=file.digest,
-        size=len(content),
-        made_at=file.made_at,
-        asks_for=sorted(file.label.asks_for),
-        file=content,
-        added_at=now,
-        added_by=by.get_username(),
-    )
 
 
 def _record(act: str, kept: ShieldingData, detail: dict[str, object], *, by: User, now: datetime) -> None:

@@ -200,6 +200,12 @@ urlpatterns = [
     path("shielding/<uuid:data_id>/", shielding.shielding_data, name="shielding-data"),
     path("shielding/<uuid:data_id>/file/", shielding.shielding_file, name="shielding-file"),
     path("shielding/<uuid:data_id>/approvals/<uuid:approval_id>/", shielding.answer_making, name="answer-making"),
+    path("shielding/<uuid:data_id>/statement/", shielding.shielding_statement, name="shielding-statement"),
+    path(
+        "shielding/<uuid:data_id>/statement/bring/",
+        shielding.bring_shielding_statement,
+        name="bring-shielding-statement",
+    ),
     path("shielding/<uuid:data_id>/withdraw/", shielding.withdraw_shielding, name="withdraw-shielding"),
     path("tenants/<slug:slug>/keys/", tenants.key_queue, name="key-queue"),
     path("tenants/<slug:slug>/log/", proofs.log, name="tenant-log"),

@@ -106,6 +106,22 @@ def take_chain(document: object, *, by: str | None = None, now: datetime) -> Ver
     return _brought(document, take=True, by=by, now=now)[1]
 
 
+def hear(chain: VerifiedChain, *, by: str, now: datetime) -> ChainNotNewer | None:
+    """Take the owner's word as it came with shielding data, in the caller's transaction; return why it is not in force.
+
+    A newer one binds from then on, and one that is in force already is welcome. An older one is noted.
+    """
+    known = remember(chain, by=by, now=now)
+    if chain.statement_sha256 == known.statement_sha256:
+        return None
+    refusal = _not_newer(known, chain)
+    if refusal is None:
+        _replace(known, chain, by=by, now=now)
+    else:
+        _note_refusal(known, chain, refusal.code, by=by, now=now)
+    return refusal
+
+
 def examine_chain(document: object, *, by: str, now: datetime) -> tuple[VerifiedChain, VerifiedChain]:
     """Return the chain that is in force and the newer one that somebody has, which is not kept yet.
 

@@ -10,7 +10,7 @@ from django.db import transaction
 from django.db.models import Count, Max, QuerySet
 
 from kps.approvals import approve_by_key, decide_in_portal, pending, waiting_numbers
-from kps.chains import examine_chain, newest_of, remember, take_chain
+from kps.chains import examine_chain, hear, newest_of, remember, take_chain
 from kps.core.chain import VerifiedChain
 from kps.denials import allow_protector, denied, deny_protector
 from kps.errors import NotFound
@@ -74,6 +74,7 @@ __all__ = [
     "dependants_by_pair",
     "examine_chain",
     "guardian_fingerprint",
+    "hear",
     "held_keys",
     "holders",
     "holding",

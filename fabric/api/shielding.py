@@ -55,16 +55,22 @@ class ShieldingDataListView(PortalView):
         found = ShieldingData.objects.visible_to(request.user).select_related("tenant").defer("file")
         return listed(found.filter(tenant__slug=asked["tenant"]) if "tenant" in asked else found, request, FILE)
 
-    @extend_schema(request=UploadAct, responses={201: ShieldingDataDetailSerializer})
+    @extend_schema(
+        request=UploadAct, responses={200: ShieldingDataDetailSerializer, 201: ShieldingDataDetailSerializer}
+    )
     def post(self, request: Request) -> Response:
-        """Keep a file as the next version of its name, after its owner's signatures were checked."""
+        """Keep a file as the next version of its name, after its owner's signatures were checked.
+
+        200 for one that is here already: under a newer statement it takes the place of the one before.
+        """
         asked = UPLOAD.read(request.data)
         by = acting(request, asked)
         tenant = get_object_or_404(Tenant.objects.visible_to(by).distinct(), slug=asked["tenant"])
+        now = timezone.now()
         kept = upload_shielding_data(
-            tenant, asked["name"], asked["description"], asked["file"].encode(), by=by, now=timezone.now()
+            tenant, asked["name"], asked["description"], asked["file"].encode(), by=by, now=now
         )
-        return Response(_shown(kept), status=201)
+        return Response(_shown(kept), status=201 if kept.added_at == now else 200)
 
 
 class ShieldingDataView(PortalView):

@@ -60,7 +60,7 @@ class ShieldingDataDetailSerializer(ShieldingDataSerializer):
 
 
 class UploadAct(Strict):
-    """A file to be kept as the next version of its name."""
+    """A file to be kept as the next version of its name, or in the place of the same file under an older statement."""
 
     tenant = serializers.SlugField()
     name = serializers.CharField(max_length=64)

@@ -9,6 +9,7 @@ from django.core.paginator import Paginator
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.http import content_disposition_header
 from django.views.decorators.http import require_GET, require_http_methods
@@ -62,9 +63,12 @@ def machine(request: HttpRequest, machine_id: int) -> HttpResponse:
 @login_required
 def machine_statement(request: HttpRequest, machine_id: int) -> HttpResponse:
     """Give the owner's newest statement as it was signed, for the owner to change."""
-    found = _found(request, machine_id)
-    chain = kps.newest_chain(*found.key)
-    named = content_disposition_header(True, f"{found.name}.statement-{chain.statement.serial}.json")
+    return newest_statement(_found(request, machine_id))
+
+
+def newest_statement(about: VirtualMachine | ShieldingData) -> HttpResponse:
+    chain = kps.newest_chain(*about.key)
+    named = content_disposition_header(True, f"{about.name}.statement-{chain.statement.serial}.json")
     content = jose.canonical(chain.document) + b"\n"
     return HttpResponse(content, content_type="application/json", headers={"Content-Disposition": named})
 
@@ -75,32 +79,39 @@ def machine_statement(request: HttpRequest, machine_id: int) -> HttpResponse:
 def bring_statement(request: HttpRequest, machine_id: int) -> HttpResponse:
     """Show what a newer statement changes, and only then ask whether it shall hold; nothing is kept before that."""
     found = _own(request, machine_id)
+    return brought(request, found, newest=reverse("machine-statement", args=[found.pk]))
+
+
+def brought(request: HttpRequest, about: VirtualMachine | ShieldingData, *, newest: str) -> HttpResponse:
+    """Take a statement in two steps: show it, then let it hold. `newest` is where the one in force is given."""
     overtaken = isinstance(getattr(request, "refusal", None), owner_acts.StatementOvertaken)
     if "content" in request.POST and (request.method == "POST" or overtaken):
-        return _take(request, found)
+        return _take(request, about)
     form = StatementForm(request.POST or None, request.FILES or None)
     if request.method == "POST" and form.is_valid():
-        return _preview(request, found, form.cleaned_data["file"])
-    return page(request, "fabric/bring_statement.html", {"form": form, "machine": found, "tenant": found.tenant})
+        return _preview(request, about, form.cleaned_data["file"])
+    context = {"form": form, "about": about, "tenant": about.tenant, "newest": newest}
+    return page(request, "fabric/bring_statement.html", context)
 
 
-def _take(request: HttpRequest, found: VirtualMachine) -> HttpResponse:
+def _take(request: HttpRequest, about: VirtualMachine | ShieldingData) -> HttpResponse:
     form = TakeStatementForm(request.POST)
     if not form.is_valid():
         raise BadRequest("The page that was shown did not come back whole.")
     content, seen = form.cleaned_data["content"], form.cleaned_data["seen"]
     if request.method != "POST":  # overtaken a moment ago: shown anew, beside what is in force by now
-        return _preview(request, found, content)
-    chain = owner_acts.bring(found, content, seen=seen, by=person(request), now=timezone.now())
+        return _preview(request, about, content)
+    chain = owner_acts.bring(about, content, seen=seen, by=person(request), now=timezone.now())
     messages.success(request, f"Statement {chain.statement.serial} holds. The next release of this key goes by it.")
-    return redirect(found)
+    return redirect(about)
 
 
-def _preview(request: HttpRequest, found: VirtualMachine, content: bytes) -> HttpResponse:
-    brought = owner_acts.examine(found, content, by=person(request), now=timezone.now())
+def _preview(request: HttpRequest, about: VirtualMachine | ShieldingData, content: bytes) -> HttpResponse:
+    brought = owner_acts.examine(about, content, by=person(request), now=timezone.now())
     context = {
-        "machine": found,
-        "tenant": found.tenant,
+        "about": about,
+        "makes": isinstance(about, ShieldingData),
+        "tenant": about.tenant,
         "brought": brought,
         "policy": in_words(brought.after.statement.policy),
         "form": TakeStatementForm.of(content, seen=brought.before.statement.serial),

@@ -9,6 +9,7 @@ from django.core.paginator import Paginator
 from django.db.models import Count
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.http import content_disposition_header
 from django.views.decorators.http import require_GET, require_http_methods
@@ -22,7 +23,7 @@ from fabric.models import ShieldingData, TemplateDisk, Tenant
 from fabric.shielding import applicability, contents_of, upload_shielding_data, used_by, withdraw_shielding_data
 from fabric.shielding_forms import ShieldingDataForm
 from fabric.tenancy import speaks_for
-from fabric.views.machines import answered
+from fabric.views.machines import STATEMENTS, answered, brought, newest_statement
 from kps import service as kps
 from kps.core.release_policy import in_words
 
@@ -54,11 +55,12 @@ def upload_shielding(request: HttpRequest, slug: str) -> HttpResponse:
         raise PermissionDenied
     form = ShieldingDataForm(request.POST or None, request.FILES or None)
     if request.method == "POST" and form.is_valid():
-        data = form.cleaned_data
+        data, now = form.cleaned_data, timezone.now()
         kept = upload_shielding_data(
-            tenant, data["name"], data["description"], data["file"], by=person(request), now=timezone.now()
+            tenant, data["name"], data["description"], data["file"], by=person(request), now=now
         )
-        messages.success(request, f"{kept} is kept. Which templates it goes with stands below.")
+        said = "is kept" if kept.added_at == now else "has taken the place of the one before"
+        messages.success(request, f"{kept} {said}. Which templates it goes with stands below.")
         to = kept.get_absolute_url()
         return HttpResponseClientRedirect(to) if getattr(request, "htmx", False) else redirect(to)
     return page(request, "fabric/upload_shielding.html", {"form": form, "tenant": tenant})
@@ -79,6 +81,7 @@ def shielding_data(request: HttpRequest, data_id: UUID) -> HttpResponse:
         "record": record,
         "told": told,
         "policy": in_words(told.chain.statement.policy) if told else (),
+        "statements": kps.statements(record, most=STATEMENTS) if record else (),
         "fits": applicability(file, TemplateDisk.objects.filter(retired_at=None)) if file else (),
         "versions": ShieldingData.objects.filter(tenant=tenant, name=found.name).exclude(pk=found.pk).defer("file"),
         "machines": used_by(found),
@@ -101,6 +104,24 @@ def shielding_file(request: HttpRequest, data_id: UUID) -> HttpResponse:
     contents_of(found)
     named = content_disposition_header(True, f"{found.name}.{found.version}.shield")
     return HttpResponse(found.file, content_type="application/octet-stream", headers={"Content-Disposition": named})
+
+
+@require_GET
+@login_required
+def shielding_statement(request: HttpRequest, data_id: UUID) -> HttpResponse:
+    """Give the owner's newest statement on a file as it was signed, for the owner to change."""
+    return newest_statement(_found(request, data_id))
+
+
+@require_http_methods(["GET", "POST"])
+@login_required
+@explained
+def bring_shielding_statement(request: HttpRequest, data_id: UUID) -> HttpResponse:
+    """Show what a newer statement changes for the machines that are made from then on, and only then let it hold."""
+    found = _found(request, data_id)
+    if not speaks_for(request.user, found.tenant):
+        raise PermissionDenied
+    return brought(request, found, newest=reverse("shielding-statement", args=[found.pk]))
 
 
 @require_http_methods(["GET", "POST"])

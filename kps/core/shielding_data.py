@@ -102,6 +102,11 @@ class ShieldingData:
         return self.protector.level
 
     @property
+    def signed(self) -> str:
+        """Return what the owner has signed of the file, which no later statement changes."""
+        return str(self.document["signed"])
+
+    @property
     def digest(self) -> str:
         """Return SHA-256 over the file as `build` writes it, in hexadecimal."""
         return hashlib.sha256(jose.canonical(self.document)).hexdigest()

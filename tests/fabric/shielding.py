@@ -1,5 +1,6 @@
 """A tenant's shielding data as the portal's tests use it, and templates that it accepts."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,11 +10,11 @@ from fabric.models import ShieldingData, TemplateDisk, Tenant
 from fabric.shielding import upload_shielding_data
 from fabric.template_disks import add_template
 from kps import service as kps
-from kps.core.chain import new_statement
+from kps.core.chain import new_statement, sign_statement
 from kps.core.guardian import Guardian, GuardianKeys, parse_metadata
 from kps.core.release_policy import NO_POLICY, ReleasePolicy
 from kps.core.shielding_content import Content
-from kps.core.shielding_data import Label, build_shielding_data
+from kps.core.shielding_data import Label, build_shielding_data, restated, verify_shielding_data
 from tests.kps.parties import KEY, OWNER
 from tests.kps.shielding import CONTENT, FILE_ID, LABEL, catalog_token
 
@@ -38,6 +39,14 @@ def file_of(
     named = guardians or (this_fabric(),)
     statement = new_statement(owner.guardian, named, protector_id=file_id, level="shielded", policy=policy, now=now())
     return build_shielding_data(owner, statement, content, label=label, key=KEY, now=now())
+
+
+def under(content: bytes, serial: int, *guardians: Guardian, **changes: Any) -> bytes:
+    """Return a file as the owner's command writes it under the statement of this serial."""
+    data = verify_shielding_data(content)
+    named = guardians or data.protector.guardians
+    said = replace(data.protector.chain.statement, serial=serial, guardians=named, **changes)
+    return restated(data, sign_statement(said, OWNER), OWNER)
 
 
 def uploaded(tenant: Tenant, by: User, name: str = "web servers", **how: Any) -> ShieldingData:

@@ -24,7 +24,7 @@ from kps.core.protector import roll_protector, verify_protector
 from kps.core.shielding_data import verify_shielding_data
 from ledger import service as ledger
 from tests.fabric.conftest import REASON
-from tests.fabric.shielding import file_of, now, template, this_fabric, uploaded
+from tests.fabric.shielding import file_of, now, template, this_fabric, under, uploaded
 from tests.kps.conftest import Host, host
 from tests.kps.parties import FABRIC, KEY, OWNERS, STRANGER
 from tests.kps.shielding import FILE_ID, LABEL, VALUES
@@ -76,6 +76,116 @@ def test_the_same_file_is_not_kept_twice(tenant: Tenant, owner: User) -> None:
     with pytest.raises(shielding.ShieldingDataKnown):
         upload_shielding_data(tenant, "others", "", content, by=owner, now=now())
     assert ShieldingData.objects.count() == len(leaves("shielding_data.added")) == 1
+
+
+# --- the same file under a newer statement -----------------------------------------------------------------------
+
+
+def kept_again(tenant: Tenant, owner: User, content: bytes) -> ShieldingData:
+    return upload_shielding_data(tenant, "another name", "another description", content, by=owner, now=now())
+
+
+@pytest.fixture
+def file(db: None) -> bytes:
+    return file_of()
+
+
+@pytest.fixture
+def kept(tenant: Tenant, owner: User, file: bytes) -> ShieldingData:
+    return upload_shielding_data(tenant, "web servers", "for the shop", file, by=owner, now=now())
+
+
+def test_a_file_under_a_newer_statement_takes_the_place_of_the_one_before(
+    tenant: Tenant, owner: User, file: bytes, kept: ShieldingData
+) -> None:
+    newer = under(file, 1, level="encryption-supported")
+    again = kept_again(tenant, owner, newer)
+    assert (again.pk, again.version, again.name, again.description) == (kept.pk, 1, "web servers", "for the shop")
+    row = ShieldingData.objects.get()
+    assert (row.file.encode(), row.level, row.size) == (newer, "encryption-supported", len(newer))
+    assert (row.digest, row.added_at) == (verify_shielding_data(newer).digest, kept.added_at)
+    assert kps.newest_chain(OWNERS, FILE_ID).statement.serial == 1
+    (said,) = leaves("shielding_data.restated")
+    assert (said["before"], said["digest"], said["serial"]) == (kept.digest, row.digest, 1)
+    assert [leaf["serial"] for leaf in leaves("chain.taken")] == [1]
+
+
+def test_the_statement_may_have_been_brought_before_its_file(
+    tenant: Tenant, owner: User, file: bytes, kept: ShieldingData
+) -> None:
+    """As the command does it that signs it: `--fabric` brings the statement, and the file is uploaded afterwards."""
+    newer = under(file, 1)
+    kps.take_chain(verify_shielding_data(newer).protector.chain.document, now=now())
+    assert kept_again(tenant, owner, newer).pk == kept.pk
+    assert ShieldingData.objects.get().file.encode() == newer
+    assert len(leaves("chain.taken")) == 1
+
+
+def test_machines_and_orders_stay_with_the_file(
+    host: Host, tenant: Tenant, owner: User, admin: User, file: bytes, kept: ShieldingData
+) -> None:
+    first = made(host, kept)
+    order = order_machine(kept, template(admin), "web2", memory=512, values=VALUES, by=owner, now=now())
+    again = kept_again(tenant, owner, under(file, 1))
+    second = made(host, again, "web2")
+    assert {machine.protector_id for machine in used_by(again)} == {first.id, second.id}
+    assert MachineOrder.objects.get(pk=order.pk).machine is not None
+    assert second.chain.statement.serial == 1
+    assert parse_order(order_file(MachineOrder.objects.get(pk=order.pk))).shielding_data == again.digest
+
+
+def test_a_file_under_an_older_statement_is_refused_and_noted(
+    tenant: Tenant, owner: User, file: bytes, kept: ShieldingData
+) -> None:
+    kept_again(tenant, owner, under(file, 3))
+    before = ShieldingData.objects.values().get()
+    for older in (file, under(file, 2), under(file, 3, level="encryption-supported")):
+        with pytest.raises(errors.ChainNotNewer, match="Statement 3"):
+            kept_again(tenant, owner, older)
+    assert ShieldingData.objects.values().get() == before
+    assert [leaf["code"] for leaf in leaves("chain.refused")] == ["chain_not_newer"] * 3
+    assert len(leaves("shielding_data.restated")) == 1
+
+
+def test_another_file_under_the_same_key_protector_is_no_newer_one(
+    tenant: Tenant, owner: User, kept: ShieldingData
+) -> None:
+    other = under(file_of(label=replace(LABEL, name="other")), 1)
+    with pytest.raises(shielding.ShieldingDataKnown, match="something else is sealed"):
+        kept_again(tenant, owner, other)
+    assert kps.newest_chain(OWNERS, FILE_ID).statement.serial == 0
+    assert ShieldingData.objects.get().digest == kept.digest
+
+
+def test_a_withdrawn_file_does_not_come_back_by_a_newer_statement(
+    tenant: Tenant, owner: User, file: bytes, kept: ShieldingData
+) -> None:
+    withdraw_shielding_data(kept, by=owner, reason=REASON, now=now())
+    for content in (file, under(file, 1)):
+        with pytest.raises(shielding.ShieldingDataWithdrawn):
+            kept_again(tenant, owner, content)
+    assert ShieldingData.objects.get().file == ""
+    assert kps.newest_chain(OWNERS, FILE_ID).statement.serial == 0
+
+
+def test_a_file_that_names_this_fabric_no_more_says_what_to_bring_instead(
+    tenant: Tenant, owner: User, file: bytes, kept: ShieldingData
+) -> None:
+    with pytest.raises(errors.GuardianNotNamed, match="bring the statement alone"):
+        kept_again(tenant, owner, under(file, 1, FABRIC.guardian))
+    assert kps.newest_chain(OWNERS, FILE_ID).statement.serial == 0
+
+
+@pytest.mark.parametrize("role", ["operator", "stranger_tenant", "admin", "nobody"])
+def test_nobody_else_puts_a_file_in_the_place_of_another(
+    tenant: Tenant, file: bytes, kept: ShieldingData, role: str, request: pytest.FixtureRequest
+) -> None:
+    with pytest.raises(NotAllowed):
+        kept_again(tenant, request.getfixturevalue(role), under(file, 1))
+    assert ShieldingData.objects.get().digest == kept.digest
+
+
+# --- who may, and what is kept -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("role", ["operator", "stranger_tenant", "admin", "approver", "auditor", "nobody"])

@@ -14,7 +14,7 @@ from fabric.machine_orders import order_machine
 from fabric.models import MachineOrder, ShieldingData, Tenant
 from fabric.tokens import make_token
 from tests.fabric.conftest import PASSWORD, REASON
-from tests.fabric.shielding import file_of, now, template, uploaded
+from tests.fabric.shielding import file_of, now, template, under, uploaded
 from tests.kps.parties import FABRIC, STRANGER
 from tests.kps.shielding import VALUES
 
@@ -179,3 +179,15 @@ def test_lists_can_be_narrowed_to_a_tenant(data: ShieldingData, order: MachineOr
         assert ask(admin, "GET", f"{path}?tenant=brandt").json()["count"] == 1
         assert ask(admin, "GET", f"{path}?tenant=halske").json()["count"] == 0
         assert ask(admin, "GET", f"{path}?tenant=%00").status_code == 400
+
+
+def test_the_same_file_under_a_newer_statement_is_200_and_under_an_older_one_refused(
+    tenant: Tenant, owner: User
+) -> None:
+    first = file_of()
+    wanted = {"tenant": "brandt", "name": "web"}
+    path = reverse("api:shielding-data-list")
+    answers = [ask(owner, "POST", path, wanted | {"file": each.decode()}) for each in (first, under(first, 1), first)]
+    assert [each.status_code for each in answers] == [201, 200, 409]
+    assert answers[0].json()["id"] == answers[1].json()["id"]
+    assert answers[2].json()["code"] == "chain_not_newer"

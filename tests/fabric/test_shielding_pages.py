@@ -1,6 +1,9 @@
 """Shielding data and orders in the browser: kept, looked through, ordered from, withdrawn; by their tenant alone."""
 
+import json
+from base64 import b64encode
 from collections.abc import Callable
+from dataclasses import replace
 from html import unescape
 from typing import Any
 from uuid import uuid4
@@ -12,12 +15,14 @@ from django.test import Client
 
 from fabric.models import MachineOrder, Membership, ShieldingData, Tenant, VirtualMachine
 from kps import service as kps
+from kps.core import jose
+from kps.core.chain import VerifiedChain, sign_statement, verify_chain
 from kps.core.order import parse_order
 from kps.core.shielding_data import verify_shielding_data
 from kps.core.substitution import KNOWN, kind_in_words
 from tests.fabric.conftest import PASSWORD, REASON, asks
-from tests.fabric.shielding import file_of, template, uploaded
-from tests.kps.parties import OTHER_FABRIC, STRANGER
+from tests.fabric.shielding import file_of, template, under, uploaded
+from tests.kps.parties import OTHER_FABRIC, OWNER, STRANGER
 from tests.kps.shielding import VALUES
 
 pytestmark = pytest.mark.django_db
@@ -136,6 +141,83 @@ def test_a_withdrawn_file_is_gone_and_says_so(data: ShieldingData, owner: User, 
     assert client.post(f"/shielding/{data.pk}/withdraw/", WITHDRAW).status_code == 409
     assert "web servers" not in shown(client, NEW)
     assert "Step 1" in shown(client, f"{NEW}?data={data.pk}")
+
+
+# --- a newer statement -------------------------------------------------------------------------------------------
+
+
+def bring(client: Client, data: ShieldingData, chain: VerifiedChain) -> Any:
+    content = SimpleUploadedFile("a.json", jose.canonical(chain.document))
+    return client.post(f"/shielding/{data.pk}/statement/bring/", {"file": content})
+
+
+def confirm(client: Client, data: ShieldingData, chain: VerifiedChain, *, seen: int = 0) -> Any:
+    content = b64encode(jose.canonical(chain.document)).decode()
+    return client.post(f"/shielding/{data.pk}/statement/bring/", {"content": content, "seen": seen})
+
+
+def next_word(data: ShieldingData, **changes: Any) -> VerifiedChain:
+    return sign_statement(replace(kps.newest_chain(*data.key).statement, serial=1, **changes), OWNER)
+
+
+def serial(data: ShieldingData) -> int:
+    return kps.newest_chain(*data.key).statement.serial
+
+
+def test_the_same_file_under_a_newer_statement_takes_its_place(owner: User, browse: Browse) -> None:
+    client, first = browse(owner), file_of()
+    post(client, first)
+    answer = post(client, under(first, 1, level="encryption-supported"), name="other")
+    kept = ShieldingData.objects.get()
+    assert (answer.status_code, answer["Location"]) == (302, f"/shielding/{kept.pk}/")
+    page = shown(client, answer["Location"])
+    assert "has taken the place of the one before" in page
+    assert "<del>shielded</del>" in page
+    assert "Encryption-supported" in page
+    refused = post(client, first)
+    assert (refused.status_code, b"chain_not_newer" in refused.content) == (409, True)
+
+
+def test_what_a_newer_statement_changes_is_shown_before_it_holds(
+    data: ShieldingData, owner: User, browse: Browse
+) -> None:
+    client, chain = browse(owner), next_word(data, level="encryption-supported", guardians=())
+    page = unescape(bring(client, data, chain).content.decode())
+    for words in ("<del>shielded</del>", "NO FABRIC makes machines from it then", "no host here gets the key"):
+        assert words in page
+    assert "Those that are there stay as they are." in page
+    assert serial(data) == 0
+    assert confirm(client, data, chain)["Location"] == f"/shielding/{data.pk}/"
+    assert serial(data) == 1
+    given = client.get(f"/shielding/{data.pk}/statement/")
+    assert verify_chain(json.loads(given.content)["chain"]) == chain
+
+
+def test_a_statement_of_something_else_is_refused(data: ShieldingData, owner: User, browse: Browse) -> None:
+    said = kps.newest_chain(*data.key).statement
+    for other in (
+        sign_statement(replace(said, serial=1, id=uuid4()), OWNER),
+        sign_statement(replace(said, serial=1, owner=STRANGER.guardian), STRANGER),
+    ):
+        for act in (bring, confirm):
+            answer = act(browse(owner), data, other)
+            assert (answer.status_code, b"other_protector" in answer.content) == (422, True)
+    for act in (bring, confirm):
+        assert b"chain_not_newer" in act(browse(owner), data, sign_statement(said, OWNER)).content
+    assert serial(data) == 0
+
+
+def test_nobody_but_an_owner_of_its_tenant_brings_a_statement(
+    data: ShieldingData, stranger_tenant: User, nobody: User, operator: User, auditor: User, browse: Browse
+) -> None:
+    chain = next_word(data)
+    for user, status in ((stranger_tenant, 404), (nobody, 404), (operator, 403), (auditor, 403)):
+        client = browse(user)
+        assert bring(client, data, chain).status_code == status
+        assert confirm(client, data, chain).status_code == status
+    assert browse(stranger_tenant).get(f"/shielding/{data.pk}/statement/").status_code == 404
+    assert "Bring a newer statement" not in shown(browse(operator), f"/shielding/{data.pk}/")
+    assert serial(data) == 0
 
 
 # --- a new machine -----------------------------------------------------------------------------------------------

@@ -98,3 +98,33 @@ def test_what_is_listed_twice_is_so_in_the_statements_order() -> None:
         "fabric",
         "other fabric",
     ]
+
+
+FILE = replace(FIRST, makes_machines=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"level": "encryption-supported"}, "Those that are there stay as they are."),
+        ({"guardians": ()}, "NO FABRIC makes machines from it then"),
+        ({"guardians": (FABRIC.guardian, OTHER_FABRIC.guardian)}, "whose key the owner has wrapped for it too"),
+        ({"policy": ReleasePolicy(hours="08:00-18:00")}, "for the machines that are made then"),
+    ],
+)
+def test_what_follows_for_shielding_data_is_said_of_machines_made_from_then_on(
+    change: dict[str, Any], words: str
+) -> None:
+    (found,) = changes(FILE, replace(FILE, **change))
+    (of_vm,) = changes(FIRST, replace(FIRST, **change))
+    assert words in found.effect
+    assert words not in of_vm.effect
+
+
+def test_a_change_is_a_sentence_where_there_is_no_table() -> None:
+    everything = replace(FIRST, level="encryption-supported", policy=POLICY, guardians=(OTHER_FABRIC.guardian,))
+    said = [str(change) for change in changes(FIRST, everything)]
+    assert said[0].startswith("Level: encryption-supported. Before: shielded. LOST: ")
+    assert said[1].startswith(f"May run it, no longer: fabric ({FABRIC.guardian.fingerprint[:16]}…). ")
+    assert f"Its fingerprint is {OTHER_FABRIC.guardian.fingerprint}." in said[2]
+    assert all(".." not in line and "  " not in line for line in said)
