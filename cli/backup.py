@@ -7,6 +7,7 @@ from typing import Final
 
 from attestation.errors import Refusal
 from cli.recovery import RecoveryRefused
+from cli.shield_file import found_in
 from guardedhost.machine import read_machine
 from kps.core import jose
 from kps.core.bundle import VM_FILE, parse_state
@@ -27,6 +28,11 @@ class OpenedVm:
 
 def open_state(path: Path, owner: GuardianKeys) -> OpenedVm:
     """Open a VM's state file, or a bare key protector, that this owner has made."""
+    if found_in(path) is not None:
+        raise RecoveryRefused(
+            f"{path} is shielding data and no VM. `guardhouse tenant shield inspect --owner` shows what is in it; a"
+            " machine that was made from it comes back from its own bundle."
+        )
     content = path.read_bytes()
     document = jose.read_json(content, limit=2 * PROTECTOR_LIMIT)
     state = parse_state(content) if "protector" in document else None

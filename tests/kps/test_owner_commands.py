@@ -17,9 +17,9 @@ from cli.owner_secret import OwnerSecret
 from cli.tenant import tenant
 from kps import service
 from kps.core.bundle import VmDescription, VmState, build_state, build_vm, parse_state, state_file
-from kps.core.chain import VerifiedChain, sign_statement, verify_chain
+from kps.core.chain import VerifiedChain, sign_statement, succeed, verify_chain
 from kps.core.guardian import Guardian, GuardianKeys, build_metadata, sign_succession
-from kps.core.protector import create_protector, open_protector, verify_protector
+from kps.core.protector import create_protector, open_protector, verify_protector, wrap_again
 from kps.core.release_policy import ReleasePolicy
 from kps.core.secrets import VmSecrets, open_secrets, seal_secrets
 from kps.models import KeyProtectorRecord, ReleaseApproval
@@ -141,6 +141,31 @@ def test_new_keys_of_a_granted_fabric_take_the_place_of_the_old(run: Run, bundle
     assert f"fabric ({FABRIC.guardian.fingerprint[:16]}…). These keys count no more" in done.output
     [guardian] = chain_in(bundle).guardians
     assert (guardian.name, guardian.fingerprint) == ("fabric", OTHER_FABRIC.guardian.fingerprint)
+
+
+def moved(bundle: Path) -> Path:
+    """Let the bundle's fabric have put other keys in its own place, as its keys can, whoever has them."""
+    chain = succeed(chain_in(bundle), FABRIC, replace(OTHER_FABRIC, name="fabric").guardian)
+    document = wrap_again(chain, roll=1, key=KEY, signer=OTHER_FABRIC.signing)
+    state = VmState(document, seal_secrets(SECRETS, KEY, protector_id=ID, roll=1))
+    (bundle / state_file(1)).write_bytes(build_state(state))
+    return bundle
+
+
+def test_keys_that_a_fabric_has_put_in_its_place_are_shown_before_the_owner_signs_them(
+    run: Run, tmp_path: Path
+) -> None:
+    bundle = moved(bundle_of(tmp_path / "payroll", FABRIC.guardian, policy=ReleasePolicy(successors=True)))
+    old, new = FABRIC.guardian.fingerprint, OTHER_FABRIC.guardian.fingerprint
+    shown = run("protector show", bundle).output
+    assert f"- fabric, fingerprint {new}; its keys {old} have put these in their place" in shown
+    declined = run("level", bundle, "--level", "encryption-supported", input="n\n").output
+    assert f"May run it: fabric ({new[:16]}…). Its fingerprint is {new}." in declined
+    assert f"You take over the keys {new} of fabric, which its keys {old} have put in their place." in declined
+    assert chain_in(bundle).statement.serial == 0
+    taken_out = run("revoke", bundle, "--guardian", new[:12], "--yes")
+    assert "You take over" not in taken_out.output
+    assert chain_in(bundle).guardians == ()
 
 
 def test_without_a_yes_nothing_is_signed(run: Run, bundle: Path, keys: Path) -> None:

@@ -198,6 +198,12 @@ def test_nobody_but_the_owner_puts_a_statement_into_a_file(file: Path) -> None:
         restated(data_in(file), stolen, FABRIC)
 
 
+def test_shielding_data_is_not_recovered_as_a_machine(run: Run, file: Path, tmp_path: Path) -> None:
+    done = run("recover", file, "--out", tmp_path / "anew", "--disk", file)
+    assert (done.exit_code, "is shielding data and no VM" in done.output) == (1, True), done.output
+    assert not (tmp_path / "anew").exists()
+
+
 # --- with the fabric that has it ---------------------------------------------------------------------------------
 
 
