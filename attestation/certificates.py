@@ -12,15 +12,17 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 
 from attestation import modes, standing
+from attestation.core import certificate as core
 from attestation.core.certificate import (
     HealthClaims,
     Signer,
     build_crl,
     build_health_certificate,
     build_signer,
+    read_health_certificate,
+    require_valid,
     serial_in,
     serial_text,
-    verify_health_certificate,
 )
 from attestation.errors import (
     CertificateRevoked,
@@ -205,7 +207,7 @@ def verify_certificate(certificate: bytes, *, held: Holding | None = None, now: 
     held = held or held_certificate(serial_in(certificate), now=now)
     if held is None or bytes(held.certificate.der) != certificate:
         raise CertificateUnknown("This service has no record of that certificate.")
-    health = verify_health_certificate(certificate, signers=[_published(held.signer)], now=now)
+    health = _stated(certificate, held.signer, now=now)
     if held.certificate.revoked_at is not None:
         raise CertificateRevoked(f"Certificate {health.serial} was revoked: {held.certificate.revoked_reason}")
     if held.stopped is not None:
@@ -225,6 +227,21 @@ def verify_certificate(certificate: bytes, *, held: Holding | None = None, now: 
     )
 
 
+def _stated(certificate: bytes, signer: SignerKey, *, now: datetime) -> core.HealthCertificate:
+    """Return what a certificate states that is valid now.
+
+    A host shows the same one for each VM that it starts. What it states, and that its signer has signed it, is found
+    out once in a process; whether it is still valid, each time.
+    """
+    published = _published(signer)
+    key = (bytes(signer.certificate), certificate)
+    known = _statements.get(key)
+    if known is None:
+        known = _statements.put(key, read_health_certificate(certificate, signers=[published])[0])
+    require_valid(known, published, now=now)
+    return known
+
+
 def _published(signer: SignerKey) -> x509.Certificate:
     """Return a signer's certificate, read once in a process, and known by its bytes and not by its number alone."""
     key = (signer.number, bytes(signer.certificate))
@@ -232,6 +249,7 @@ def _published(signer: SignerKey) -> x509.Certificate:
 
 
 _signer_certificates: Recent[tuple[int, bytes], x509.Certificate] = Recent(4)
+_statements: Recent[tuple[bytes, bytes], core.HealthCertificate] = Recent(1024)
 
 
 def _require_standing(attester: Attester) -> None:

@@ -14,11 +14,16 @@ from kps.models import GuardianPair, KeyProtectorRecord, KeyRelease, ServiceKey
 from kps.our_pairs import OurPairs
 from ledger.statements import Part, locking, read_numbered, worded
 
-KNOWN: Final = Part(KeyProtectorRecord, "known", *(field.attname for field in KeyProtectorRecord._meta.concrete_fields))
+_UNASKED: Final = {"owner_name", "first_seen", "last_released"}  # a moment takes long to read
+_KNOWN: Final = Part(
+    KeyProtectorRecord,
+    "known",
+    *(each.attname for each in KeyProtectorRecord._meta.concrete_fields if each.attname not in _UNASKED),
+)
 _PAIR: Final = Part(
     GuardianPair,
     "pair",
-    *("id", "number", "signing_id", "encryption_id", "fingerprint", "state", "created_at", "disabled_at"),
+    *("id", "number", "signing_id", "encryption_id", "fingerprint", "state", "disabled_at"),
 )
 _SIGNING: Final = Part(ServiceKey, "signing", "id", "purpose", "public", "sealed")
 _ENCRYPTION: Final = Part(ServiceKey, "encryption", "id", "purpose", "public", "sealed")
@@ -33,7 +38,7 @@ LEFT JOIN kps_servicekey AS signing ON signing.id = pair.signing_id
 LEFT JOIN kps_servicekey AS encryption ON encryption.id = pair.encryption_id
 ORDER BY pair.number DESC
 """,
-    known=KNOWN,
+    known=_KNOWN,
     pair=_PAIR,
     signing=_SIGNING,
     encryption=_ENCRYPTION,
@@ -53,7 +58,7 @@ def remembered(chain: VerifiedChain | None) -> Remembered:
     """Return what this fabric knows when it is asked for a key of this chain's protector."""
     asked = (None, None) if chain is None else (chain.statement.owner.fingerprint, chain.statement.id)
     rows = read_numbered(_SELECT.format(locked=locking("held")), asked, number_of=KeyRelease)
-    found = [(int(next(values)), KNOWN.read(values), _pair(values)) for values in rows]
+    found = [(int(next(values)), _KNOWN.read(values), _pair(values)) for values in rows]
     number, known, _ = found[0]
     return Remembered(number, known, OurPairs(tuple(pair for *_, pair in found if pair is not None)))
 

@@ -119,18 +119,30 @@ def serial_in(der: bytes) -> str:
 
 def verify_health_certificate(der: bytes, *, signers: Sequence[x509.Certificate], now: datetime) -> HealthCertificate:
     """Return what one of `signers` states in `der`, which must be a health certificate that is valid at `now`."""
+    health, signer = read_health_certificate(der, signers=signers)
+    require_valid(health, signer, now=now)
+    return health
+
+
+def read_health_certificate(
+    der: bytes, *, signers: Sequence[x509.Certificate]
+) -> tuple[HealthCertificate, x509.Certificate]:
+    """Return what one of `signers` states in `der`, and which. It is for the caller to ask whether it holds now."""
     certificate = _load(der)
     signer = _signer_of(certificate, signers)
-    if not signer.not_valid_before_utc <= now <= signer.not_valid_after_utc:
-        raise CertificateExpired("The signer of this health certificate is not valid now.")
-    if now < certificate.not_valid_before_utc:
-        raise CertificateExpired(f"The health certificate is not valid before {certificate.not_valid_before_utc}.")
-    if now >= certificate.not_valid_after_utc:
-        raise CertificateExpired(f"The health certificate expired at {certificate.not_valid_after_utc}.")
     try:
-        return _read(certificate, signer)
+        return _read(certificate, signer), signer
     except (ValueError, IndexError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
         raise CertificateUnknown("This is not a health certificate.") from error
+
+
+def require_valid(health: HealthCertificate, signer: x509.Certificate, *, now: datetime) -> None:
+    if not signer.not_valid_before_utc <= now <= signer.not_valid_after_utc:
+        raise CertificateExpired("The signer of this health certificate is not valid now.")
+    if now < health.not_before:
+        raise CertificateExpired(f"The health certificate is not valid before {health.not_before}.")
+    if now >= health.not_after:
+        raise CertificateExpired(f"The health certificate expired at {health.not_after}.")
 
 
 def build_crl(

@@ -48,6 +48,7 @@ def test_a_certificate_entitles_while_everything_holds(certificate: bytes, healt
 
 
 def test_a_certificate_lapses_after_eight_hours(certificate: bytes) -> None:
+    service.verify_certificate(certificate, now=later())  # what was found out about it once is remembered
     with pytest.raises(CertificateExpired):
         service.verify_certificate(certificate, now=later(hours=8, seconds=1))
 
@@ -154,6 +155,19 @@ def test_another_baseline_does_not_disturb_the_hosts_that_have_proved_theirs(
 def test_a_forged_certificate_is_refused(certificate: bytes, forge: Callable[[bytes], bytes]) -> None:
     with pytest.raises(Refusal):
         service.verify_certificate(forge(certificate), now=later())
+
+
+def test_one_that_was_put_into_the_database_is_refused(certificate: bytes) -> None:
+    """Whoever writes to the database cannot sign, not even after the genuine one was accepted."""
+    from attestation.models import HealthCertificate
+
+    service.verify_certificate(certificate, now=later())
+    forged = certificate[:-1] + bytes([certificate[-1] ^ 1])
+    HealthCertificate.objects.update(der=forged)
+    with pytest.raises(CertificateUnknown, match="No signer"):
+        service.verify_certificate(forged, now=later())
+    with pytest.raises(CertificateUnknown, match="no record"):
+        service.verify_certificate(certificate, now=later())
 
 
 def test_a_certificate_that_nobody_recorded_is_refused(certificate: bytes) -> None:
