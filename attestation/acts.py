@@ -2,14 +2,18 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import TypeVar
 
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
 
 from attestation import standing
 from attestation.errors import AlreadyDecided, NotAllowed
-from attestation.models import ModeSwitch, Proposal
+from attestation.models import ModeSwitch
+from attestation.two_persons import PutForward
 from ledger import service as ledger
+
+Put = TypeVar("Put", bound=PutForward)
 
 
 def require(by: User, permission: str) -> None:
@@ -24,7 +28,7 @@ def queue() -> None:
     ModeSwitch.objects.select_for_update().order_by("pk").first()
 
 
-def open_proposal(proposal: Proposal) -> Proposal:
+def open_proposal(proposal: Put) -> Put:
     """Save a proposal; a thing can wait for one decision only."""
     try:
         with transaction.atomic():

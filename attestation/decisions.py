@@ -3,14 +3,13 @@
 from datetime import datetime
 from uuid import UUID
 
-from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import transaction
 
 from attestation import baselines, kerberos_groups, modes, policies, stops
 from attestation.acts import open_proposal, queue, record, require
 from attestation.endorsements import Trust, refresh_endorsement
-from attestation.errors import AlreadyDecided, CannotApprove, FourEyes, NotFound
+from attestation.errors import CannotApprove, NotFound
 from attestation.models import DEFAULT_GROUP, Attester, DenyBefore, HealthCertificate, HostGroup, Mode, Proposal
 
 
@@ -57,14 +56,9 @@ def decide(
     proposal = Proposal.objects.select_related(*related, "stop__group").filter(pk=proposal_id).first()
     if proposal is None:
         raise NotFound("There is no such proposal.")
-    if settings.FOUR_EYES and proposal.proposed_by_id == by.pk:
-        raise FourEyes("You put this forward, so somebody else has to decide it.")
-    state = Proposal.State.APPROVED if approve else Proposal.State.REJECTED
     with transaction.atomic():
         queue()
-        still_open = Proposal.objects.filter(pk=proposal_id, state=Proposal.State.OPEN)
-        if still_open.update(state=state, decided_by=by, decided_at=now, decision_reason=reason) != 1:
-            raise AlreadyDecided("Somebody has decided this already.")
+        state = proposal.close(by=by, approve=approve, reason=reason, now=now)
         if proposal.attester is not None and proposal.attester.state == Attester.State.APPROVED:
             _settle_move(proposal, approve=approve)
         elif proposal.attester is not None:

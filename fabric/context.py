@@ -62,7 +62,7 @@ def navigation(user: Viewer) -> list[Link]:
 
 def _staff_links(user: Viewer) -> list[Link]:
     counts = attestation.counts()
-    waiting = counts.open_proposals + kps.rotations(state="open").count()
+    waiting = counts.open_proposals + kps.rotations(state="open").count() + kps.lifts(state="open").count()
     machines, tenants = VirtualMachine.objects.visible_to(user), Tenant.objects.visible_to(user)
     links = [
         Link("Fleet", "Overview", "layout-dashboard", reverse("fleet")),
@@ -78,6 +78,7 @@ def _staff_links(user: Viewer) -> list[Link]:
         Link("Trust", "Code integrity", "shield-lock", reverse("code-policies")),
         Link("Trust", "TPM makers", "certificate", reverse("makers")),
         Link("Keys", "Keys and guardians", "fingerprint", reverse("keys")),
+        Link("Keys", "Key protectors", "file-lock", reverse("protectors")),
         Link("Keys", "Emergency stop", "ban", reverse("stops")),
         Link("Keys", "Key releases", "key", reverse("releases")),
         Link("Keys", "Tenants", "building", reverse("tenants"), tenants.count()),

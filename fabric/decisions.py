@@ -1,10 +1,11 @@
 """What can be decided about a proposal, on its page and by the API alike."""
 
-from django.conf import settings
+from django.contrib.auth.models import User
+from django.db.models import QuerySet
 
 from attestation.service import Proposal
+from attestation.two_persons import PutForward
 from fabric.forms import APPROVE, APPROVE_UNENDORSED, REJECT
-from fabric.models import Viewer
 
 
 def offered(proposal: Proposal) -> list[tuple[str, str]]:
@@ -14,6 +15,7 @@ def offered(proposal: Proposal) -> list[tuple[str, str]]:
     return [*approve.get(verdict, []), (REJECT, "Reject")]
 
 
-def is_own(proposal: Proposal, user: Viewer) -> bool:
-    """Say whether four eyes keep this person from deciding it."""
-    return settings.FOUR_EYES and proposal.proposed_by_id == user.pk
+def deciders(permission: str, proposal: PutForward) -> QuerySet[User]:
+    """Return who may decide what somebody has put forward."""
+    may = User.objects.with_perm(permission, backend="django.contrib.auth.backends.ModelBackend")
+    return may.filter(is_superuser=False).exclude(pk=proposal.proposed_by_id)

@@ -77,6 +77,8 @@ SENTENCES = {
     "token.ended": "{actor} ended the API token {name} of {person}",
     "tenant.added": "{name} is a tenant from now on",
     "protector.denied": "{actor} denied releases under key protector {protector} of owner {owner:.16}",
+    "protector.lift_proposed": "{actor} wants key protector {protector} of owner {owner:.16} allowed again",
+    "protector.lift_rejected": "{actor} let the denial of key protector {protector} of owner {owner:.16} stand",
     "protector.allowed": "{actor} allowed releases under key protector {protector} of owner {owner:.16} again",
     "protector.denied_by_owner": "{actor} denied releases of a key of the own tenant’s",
     "protector.allowed_by_owner": "{actor} allowed releases of a key of the own tenant’s again",

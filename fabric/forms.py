@@ -105,6 +105,30 @@ class DenyCertificatesForm(DangerForm):
     field_order: Sequence[str] = ("before", "reason", "name", "password")
 
 
+FILE_ALONE, WITH_MACHINES = "file", "machines"
+
+
+class DenyKeyForm(DangerForm):
+    """A key protector; where machines were made from it, whether they are denied with it."""
+
+    reach = forms.ChoiceField(
+        label="What is denied", error_messages={"required": "Choose what is denied"}, widget=forms.RadioSelect
+    )
+    field_order: Sequence[str] = ("reach", "reason", "name", "password")
+
+    def __init__(self, *args: Any, made: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not made:
+            del self.fields["reach"]
+            return
+        alone, all_of_it = "New machines from it", f"These, and the {made} that are known to be made from it"
+        self.offer("reach", [(FILE_ALONE, alone), (WITH_MACHINES, all_of_it)])
+
+    @property
+    def with_machines(self) -> bool:
+        return self.cleaned_data.get("reach") == WITH_MACHINES
+
+
 class AnnounceForm(ReasonForm):
     """A host that will come, by the file that Windows writes about it."""
 

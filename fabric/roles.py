@@ -9,7 +9,8 @@ ROLES = {
         *("fabric.view_fleet", "fabric.view_audit"),
     ),
     "approver": (
-        *("attestation.decide", "attestation.revoke", "attestation.trust_maker", "kps.decide_rotation"),
+        *("attestation.decide", "attestation.revoke", "attestation.trust_maker"),
+        *("kps.decide_rotation", "kps.decide_lift"),
         *("fabric.view_fleet", "fabric.view_audit"),
     ),
     "auditor": ("fabric.view_fleet", "fabric.view_audit"),

@@ -12,7 +12,7 @@ from django.http import Http404
 
 from attestation import service as attestation
 from attestation.errors import NotFound
-from fabric.models import VirtualMachine
+from fabric.known_keys import KnownKey, shown
 from kps import service as kps
 
 MOST_DENIED: Final = 50
@@ -95,9 +95,6 @@ def _impact(scope: Scope, keys: Collection[kps.KeyOnHost], certified: int) -> Im
     return Impact(len(scope.hosts), certified, len(running), owners, len(offline), max(ends, default=None))
 
 
-def denied_keys() -> list[tuple[kps.KeyProtectorRecord, VirtualMachine | None]]:
-    """Return the key protectors that this fabric's people deny, the latest first, with their VMs if registered here."""
-    rows = list(kps.denied()[:MOST_DENIED])
-    found = VirtualMachine.objects.select_related("tenant").filter(protector_id__in=[row.protector_id for row in rows])
-    machines = {machine.key: machine for machine in found}
-    return [(row, machines.get((row.owner_fingerprint, row.protector_id))) for row in rows]
+def denied_keys(*, now: datetime) -> list[KnownKey]:
+    """Return the key protectors that this fabric's people deny, the latest first."""
+    return shown(kps.denied()[:MOST_DENIED], now=now)

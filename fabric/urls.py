@@ -22,6 +22,7 @@ from fabric.views import (
     orders,
     policies,
     proofs,
+    protectors,
     runtime,
     shielding,
     stops,
@@ -114,9 +115,13 @@ urlpatterns = [
     path("stops/fabric/", stops.stop, {"scope": "fabric"}, name="stop-fabric"),
     path("stops/groups/<slug:target>/", stops.stop, {"scope": "group"}, name="stop-group"),
     path("stops/hosts/<uuid:target>/", stops.stop, {"scope": "host"}, name="stop-host"),
-    path("stops/machines/<int:machine_id>/", stops.stop_machine, name="stop-machine"),
-    path("stops/machines/<int:machine_id>/resume/", stops.resume_machine, name="resume-machine"),
     path("stops/<int:stop_id>/lift/", stops.lift, name="lift-stop"),
+    # tenants' key protectors
+    path("protectors/", protectors.protectors, name="protectors"),
+    path("protectors/<int:record_id>/", protectors.protector, name="protector"),
+    path("protectors/<int:record_id>/deny/", protectors.deny, name="deny-protector"),
+    path("protectors/<int:record_id>/lift/", protectors.lift, name="propose-lift"),
+    path("protectors/lifts/<int:lift_id>/", protectors.denial_lift, name="denial-lift"),
     # policies
     path("policies/", policies.policies, name="policies"),
     path("policies/add/", policies.add_group, name="add-group"),

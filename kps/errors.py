@@ -171,7 +171,7 @@ class DeniedByOwner(Refusal):
 
 
 class DenialUnchanged(Refusal):
-    """The owner's people have denied this protector already, or not at all."""
+    """This protector is denied already, or not at all."""
 
     code = "denial_unchanged"
     status = 409

@@ -4,10 +4,10 @@ import uuid
 from datetime import UTC, datetime
 from typing import ClassVar
 
-from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
+from attestation.two_persons import PutForward
 from kps.core.chain import subject_of
 
 
@@ -82,7 +82,7 @@ class GuardianPair(models.Model):
         return f"Key pair {self.number}"
 
 
-class RotationProposal(models.Model):
+class RotationProposal(PutForward):
     """A change of the guardian keys, put forward by one person, to be decided by another."""
 
     class Change(models.TextChoices):
@@ -90,24 +90,11 @@ class RotationProposal(models.Model):
         DISABLE = "disable", "Disable"
         ENABLE = "enable", "Enable again"
 
-    class State(models.TextChoices):
-        OPEN = "open", "Waits for a decision"
-        APPROVED = "approved", "Approved"
-        REJECTED = "rejected", "Rejected"
-
     pair = models.ForeignKey(GuardianPair, on_delete=models.PROTECT, related_name="proposals")
     change = models.CharField(max_length=10, choices=Change)
     impact = models.JSONField()  # what it would have done when it was put forward
-    state = models.CharField(max_length=10, choices=State, default=State.OPEN)
-    proposed_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
-    proposed_at = models.DateTimeField()
-    reason = models.TextField()
-    decided_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.PROTECT, related_name="+")
-    decided_at = models.DateTimeField(null=True)
-    decision_reason = models.TextField(blank=True)
 
-    class Meta:
-        ordering: ClassVar = ["-id"]
+    class Meta(PutForward.Meta):
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["pair"], condition=Q(state="open"), name="one_open_change_of_a_pair"),
         ]
@@ -150,7 +137,10 @@ class KeyProtectorRecord(models.Model):
 
     class Meta:
         ordering: ClassVar = ["-last_released"]
-        permissions: ClassVar = [("deny", "May deny and allow releases under a key protector")]
+        permissions: ClassVar = [
+            ("deny", "May deny releases under a key protector, and put forward that they are allowed again"),
+            ("decide_lift", "May decide that releases under a key protector are allowed again"),
+        ]
         constraints: ClassVar = [
             models.UniqueConstraint(
                 fields=["owner_fingerprint", "protector_id"], name="one_protector_of_an_id_per_owner"
@@ -163,6 +153,20 @@ class KeyProtectorRecord(models.Model):
     @property
     def subject(self) -> str:
         return subject_of(self.owner_fingerprint, self.protector_id)
+
+
+class DenialLift(PutForward):
+    """That a denial by this fabric's people ends: put forward by one person, to be decided by another."""
+
+    record = models.ForeignKey(KeyProtectorRecord, on_delete=models.PROTECT, related_name="lifts")
+
+    class Meta(PutForward.Meta):
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["record"], condition=Q(state="open"), name="one_open_lift_of_a_denial"),
+        ]
+
+    def __str__(self) -> str:
+        return f"allow {self.record}"
 
 
 class MadeMachine(models.Model):

@@ -9,18 +9,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
 from django.db.models import Count, QuerySet
 
 from attestation import standing
+from attestation.acts import open_proposal, record, require
 from kps.chains import newest_of_each
 from kps.core.chain import VerifiedChain
-from kps.errors import AlreadyDecided, CannotRotate, FourEyes, NotAllowed, NotFound
+from kps.errors import CannotRotate, NotFound
 from kps.guardianship import pair_in_use, pairs, prepare_successor
 from kps.models import GuardianPair, KeyProtectorRecord, RotationProposal
-from ledger.service import record
 
 State = GuardianPair.State
 Change = RotationProposal.Change
@@ -114,7 +113,7 @@ def rotations(*, state: str = "") -> QuerySet[RotationProposal]:
 
 def prepare(*, by: User, reason: str, now: datetime) -> GuardianPair:
     """Make a pair for later. Owners can grant it at once; what tenants import stays as it is."""
-    _require(by, "kps.rotate")
+    require(by, "kps.rotate")
     if GuardianPair.objects.filter(state=State.PREPARED).exists():
         raise CannotRotate("A key pair is prepared already. Take it into use, or disable it.")
     try:
@@ -128,7 +127,7 @@ def prepare(*, by: User, reason: str, now: datetime) -> GuardianPair:
 
 def propose(pair_number: int, change: str, *, by: User, reason: str, now: datetime) -> RotationProposal:
     """Put a change of a pair forward, with what it would do. Somebody else decides it."""
-    _require(by, "kps.rotate")
+    require(by, "kps.rotate")
     pair = _pair(pair_number)
     with transaction.atomic():
         _require_possible(change, pair)
@@ -136,11 +135,7 @@ def propose(pair_number: int, change: str, *, by: User, reason: str, now: dateti
         proposal = RotationProposal(
             pair=pair, change=change, impact=impact, proposed_by=by, proposed_at=now, reason=reason
         )
-        try:
-            with transaction.atomic():
-                proposal.save(force_insert=True)
-        except IntegrityError:
-            raise AlreadyDecided("A change of this key pair waits for a decision already.") from None
+        open_proposal(proposal)
         detail = {"change": change, "proposal": proposal.pk, "reason": reason, "protectors": impact["protectors"]}
         _record(by, "guardian.proposed", pair, detail, now)
     return proposal
@@ -151,18 +146,13 @@ def decide(proposal_id: int, *, by: User, approve: bool, reason: str, now: datet
 
     With four eyes on, whoever proposed cannot decide. Releases under way end before it, and new ones come after.
     """
-    _require(by, "kps.decide_rotation")
+    require(by, "kps.decide_rotation")
     proposal = rotations().filter(pk=proposal_id).first()
     if proposal is None:
         raise NotFound("There is no such proposal.")
-    if settings.FOUR_EYES and proposal.proposed_by_id == by.pk:
-        raise FourEyes("You put this forward, so somebody else has to decide it.")
-    state = RotationProposal.State.APPROVED if approve else RotationProposal.State.REJECTED
     with transaction.atomic():
         standing.change()
-        still_open = RotationProposal.objects.filter(pk=proposal_id, state=RotationProposal.State.OPEN)
-        if still_open.update(state=state, decided_by=by, decided_at=now, decision_reason=reason) != 1:
-            raise AlreadyDecided("Somebody has decided this already.")
+        proposal.close(by=by, approve=approve, reason=reason, now=now)
         detail: dict[str, object] = {"proposal": proposal.pk, "change": proposal.change, "reason": reason}
         if approve:
             detail["protectors"] = impact_of(proposal.change, proposal.pair)["protectors"]
@@ -198,11 +188,6 @@ def _pair(number: int) -> GuardianPair:
     return found
 
 
-def _require(by: User, permission: str) -> None:
-    if not by.has_perm(permission):
-        raise NotAllowed(f"Your role does not include this act ({permission}).")
-
-
 def _record(by: User, act: str, pair: GuardianPair, detail: Mapping[str, object], now: datetime) -> None:
     about = {"name": pair.name, "fingerprint": pair.fingerprint}
-    record(actor=f"user:{by.get_username()}", act=act, subject=pair.subject, detail={**about, **detail}, now=now)
+    record(by, act, pair.subject, {**about, **detail}, now)

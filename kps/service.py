@@ -12,15 +12,15 @@ from django.db.models import Count, Max, QuerySet
 from kps.approvals import approve_by_key, decide_in_portal, pending, waiting_numbers
 from kps.chains import examine_chain, hear, newest_of, remember, take_chain
 from kps.core.chain import VerifiedChain
-from kps.denials import allow_protector, denied, deny_protector
+from kps.denials import decide_lift, denied, denied_with, deny_protector, lifts, made_from, propose_lift
 from kps.errors import NotFound
 from kps.guardianship import card, guardian_fingerprint, held_keys, metadata, newest_named, our_guardian, pairs
-from kps.models import GuardianPair, KeyProtectorRecord, KeyRelease, ReleaseApproval, RotationProposal
+from kps.models import DenialLift, GuardianPair, KeyProtectorRecord, KeyRelease, ReleaseApproval, RotationProposal
 from kps.offline import accounts, offline_starts, take_account
 from kps.our_pairs import all_pairs
 from kps.owner_denials import allow_by_owner, deny_by_owner
 from kps.owners import OwnersView, answer_question
-from kps.places import KeyOnHost, keys_on, places_of_key
+from kps.places import KeyOnHost, keys_on, places_of
 from kps.releases import ReleaseAnswer, release
 from kps.returns import holders, take_return
 from kps.rotation import (
@@ -48,6 +48,7 @@ from kps.tenant_reads import (
 
 __all__ = [
     "Awaits",
+    "DenialLift",
     "Dependant",
     "GuardianPair",
     "KeyOnHost",
@@ -60,14 +61,15 @@ __all__ = [
     "Told",
     "accounts",
     "allow_by_owner",
-    "allow_protector",
     "answer_question",
     "approve_by_key",
     "awaited",
     "card",
     "decide",
     "decide_in_portal",
+    "decide_lift",
     "denied",
+    "denied_with",
     "deny_by_owner",
     "deny_protector",
     "dependants",
@@ -81,6 +83,8 @@ __all__ = [
     "impact_of",
     "keys_on",
     "know_protector",
+    "lifts",
+    "made_from",
     "metadata",
     "newest_chain",
     "newest_named",
@@ -88,9 +92,10 @@ __all__ = [
     "our_guardian",
     "pairs",
     "pending",
-    "places_of_key",
+    "places_of",
     "prepare",
     "propose",
+    "propose_lift",
     "protectors",
     "protectors_of",
     "refused_lately",

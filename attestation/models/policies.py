@@ -5,7 +5,6 @@ import operator
 import uuid
 from typing import ClassVar
 
-from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
@@ -16,6 +15,7 @@ from attestation.models.kerberos import KerberosGroup
 from attestation.models.modes import ModePlan
 from attestation.models.references import Baseline
 from attestation.models.stops import Stop
+from attestation.two_persons import PutForward
 
 
 class PolicyVersion(models.Model):
@@ -132,15 +132,9 @@ def _one_of(*names: str) -> Q:
     return functools.reduce(operator.or_, cases)
 
 
-class Proposal(models.Model):
+class Proposal(PutForward):
     """Something put forward by one person, to be decided by another."""
 
-    class State(models.TextChoices):
-        OPEN = "open", "Waits for a decision"
-        APPROVED = "approved", "Approved"
-        REJECTED = "rejected", "Rejected"
-
-    id = models.BigAutoField(primary_key=True)
     attester = models.ForeignKey(Attester, null=True, on_delete=models.PROTECT, related_name="proposals")
     baseline = models.ForeignKey(Baseline, null=True, on_delete=models.PROTECT, related_name="proposals")
     draft = models.ForeignKey(PolicyDraft, null=True, on_delete=models.PROTECT, related_name="proposals")
@@ -148,16 +142,8 @@ class Proposal(models.Model):
     kerberos_group = models.ForeignKey(KerberosGroup, null=True, on_delete=models.PROTECT, related_name="proposals")
     stop = models.ForeignKey(Stop, null=True, on_delete=models.PROTECT, related_name="proposals")
     group = models.ForeignKey(HostGroup, null=True, on_delete=models.PROTECT, related_name="proposals")
-    state = models.CharField(max_length=10, choices=State, default=State.OPEN, db_index=True)
-    proposed_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
-    proposed_at = models.DateTimeField()
-    reason = models.TextField()
-    decided_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.PROTECT, related_name="+")
-    decided_at = models.DateTimeField(null=True)
-    decision_reason = models.TextField(blank=True)
 
-    class Meta:
-        ordering: ClassVar = ["-id"]
+    class Meta(PutForward.Meta):
         constraints: ClassVar = [
             models.CheckConstraint(
                 condition=_one_of("attester", "baseline", "draft", "plan", "kerberos_group", "stop"),

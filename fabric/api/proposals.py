@@ -19,7 +19,7 @@ from fabric.api.serializers import (
     ProposalsQuestion,
     ProposalsSerializer,
 )
-from fabric.decisions import is_own, offered
+from fabric.decisions import offered
 from fabric.forms import APPROVE_UNENDORSED, REJECT
 from fabric.impact import impact_now
 from fabric.models import Viewer
@@ -88,7 +88,7 @@ def shown(proposal_id: int, user: Viewer) -> dict[str, object]:
     is_open = found.state == "open"
     more = {
         "decisions": [value for value, _ in offered(found)] if is_open else [],
-        "yours": is_own(found, user),
+        "yours": found.is_own(user),
         "plan": _plan(found.plan, is_open=is_open) if found.plan else None,
         "sid": found.kerberos_group.sid if found.kerberos_group else None,
     }

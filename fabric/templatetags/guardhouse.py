@@ -96,6 +96,8 @@ ACTS = (
     ("chain.refused", "bad", "ban"),
     ("protector.denied", "bad", "ban"),
     ("protector.allowed", "ok", "key"),
+    ("protector.lift_proposed", "wait", "hourglass"),
+    ("protector.lift_rejected", "bad", "circle-x"),
     ("approval.given", "ok", "user-check"),
     ("approval.declined", "warn", "circle-x"),
     ("certificate.revoked", "bad", "certificate-off"),

@@ -6,7 +6,6 @@ from datetime import datetime
 from cryptography import x509
 from django.conf import settings
 from django.contrib import messages
-from django.contrib.auth.models import User
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
@@ -16,6 +15,7 @@ from django.views.decorators.http import require_GET, require_http_methods
 from attestation import service as attestation
 from fabric.access import needs, page, person
 from fabric.custody_words import ROOT, TOKEN, WORDS
+from fabric.decisions import deciders
 from fabric.errors import explained
 from fabric.forms import APPROVE, REJECT, DangerForm, DecisionForm, FreshForm
 from fabric.key_queue import waiting_machines
@@ -176,13 +176,12 @@ def pair_change(request: HttpRequest, proposal_id: int) -> HttpResponse:
         )
         messages.success(request, "The decision is recorded and in force.")
         return redirect("pair-change", proposal_id)
-    deciders = User.objects.with_perm("kps.decide_rotation", backend="django.contrib.auth.backends.ModelBackend")
     context = {
         "proposal": found,
         **_effect(found.change, found.pair),
         "form": form,
-        "own": settings.FOUR_EYES and found.proposed_by_id == request.user.pk,
-        "deciders": deciders.filter(is_superuser=False).exclude(pk=found.proposed_by_id),
+        "own": found.is_own(request.user),
+        "deciders": deciders("kps.decide_rotation", found),
     }
     return page(request, "fabric/pair_change.html", context)
 

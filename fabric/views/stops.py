@@ -2,7 +2,7 @@
 
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, redirect
+from django.shortcuts import redirect
 from django.utils import timezone
 from django.views.decorators.http import require_GET, require_http_methods
 
@@ -10,9 +10,7 @@ from attestation import service as attestation
 from fabric.access import needs, page, person
 from fabric.errors import explained
 from fabric.forms import DangerForm, FreshForm
-from fabric.models import VirtualMachine
 from fabric.stopping import denied_keys, impact_of, impacts_of, scope_of
-from kps import service as kps
 
 ENDED = 20
 
@@ -26,7 +24,7 @@ def stops(request: HttpRequest) -> HttpResponse:
     context = {
         "in_force": attestation.stops_in_force(),
         "ended": attestation.stops().exclude(lifted_at=None)[:ENDED],
-        "denied": denied_keys(),
+        "denied": denied_keys(now=now),
         "scopes": zip(scopes, impacts_of(scopes, now=now), strict=True),
     }
     return page(request, "fabric/stops.html", context)
@@ -62,37 +60,3 @@ def lift(request: HttpRequest, stop_id: int) -> HttpResponse:
         messages.success(request, "The lift is put forward. Somebody else decides it.")
         return redirect("proposal", proposal.pk)
     return page(request, "fabric/lift_stop.html", {"form": form, "stop": found})
-
-
-@require_http_methods(["GET", "POST"])
-@needs("kps.deny")
-@explained
-def stop_machine(request: HttpRequest, machine_id: int) -> HttpResponse:
-    """Deny every release under one key protector; its owner's people see who did it and why."""
-    found, now = _machine(machine_id), timezone.now()
-    form = DangerForm(request.POST or None, request=request, expected=found.name, of="VM")
-    if request.method == "POST" and form.is_valid():
-        kps.deny_protector(*found.key, by=person(request), reason=form.cleaned_data["reason"], now=now)
-        messages.success(request, f"The key of {found.name} is denied. No host gets it from now on.")
-        return redirect(found)
-    context = {"form": form, "machine": found, "tenant": found.tenant, "holding": kps.holding(*found.key, now=now)}
-    return page(request, "fabric/stop_machine.html", context)
-
-
-@require_http_methods(["GET", "POST"])
-@needs("kps.deny")
-@explained
-def resume_machine(request: HttpRequest, machine_id: int) -> HttpResponse:
-    """Take that denial back; what its owner's people have denied stays denied."""
-    found = _machine(machine_id)
-    form = FreshForm(request.POST or None, request=request)
-    if request.method == "POST" and form.is_valid():
-        kps.allow_protector(*found.key, by=person(request), reason=form.cleaned_data["reason"], now=timezone.now())
-        messages.success(request, f"The fabric does not deny the key of {found.name} any more.")
-        return redirect(found)
-    context = {"form": form, "machine": found, "record": kps.protectors_of([found.key]).get(found.key)}
-    return page(request, "fabric/resume_machine.html", context)
-
-
-def _machine(machine_id: int) -> VirtualMachine:
-    return get_object_or_404(VirtualMachine.objects.select_related("tenant"), pk=machine_id)

@@ -2,7 +2,6 @@
 
 from django.conf import settings
 from django.contrib import messages
-from django.contrib.auth.models import User
 from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
@@ -10,8 +9,9 @@ from django.utils import timezone
 from django.views.decorators.http import require_GET, require_http_methods
 
 from attestation import service as attestation
+from fabric import known_keys
 from fabric.access import needs, page, person
-from fabric.decisions import is_own, offered
+from fabric.decisions import deciders, offered
 from fabric.errors import explained
 from fabric.forms import APPROVE_UNENDORSED, REJECT, DecisionForm, DenyCertificatesForm
 from fabric.views.modes import plan_context
@@ -27,6 +27,7 @@ def proposals(request: HttpRequest) -> HttpResponse:
     context = {
         "open": attestation.proposals(state="open"),
         "rotations": kps.rotations(state="open"),
+        "lifts": known_keys.lifts(kps.lifts(state="open"), now=timezone.now()),
         "decided": attestation.proposals().exclude(state="open")[:DECIDED],
         "waiting": attestation.waiting().exclude(proposals__state="open"),
     }
@@ -57,10 +58,8 @@ def proposal(request: HttpRequest, proposal_id: int) -> HttpResponse:
         "effect": attestation.effect_of(found),
         "endorsers": attestation.endorsers(found.attester) if found.attester else (),
         "comparison": attestation.compare(found.attester.latest) if found.attester and found.attester.latest else None,
-        "own": is_own(found, request.user),
-        "deciders": User.objects.with_perm("attestation.decide", backend="django.contrib.auth.backends.ModelBackend")
-        .filter(is_superuser=False)
-        .exclude(pk=found.proposed_by_id),
+        "own": found.is_own(request.user),
+        "deciders": deciders("attestation.decide", found),
         "moves": found.attester is not None and found.attester.state == "approved" and found.state == "open",
         **(plan_context(found.plan) if found.plan else {}),
         **(_policy_context(found.draft) if found.draft else {}),

@@ -27,7 +27,7 @@ from tests.fabric import shielding
 from tests.fabric.conftest import REASON, asks, known, newest, person, sequenced
 from tests.ima_lists import line_of, ng
 from tests.kps.core.test_catalog import TOKEN
-from tests.kps.parties import protector
+from tests.kps.parties import STRANGER, protector
 from tests.kps.shielding import VALUES
 from tests.machines import Machine
 from tests.measuring import FILES, lines
@@ -60,7 +60,8 @@ MAY_OPEN = {
     "propose-mode": {"admin"},
     "stops": STAFF,
     **{name: {"admin", "approver"} for name in STOP_ACTS},
-    **{name: {"admin"} for name in ("stop-machine", "resume-machine")},
+    **dict.fromkeys(("protectors", "protector", "denial-lift"), STAFF),
+    **{name: {"admin"} for name in ("deny-protector", "propose-lift")},
     "roll-back-mode": {"approver"},
     "directory-groups": STAFF,
     "propose-directory-group": {"admin"},
@@ -134,7 +135,7 @@ ACTS = (
     *MAKER_ACTS,
     *KEY_ACTS,
     *STOP_ACTS,
-    *("stop-machine", "resume-machine"),
+    *("deny-protector", "propose-lift"),
     *("add-runtime-policy", "runtime-from-host", "accept-finding", "add-code-policy"),
     *("offer-template", "retire-template", "offer-template-again"),
     "end-api-token",
@@ -153,6 +154,13 @@ def found_a_file(fleet: Portal, machine: Machine) -> int:
     row.findings = [asdict(unknown_file(decode_line(line_of(ng(b"/opt/new")))))]
     row.save(force_insert=True)
     return int(row.pk)
+
+
+def waiting_lift(admin: User) -> kps.DenialLift:
+    other = known(protector(owner=STRANGER), by=admin)
+    key, now = (other.owner_fingerprint, other.protector_id), datetime.now(UTC)
+    kps.deny_protector(*key, by=admin, reason=REASON, now=now)
+    return kps.propose_lift(*key, by=admin, reason=REASON, now=now)
 
 
 @pytest.fixture
@@ -229,7 +237,9 @@ def addresses(fleet: Portal, healthy: Machine, admin: User, approver: User, mach
         **{name: [proposal.baseline_id] for name in BASELINE_ACTS},
         **{name: ["brandt"] for name in ("tenant", "add-machine", "tenant-machines", "key-queue", "tenant-log")},
         **{name: [machine.pk] for name in ("machine", "machine-statement", "bring-statement")},
-        **{name: [machine.pk] for name in ("deny-machine", "allow-machine", "stop-machine", "resume-machine")},
+        **{name: [machine.pk] for name in ("deny-machine", "allow-machine")},
+        **{name: [record.pk] for name in ("protector", "deny-protector", "propose-lift")},
+        "denial-lift": [waiting_lift(admin).pk],
         "answer-host": [machine.pk, asked.pk],
         "evidence": ["brandt", attestation_id],
         **{name: ["brandt"] for name in ("shielding", "upload-shielding", "new-machine")},

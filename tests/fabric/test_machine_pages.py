@@ -24,7 +24,7 @@ from kps.core.release_policy import Offline, ReleasePolicy
 from kps.models import KeyProtectorRecord, ReleaseApproval
 from ledger import service as ledger
 from tests.fabric.conftest import PASSWORD, REASON, asks, known, person
-from tests.kps.conftest import Host, guardian, host, protect
+from tests.kps.conftest import Host, guardian, host, lifted, protect
 from tests.kps.parties import ID, OTHER_FABRIC, OTHER_ID, OWNER, OWNERS, STRANGER, changed
 from tests.kps.parties import protector as made_by
 
@@ -386,7 +386,7 @@ def test_owner_and_fabric_deny_beside_each_other_and_neither_takes_the_others_ba
     assert client.post(reverse("deny-machine", args=[machine.pk]), DENY).status_code == 302
     assert client.post(reverse("deny-machine", args=[machine.pk]), DENY).status_code == 409
     assert "Nothing yet: the fabric’s people deny it too" in shown(client, reverse("allow-machine", args=[machine.pk]))
-    kps.allow_protector(*machine.key, by=admin, reason=REASON, now=timezone.now())
+    lifted(*machine.key, by=admin)
     record.refresh_from_db()
     assert (record.denied_at, record.owner_denied_by) == (None, "tim")
 

@@ -17,7 +17,6 @@ from fabric.models import VirtualMachine
 from kps import service as kps
 from kps.core.release_policy import Offline, ReleasePolicy
 from kps.models import KeyRelease
-from ledger import service as ledger
 from tests.attestation.conftest import Portal
 from tests.fabric.conftest import PASSWORD
 from tests.kps.conftest import Host, guardian, host, protect, second, twin
@@ -127,7 +126,7 @@ def test_a_later_release_takes_the_place_of_an_allowance(
             | {"nonce_sha256": "0" * 64}
         )
     assert (reached(host).running, reached(host).offline) == (1, 0)
-    assert [each.offline_until for each in kps.places_of_key(*machine.key, now=datetime.now(UTC))] == [None]
+    assert [each.offline_until for each in kps.places_of([machine.key], now=datetime.now(UTC))[machine.key]] == [None]
 
 
 def test_a_stop_is_put_forward_for_a_lift_and_lifted_by_another(
@@ -147,27 +146,6 @@ def test_a_stop_is_put_forward_for_a_lift_and_lifted_by_another(
 
 
 # --- one thing alone ---------------------------------------------------------------------------------------------
-
-
-def test_a_key_is_denied_after_a_look_at_whom_that_reaches_and_allowed_again(
-    host: Host, protect: Callable[..., dict[str, Any]], machine: VirtualMachine, browse: Browse, admin: User
-) -> None:
-    client, act = browse(admin), f"/stops/machines/{machine.pk}/"
-    assert host.posts(host.asks(protect())).status_code == 200
-    page = client.get(act).content.decode()
-    assert "It goes on running on nbg-a01" in page
-    assert "Its owner cannot" in page
-    for wrong in ({"name": "other"}, {"password": "wrong"}, {"reason": "short"}):
-        client.post(act, {**WORDS, "name": machine.name, **wrong})
-    assert host.posts(host.asks(protect())).status_code == 200
-    assert client.post(act, {**WORDS, "name": machine.name}).status_code == 302
-    assert host.posts(host.asks(protect())).json()["code"] == "protector_denied"
-    assert f"<b>{machine.name}</b>" in client.get("/stops/").content.decode()
-    assert "Allow its key again" in client.get(machine.get_absolute_url()).content.decode()
-    assert client.post(f"{act}resume/", WORDS).status_code == 302
-    assert host.posts(host.asks(protect())).status_code == 200
-    acts = [leaf.act for leaf in ledger.leaves(act_prefix="protector.")]
-    assert acts == ["protector.allowed", "protector.denied"]
 
 
 def test_certificates_are_denied_by_when_they_were_issued(

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.contrib.auth.models import User
@@ -104,6 +105,14 @@ class Host:
 
     def opens(self, wrapped_keys: str) -> ReleasedKeys:
         return parse_released(open_jwe(wrapped_keys, self.machine.unwrap))
+
+
+def lifted(owner: str, protector_id: UUID, *, by: User, reason: str = "lifted", now: datetime | None = None) -> None:
+    """End a denial: one puts that forward, another one decides it."""
+    now = now or datetime.now(UTC)
+    second = User.objects.filter(username="walter").first() or User.objects.create_superuser("walter")
+    proposal = service.propose_lift(owner, protector_id, by=by, reason=reason, now=now)
+    service.decide_lift(proposal.pk, by=second, approve=True, reason=reason, now=now)
 
 
 @pytest.fixture

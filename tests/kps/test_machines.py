@@ -11,7 +11,7 @@ from django.contrib.auth.models import User
 from django.db import DatabaseError, transaction
 
 from attestation import service as attestation
-from kps import service
+from kps import errors, service
 from kps.chains import newest_of
 from kps.core.chain import sign_statement, subject_of
 from kps.core.guardian import Guardian
@@ -20,7 +20,7 @@ from kps.core.release_policy import ReleasePolicy
 from kps.core.shielding_data import ShieldingData, build_shielding_data, open_content, verify_shielding_data
 from kps.models import KeyProtectorRecord, MadeMachine
 from ledger import service as ledger
-from tests.kps.conftest import Host
+from tests.kps.conftest import Host, lifted
 from tests.kps.parties import FABRIC, KEY, OWNER, OWNERS, STRANGER
 from tests.kps.shielding import CONTENT, FILE_ID, LABEL, made, shielding_data, statement
 from tests.kps.test_chains import brings
@@ -258,9 +258,14 @@ def test_a_file_is_denied_with_all_its_machines(host: Host, shield: Shield) -> N
     assert {host.starts(each)["code"] for each in (one, two, three, data.document["protector"])} == {"protector_denied"}
     assert {row.protector_id for row in service.denied()} == {data.id, verify_protector(two).id}
     assert ledger.leaves(act_prefix="protector.denied")[0].detail["machines"] == 2
-    service.allow_protector(OWNERS, verify_protector(three).id, **by)
-    service.allow_protector(OWNERS, data.id, **by)
+    waits = service.propose_lift(OWNERS, verify_protector(one).id, **by)
+    lifted(OWNERS, verify_protector(three).id, **by)
+    lifted(OWNERS, data.id, **by)
     assert [host.starts(each).get("code") for each in (one, two, three)] == [None, "protector_denied", None]
+    with pytest.raises(errors.DenialUnchanged):
+        service.decide_lift(waits.pk, approve=True, **{**by, "by": User.objects.get(username="walter")})
+    waits.refresh_from_db()
+    assert waits.state == "open", "what took no effect is not decided"
 
 
 def test_a_machine_that_was_made_elsewhere_is_denied_with_its_file(host: Host, shield: Shield) -> None:

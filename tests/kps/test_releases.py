@@ -23,7 +23,7 @@ from ledger.core.leaf import Act
 from ledger.core.note import parse_note, parse_vkey
 from ledger.core.proof import parse_leaf_proof, verify_leaf_proof
 from tests.attestation.conftest import Portal
-from tests.kps.conftest import Host
+from tests.kps.conftest import Host, lifted
 from tests.kps.parties import (
     FABRIC,
     ID,
@@ -389,10 +389,51 @@ def test_a_denied_protector_gets_no_key_until_it_is_allowed(host: Host, protect:
     assert host.posts(host.asks(protect())).status_code == 200
     service.deny_protector(OWNERS, ID, by=warden, reason="court order", now=now())
     assert host.posts(host.asks(protect())).json()["code"] == "protector_denied"
-    service.allow_protector(OWNERS, ID, by=warden, reason="lifted", now=now())
+    lifted(OWNERS, ID, by=warden)
     assert host.posts(host.asks(protect())).status_code == 200
     acts = [leaf.act for leaf in ledger.leaves(subject=SUBJECT)]
-    assert acts == ["key.released", "protector.allowed", "key.refused", "protector.denied", "key.released"]
+    assert acts == [
+        *("key.released", "protector.allowed", "protector.lift_proposed"),
+        *("key.refused", "protector.denied", "key.released"),
+    ]
+
+
+def test_a_denial_holds_until_a_second_person_has_decided_that_it_ends(
+    host: Host, protect: Protect, warden: User
+) -> None:
+    host.posts(host.asks(protect()))
+    service.deny_protector(OWNERS, ID, by=warden, reason="court order", now=now())
+    first = service.propose_lift(OWNERS, ID, by=warden, reason="over", now=now())
+    with pytest.raises(errors.AlreadyDecided):
+        service.propose_lift(OWNERS, ID, by=warden, reason="over", now=now())
+    with pytest.raises(errors.NotAllowed):
+        service.decide_lift(first.pk, by=warden, approve=True, reason="over", now=now())
+    warden.user_permissions.add(Permission.objects.get(content_type__app_label="kps", codename="decide_lift"))
+    both = User.objects.get(pk=warden.pk)
+    with pytest.raises(errors.FourEyes):
+        service.decide_lift(first.pk, by=both, approve=True, reason="over", now=now())
+    second = User.objects.create_superuser("sue")
+    service.decide_lift(first.pk, by=second, approve=False, reason="it is not over", now=now())
+    assert host.posts(host.asks(protect())).json()["code"] == "protector_denied"
+    with pytest.raises(errors.AlreadyDecided):
+        service.decide_lift(first.pk, by=second, approve=True, reason="it is", now=now())
+    with pytest.raises(errors.NotFound):
+        service.decide_lift(first.pk + 9, by=second, approve=True, reason="it is", now=now())
+    assert ledger.leaves(act_prefix="protector.")[0].act == "protector.lift_rejected"
+    lifted(OWNERS, ID, by=both)
+    assert host.posts(host.asks(protect())).status_code == 200
+
+
+def test_with_four_eyes_off_one_person_lifts_a_denial(
+    host: Host, protect: Protect, warden: User, settings: Any
+) -> None:
+    settings.FOUR_EYES = False
+    host.posts(host.asks(protect()))
+    service.deny_protector(OWNERS, ID, by=warden, reason="court order", now=now())
+    alone = User.objects.create_superuser("sue")
+    proposal = service.propose_lift(OWNERS, ID, by=alone, reason="over", now=now())
+    assert service.decide_lift(proposal.pk, by=alone, approve=True, reason="over", now=now()).state == "approved"
+    assert host.posts(host.asks(protect())).status_code == 200
 
 
 def test_denying_one_owner_s_protector_leaves_the_other_s_alone(host: Host, protect: Protect, warden: User) -> None:
@@ -402,20 +443,20 @@ def test_denying_one_owner_s_protector_leaves_the_other_s_alone(host: Host, prot
     assert host.posts(host.asks(protect(owner=STRANGER))).json()["code"] == "protector_denied"
     assert host.posts(host.asks(protect())).status_code == 200
     with pytest.raises(errors.NotFound):
-        service.allow_protector(OWNERS, ID, by=warden, reason="not denied", now=now())
+        service.propose_lift(OWNERS, ID, by=warden, reason="not denied", now=now())
     assert ledger.leaves(act_prefix="protector.").get().subject == TWIN_SUBJECT
 
 
 def test_who_may_not_decide_does_not(host: Host, protect: Protect, admin: User, warden: User) -> None:
     host.posts(host.asks(protect()))
-    for act in (service.deny_protector, service.allow_protector):
+    for act in (service.deny_protector, service.propose_lift):
         with pytest.raises(errors.NotAllowed):
             act(OWNERS, ID, by=admin, reason="x", now=now())
     for owner, protector in ((OWNERS, UUID(int=9)), (STRANGERS, ID)):
         with pytest.raises(errors.NotFound):
             service.deny_protector(owner, protector, by=warden, reason="x", now=now())
     with pytest.raises(errors.NotFound):
-        service.allow_protector(OWNERS, ID, by=warden, reason="x", now=now())
+        service.propose_lift(OWNERS, ID, by=warden, reason="x", now=now())
 
 
 # --- the fabric's guardian ---------------------------------------------------------------------------------------
