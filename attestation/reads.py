@@ -184,6 +184,12 @@ def certified_among(hosts: Collection[UUID], *, now: datetime) -> set[UUID]:
     return set(_certified(now).filter(pk__in=hosts).values_list("pk", flat=True))
 
 
+def certified_before(moment: datetime, *, now: datetime) -> set[UUID]:
+    """Return the hosts that would hold none if certificates issued before a moment counted no more."""
+    since = HealthCertificate.objects.filter(revoked_at=None, not_after__gt=now, issued_at__gte=moment)
+    return set(_certified(now).exclude(pk__in=since.values("attester_id")).values_list("pk", flat=True))
+
+
 def _certified(now: datetime) -> QuerySet[Attester]:
     """The hosts that would get keys: those that fail have a certificate for nothing, as those of another mode have."""
     standing = Attester.objects.filter(

@@ -95,6 +95,22 @@ def _impact(scope: Scope, keys: Collection[kps.KeyOnHost], certified: int) -> Im
     return Impact(len(scope.hosts), certified, len(running), owners, len(offline), max(ends, default=None))
 
 
+@dataclass(frozen=True, slots=True)
+class Voided:
+    """What it means to deny certificates by when they were issued: which hosts have none then, and what runs there."""
+
+    before: datetime
+    hosts: int
+    running: int
+    owners: int
+
+
+def impact_of_denial(before: datetime, *, now: datetime) -> Voided:
+    hosts = attestation.certified_before(before, now=now)
+    running = {each.machine for each in kps.keys_on(hosts, now=now) if each.holds}
+    return Voided(before, len(hosts), len(running), len({owner for owner, _ in running}))
+
+
 def denied_keys(*, now: datetime) -> list[KnownKey]:
     """Return the key protectors that this fabric's people deny, the latest first."""
     return shown(kps.denied()[:MOST_DENIED], now=now)

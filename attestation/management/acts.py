@@ -21,6 +21,20 @@ class ActsCommand(BaseCommand):
         except Refusal as refusal:
             raise CommandError(f"{refusal} ({refusal.code})") from refusal
 
+    def agreed(self, options: dict[str, Any]) -> bool:
+        """Ask whoever sits there, after what would happen was said; `--yes` has answered, `--dry-run` ends it here."""
+        if options["dry_run"]:
+            self.stdout.write("nothing was done")
+            return False
+        if not options["yes"]:
+            try:
+                answer = input("Go on? Type yes: ")
+            except EOFError:
+                raise CommandError("Nothing was done: nobody answered. Where nobody can, say --yes.") from None
+            if answer.strip() != "yes":
+                raise CommandError("Nothing was done.")
+        return True
+
     def put_forward(self, proposal: Proposal) -> None:
         self.stdout.write(f"proposal {proposal.pk}: somebody else decides it")
 
@@ -29,6 +43,13 @@ def ask_for_person(*parsers: ArgumentParser) -> None:
     for parser in parsers:
         parser.add_argument("--by", required=True, help="the person whose act it is")
         parser.add_argument("--reason", required=True, help="goes to the audit log for good")
+
+
+def ask_before(*parsers: ArgumentParser) -> None:
+    for parser in parsers:
+        answer = parser.add_mutually_exclusive_group()
+        answer.add_argument("--dry-run", action="store_true", help="only say what it would reach")
+        answer.add_argument("--yes", action="store_true", help="do not ask whether to go on")
 
 
 def ask_for_decision(parser: ArgumentParser) -> None:

@@ -1,6 +1,6 @@
 """What every resource of the portal's API has in common: who may ask, what is a question, how long lists come."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from django.db.models import QuerySet
@@ -32,9 +32,16 @@ class Pages(PageNumberPagination):
 
 def listed(rows: Sequence[object] | QuerySet[Any], request: Request, message: Message) -> Response:
     """Answer with the page of these rows that the question asks for."""
+    return listed_page(rows, request, lambda shown: map(message.written, shown))
+
+
+def listed_page(
+    rows: Sequence[Any] | QuerySet[Any], request: Request, written: Callable[[Sequence[Any]], Iterable[object]]
+) -> Response:
+    """Answer likewise where what is said of a page's rows is found out for all of them together."""
     pages = Pages()
     shown = pages.paginate_queryset(rows, request) or []
-    return pages.get_paginated_response([message.written(row) for row in shown])
+    return pages.get_paginated_response(list(written(shown)))
 
 
 class Strict(Message):

@@ -197,6 +197,12 @@ class DecisionAct(Act):
     decision = serializers.ChoiceField(choices=[APPROVE, APPROVE_UNENDORSED, REJECT])
 
 
+class VerdictAct(Act):
+    """A decision about what can only be approved or rejected."""
+
+    decision = serializers.ChoiceField(choices=[APPROVE, REJECT])
+
+
 # --- groups of the directory -------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from fabric.api import directory_groups, log, modes, proposals, schema, shielding, stops
+from fabric.api import denials, directory_groups, log, modes, proposals, schema, shielding, stops
 
 __all__ = ["app_name", "schema", "urlpatterns"]  # the scheme classes are known once their module is loaded
 
@@ -14,7 +14,16 @@ urlpatterns = [
     path("mode/<slug:slug>/proposals", modes.SwitchesView.as_view(), name="mode-proposals"),
     path("log/export", log.ExportView.as_view(), name="log-export"),
     path("stops", stops.StopsView.as_view(), name="stops"),
+    path("stops/impact", denials.StopImpactView.as_view(), name="stop-impact"),
     path("stops/<int:stop_id>/lift", stops.LiftView.as_view(), name="lift-stop"),
+    path("certificates/denial", denials.CertificatesDenialView.as_view(), name="certificates-denial"),
+    path("protectors", denials.ProtectorsView.as_view(), name="protectors"),
+    path("protectors/<int:record_id>", denials.ProtectorView.as_view(), name="protector"),
+    path("protectors/<int:record_id>/denial", denials.DenialView.as_view(), name="protector-denial"),
+    path("protectors/<int:record_id>/lift", denials.ProposeLiftView.as_view(), name="propose-lift"),
+    path("denial-lifts", denials.LiftsView.as_view(), name="denial-lifts"),
+    path("denial-lifts/<int:lift_id>", denials.LiftView.as_view(), name="denial-lift"),
+    path("denial-lifts/<int:lift_id>/decision", denials.LiftDecisionView.as_view(), name="lift-decision"),
     path("proposals", proposals.ProposalsView.as_view(), name="proposals"),
     path("proposals/<int:proposal_id>", proposals.ProposalView.as_view(), name="proposal"),
     path("proposals/<int:proposal_id>/decision", proposals.DecisionView.as_view(), name="decision"),

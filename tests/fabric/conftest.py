@@ -34,7 +34,7 @@ from tests.attestation.conftest import (
     updated,
     watched,
 )
-from tests.kps.parties import ID, OWNER
+from tests.kps.parties import ID, OWNER, STRANGER, protector
 from tests.machines import Machine
 
 __all__ = [
@@ -162,6 +162,14 @@ def known(document: dict[str, Any], *, by: User) -> KeyProtectorRecord:
     chain = verify_chain(document["chain"])
     kps.know_protector(chain, by=by, now=datetime.now(UTC))
     return kps.protectors_of([(chain.statement.owner.fingerprint, chain.statement.id)]).popitem()[1]
+
+
+def waiting_lift(admin: User) -> kps.DenialLift:
+    """A denied key that nobody has registered, and that it is allowed again: put forward, decided by nobody."""
+    other = known(protector(owner=STRANGER), by=admin)
+    key, now = (other.owner_fingerprint, other.protector_id), datetime.now(UTC)
+    kps.deny_protector(*key, by=admin, reason=REASON, now=now)
+    return kps.propose_lift(*key, by=admin, reason=REASON, now=now)
 
 
 def asks(

@@ -24,10 +24,10 @@ from tests.attestation.conftest import Portal
 from tests.certificate_forge import MIDDLE
 from tests.ci_policies import STRICT
 from tests.fabric import shielding
-from tests.fabric.conftest import REASON, asks, known, newest, person, sequenced
+from tests.fabric.conftest import REASON, asks, known, newest, person, sequenced, waiting_lift
 from tests.ima_lists import line_of, ng
 from tests.kps.core.test_catalog import TOKEN
-from tests.kps.parties import STRANGER, protector
+from tests.kps.parties import protector
 from tests.kps.shielding import VALUES
 from tests.machines import Machine
 from tests.measuring import FILES, lines
@@ -115,6 +115,7 @@ MAY_OPEN = {
     **{name: EVERYBODY - {"nobody"} for name in ("guardian", "guardian-file")},
     **dict.fromkeys(("shielding", "shielding-data", "shielding-file", "order", "order-file"), STAFF | TENANTS),
     **{name: {"owner"} for name in ("upload-shielding", "withdraw-shielding", "answer-making")},
+    **{"shielding-statement": STAFF | TENANTS, "bring-shielding-statement": {"owner"}},
     **dict.fromkeys(("new-machine", "cancel-order"), TENANTS),
     **{name: EVERYBODY - {"nobody"} for name in ("templates", "template", "template-catalog")},
     **{name: {"admin"} for name in ("offer-template", "retire-template", "offer-template-again")},
@@ -127,6 +128,7 @@ ACTS = (
     *("propose-host", "capture-baseline", "revoke-host", "revoke-certificate", "add-machine"),
     *("bring-statement", "answer-host", "deny-machine", "allow-machine"),
     *("upload-shielding", "withdraw-shielding", "answer-making", "new-machine", "cancel-order"),
+    "bring-shielding-statement",
     *("retire-baseline", "deny-certificates", "announce-host"),
     *("add-group", "add-exception", "propose-draft"),
     *("accept-change", "vouch"),
@@ -154,13 +156,6 @@ def found_a_file(fleet: Portal, machine: Machine) -> int:
     row.findings = [asdict(unknown_file(decode_line(line_of(ng(b"/opt/new")))))]
     row.save(force_insert=True)
     return int(row.pk)
-
-
-def waiting_lift(admin: User) -> kps.DenialLift:
-    other = known(protector(owner=STRANGER), by=admin)
-    key, now = (other.owner_fingerprint, other.protector_id), datetime.now(UTC)
-    kps.deny_protector(*key, by=admin, reason=REASON, now=now)
-    return kps.propose_lift(*key, by=admin, reason=REASON, now=now)
 
 
 @pytest.fixture
@@ -244,6 +239,7 @@ def addresses(fleet: Portal, healthy: Machine, admin: User, approver: User, mach
         "evidence": ["brandt", attestation_id],
         **{name: ["brandt"] for name in ("shielding", "upload-shielding", "new-machine")},
         **{name: [data.pk] for name in ("shielding-data", "shielding-file", "withdraw-shielding")},
+        **{name: [data.pk] for name in ("shielding-statement", "bring-shielding-statement")},
         "answer-making": [data.pk, asks(kps.protectors_of([data.key])[data.key]).pk],
         **{name: [order.pk] for name in ("order", "order-file", "cancel-order")},
     }

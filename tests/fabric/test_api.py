@@ -26,7 +26,7 @@ from fabric.tokens import end_token, make_token
 from ledger import service as ledger
 from tests.attestation.conftest import Portal
 from tests.attestation.test_host_keys import KeyHost
-from tests.fabric.conftest import PASSWORD, REASON
+from tests.fabric.conftest import PASSWORD, REASON, waiting_lift
 from tests.fabric.test_modes import text
 from tests.fabric.test_shielding_api import MAY_SEE
 from tests.machines import Machine
@@ -50,6 +50,16 @@ MAY_ASK = {
     ("stops", "GET"): STAFF,
     ("stops", "POST"): {"admin", "approver"},
     ("lift-stop", "POST"): {"admin", "approver"},
+    ("stop-impact", "GET"): STAFF,
+    ("certificates-denial", "GET"): STAFF,
+    ("certificates-denial", "POST"): {"admin", "approver"},
+    ("protectors", "GET"): STAFF,
+    ("protector", "GET"): STAFF,
+    ("protector-denial", "POST"): {"admin"},
+    ("propose-lift", "POST"): {"admin"},
+    ("denial-lifts", "GET"): STAFF,
+    ("denial-lift", "GET"): STAFF,
+    ("lift-decision", "POST"): {"approver"},
     ("directory-groups", "GET"): STAFF,
     ("directory-groups", "POST"): {"admin"},
     ("directory-group-retirement", "POST"): {"admin", "approver"},
@@ -102,6 +112,7 @@ def ben(approver: User) -> Program:
 def addresses(fleet: Portal, admin: User) -> dict[str, str]:
     """The address of every resource, of things that exist."""
     found = service.propose_kerberos_group(SID, "Guarded Hosts", by=admin, reason=REASON, now=timezone.now())
+    lift = waiting_lift(admin)
     ledger.sequence_all(now=timezone.now())
     arguments: dict[str, list[object]] = {
         "rehearsal": ["hostkey"],
@@ -110,9 +121,12 @@ def addresses(fleet: Portal, admin: User) -> dict[str, str]:
         "decision": [found.pk],
         "directory-group-retirement": [found.kerberos_group_id],
         "lift-stop": [7],
+        **{name: [lift.record_id] for name in ("protector", "protector-denial", "propose-lift")},
+        **{name: [lift.pk] for name in ("denial-lift", "lift-decision")},
     }
     names = {name for name, _ in MAY_ASK}
-    return {name: reverse(f"api:{name}", args=arguments.get(name)).removeprefix("/api/v1/") for name in names}
+    paths = {name: reverse(f"api:{name}", args=arguments.get(name)).removeprefix("/api/v1/") for name in names}
+    return paths | {"stop-impact": f"{paths['stop-impact']}?scope=fabric"}
 
 
 # --- who is let in -----------------------------------------------------------------------------------------------
@@ -278,6 +292,10 @@ def test_a_session_that_was_left_open_does_nothing(session: Client, password: di
         ("directory-group-retirement", {"reason": REASON, "confirm": "Guarded Hosts"}),
         ("stops", {"reason": REASON, "scope": "fabric", "confirm": "demo"}),
         ("lift-stop", {"reason": REASON}),
+        ("certificates-denial", {"reason": REASON, "confirm": "demo"}),
+        ("protector-denial", {"reason": REASON, "confirm": "00000000"}),
+        ("propose-lift", {"reason": REASON}),
+        ("lift-decision", {"reason": REASON, "decision": "reject"}),
     ],
 )
 def test_every_act_of_a_session_asks_for_the_password(

@@ -49,8 +49,14 @@ ACTS = {
     "/api/v1/proposals/1/decision": ("decision", "reason", "password"),
     "/api/v1/directory-groups": ("sid", "name", "group", "reason", "password"),
     f"/api/v1/directory-groups/{NOBODY}/retirement": ("reason", "confirm", "password"),
+    "/api/v1/certificates/denial": ("before", "reason", "confirm", "password"),
+    "/api/v1/protectors/1/denial": ("reason", "confirm", "with_machines", "password"),
 }
-QUESTIONS = ("/api/v1/mode/hostkey/rehearsal", "/api/v1/proposals", "/api/v1/directory-groups")
+QUESTIONS = (
+    *("/api/v1/mode/hostkey/rehearsal", "/api/v1/proposals", "/api/v1/directory-groups"),
+    *("/api/v1/protectors", "/api/v1/stops/impact", "/api/v1/certificates/denial"),
+)
+PARAMETERS = ("page", "page_size", "standing", "host", "state", "kind", "q", "denied", "scope", "target", "before")
 FEW = settings(
     max_examples=60,
     deadline=None,
@@ -130,7 +136,7 @@ def test_any_act_of_a_person_gets_an_answer_with_a_code(program: Client, path: s
 
 @pytest.mark.parametrize("path", QUESTIONS)
 @FEW
-@given(asked=st.dictionaries(st.sampled_from(["page", "page_size", "standing", "host", "state", "kind"]), TEXTS))
+@given(asked=st.dictionaries(st.sampled_from(PARAMETERS), TEXTS))
 def test_any_question_gets_an_answer_with_a_code(program: Client, path: str, asked: dict[str, str]) -> None:
     sent = urlencode({name: value.encode(errors="surrogatepass") for name, value in asked.items()})
     assert checked(program.get(f"{path}?{sent}")).status_code not in {401, 403}
