@@ -51,6 +51,11 @@ def search(query: str = "", *, denied: bool = False) -> QuerySet[kps.KeyProtecto
     found = kps.protectors().order_by(F("last_released").desc(nulls_last=True), "-pk")
     if denied:
         found = found.filter(Q(denied_at__isnull=False) | Q(owner_denied_at__isnull=False))
+    return narrowed(found, query)
+
+
+def narrowed(found: QuerySet[kps.KeyProtectorRecord], query: str) -> QuerySet[kps.KeyProtectorRecord]:
+    """Return those of some key protectors that a search is about."""
     return found.filter(_mentions(query)) if query else found
 
 

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from fabric.api import denials, directory_groups, log, modes, proposals, schema, shielding, stops
+from fabric.api import denials, directory_groups, guardian_keys, log, modes, proposals, schema, shielding, stops
 
 __all__ = ["app_name", "schema", "urlpatterns"]  # the scheme classes are known once their module is loaded
 
@@ -21,6 +21,17 @@ urlpatterns = [
     path("protectors/<int:record_id>", denials.ProtectorView.as_view(), name="protector"),
     path("protectors/<int:record_id>/denial", denials.DenialView.as_view(), name="protector-denial"),
     path("protectors/<int:record_id>/lift", denials.ProposeLiftView.as_view(), name="propose-lift"),
+    path("guardian-keys", guardian_keys.GuardianKeysView.as_view(), name="guardian-keys"),
+    path("guardian-keys/<int:number>", guardian_keys.GuardianPairView.as_view(), name="guardian-pair"),
+    path("guardian-keys/<int:number>/protectors", guardian_keys.PairQueueView.as_view(), name="pair-queue"),
+    path("guardian-keys/<int:number>/changes", guardian_keys.PairChangesView.as_view(), name="pair-changes"),
+    path("guardian-key-changes", guardian_keys.ChangesView.as_view(), name="key-changes"),
+    path("guardian-key-changes/<int:change_id>", guardian_keys.ChangeView.as_view(), name="key-change"),
+    path(
+        "guardian-key-changes/<int:change_id>/decision",
+        guardian_keys.ChangeDecisionView.as_view(),
+        name="key-change-decision",
+    ),
     path("denial-lifts", denials.LiftsView.as_view(), name="denial-lifts"),
     path("denial-lifts/<int:lift_id>", denials.LiftView.as_view(), name="denial-lift"),
     path("denial-lifts/<int:lift_id>/decision", denials.LiftDecisionView.as_view(), name="lift-decision"),

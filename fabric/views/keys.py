@@ -13,33 +13,21 @@ from django.utils import timezone
 from django.views.decorators.http import require_GET, require_http_methods
 
 from attestation import service as attestation
+from fabric import key_queue
 from fabric.access import needs, page, person
-from fabric.custody_words import ROOT, TOKEN, WORDS
+from fabric.custody_words import ROOT, WORDS
 from fabric.decisions import deciders
 from fabric.errors import explained
 from fabric.forms import APPROVE, REJECT, DangerForm, DecisionForm, FreshForm
-from fabric.key_queue import waiting_machines
+from fabric.key_queue import PairLine, rests, waiting_machines
 from kps import service as kps
 from kps.service import GuardianPair, RotationProposal
 from ledger import service as ledger
-from ledger.custody import in_token
 
 PER_PAGE = 50
 CHANGES = ("promote", "disable", "enable")
 DECIDED = 20
 NAMED = 20
-
-
-@dataclass(frozen=True, slots=True)
-class PairLine:
-    """One pair of guardian keys, and how many key protectors depend on it."""
-
-    pair: GuardianPair
-    protectors: int
-
-    @property
-    def rests(self) -> str:
-        return _rests(self.pair.signing.sealed, self.pair.encryption.sealed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +47,15 @@ class KeyLine:
 def keys(request: HttpRequest) -> HttpResponse:
     now = timezone.now()
     kps.guardian_fingerprint(now=now)  # a fabric that nobody has asked yet makes its first pair
-    depending = kps.dependants_by_pair()
-    lines = [PairLine(pair, depending.get(pair.fingerprint, 0)) for pair in kps.pairs()]
-    on = {state: sum(line.protectors for line in lines if line.pair.state == state) for state in GuardianPair.State}
-    total = sum(on.values())
+    rotation = key_queue.rotation()
     context = {
         "custody": WORDS[settings.CUSTODY],
-        "lines": lines,
+        "lines": rotation.lines,
         "others": _other_keys(now),
-        "prepared": any(line.pair.state == GuardianPair.State.PREPARED for line in lines),
-        "former": [line for line in lines if line.pair.state == GuardianPair.State.FORMER],
-        "disabled": [line for line in lines if line.pair.state == GuardianPair.State.DISABLED],
-        "total": total,
-        "left": on[GuardianPair.State.FORMER] + on[GuardianPair.State.DISABLED],
-        "moved": total - on[GuardianPair.State.FORMER] - on[GuardianPair.State.DISABLED],
+        "prepared": rotation.of(GuardianPair.State.PREPARED),
+        "former": rotation.of(GuardianPair.State.FORMER),
+        "disabled": rotation.of(GuardianPair.State.DISABLED),
+        **{"total": rotation.total, "left": rotation.left, "moved": rotation.moved},
         "open": kps.rotations(state="open"),
         "decided": kps.rotations().exclude(state="open")[:DECIDED],
     }
@@ -85,7 +68,7 @@ def _other_keys(now: datetime) -> list[KeyLine]:
         KeyLine(
             f"Health signer {signer.number}",
             "signs hosts’ health certificates" if in_use else "takes over when the one before lapses",
-            _rests(signer.sealed),
+            rests(signer.sealed),
             x509.load_der_x509_certificate(bytes(signer.certificate)).not_valid_before_utc,
             signer.not_after,
             in_use,
@@ -94,10 +77,6 @@ def _other_keys(now: datetime) -> list[KeyLine]:
     ]
     log = ledger.log_verifier()
     return signers if log is None else [*signers, KeyLine("Log", f"signs as {log.name}", ROOT, None, None, True)]
-
-
-def _rests(*sealed: bytes | memoryview) -> str:
-    return TOKEN if all(in_token(bytes(each)) for each in sealed) else ROOT
 
 
 @require_GET

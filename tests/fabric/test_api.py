@@ -23,6 +23,7 @@ from attestation.models import KerberosGroup, ModeSwitch, Proposal
 from fabric.api.urls import urlpatterns
 from fabric.models import ApiToken
 from fabric.tokens import end_token, make_token
+from kps import service as kps
 from ledger import service as ledger
 from tests.attestation.conftest import Portal
 from tests.attestation.test_host_keys import KeyHost
@@ -60,6 +61,14 @@ MAY_ASK = {
     ("denial-lifts", "GET"): STAFF,
     ("denial-lift", "GET"): STAFF,
     ("lift-decision", "POST"): {"approver"},
+    ("guardian-keys", "GET"): STAFF,
+    ("guardian-keys", "POST"): {"admin"},
+    ("guardian-pair", "GET"): STAFF,
+    ("pair-queue", "GET"): STAFF,
+    ("pair-changes", "POST"): {"admin"},
+    ("key-changes", "GET"): STAFF,
+    ("key-change", "GET"): STAFF,
+    ("key-change-decision", "POST"): {"approver"},
     ("directory-groups", "GET"): STAFF,
     ("directory-groups", "POST"): {"admin"},
     ("directory-group-retirement", "POST"): {"admin", "approver"},
@@ -113,6 +122,9 @@ def addresses(fleet: Portal, admin: User) -> dict[str, str]:
     """The address of every resource, of things that exist."""
     found = service.propose_kerberos_group(SID, "Guarded Hosts", by=admin, reason=REASON, now=timezone.now())
     lift = waiting_lift(admin)
+    kps.guardian_fingerprint(now=timezone.now())
+    pair = kps.prepare(by=admin, reason=REASON, now=timezone.now())
+    change = kps.propose(pair.number, "promote", by=admin, reason=REASON, now=timezone.now())
     ledger.sequence_all(now=timezone.now())
     arguments: dict[str, list[object]] = {
         "rehearsal": ["hostkey"],
@@ -123,6 +135,8 @@ def addresses(fleet: Portal, admin: User) -> dict[str, str]:
         "lift-stop": [7],
         **{name: [lift.record_id] for name in ("protector", "protector-denial", "propose-lift")},
         **{name: [lift.pk] for name in ("denial-lift", "lift-decision")},
+        **{name: [pair.number] for name in ("guardian-pair", "pair-queue", "pair-changes")},
+        **{name: [change.pk] for name in ("key-change", "key-change-decision")},
     }
     names = {name for name, _ in MAY_ASK}
     paths = {name: reverse(f"api:{name}", args=arguments.get(name)).removeprefix("/api/v1/") for name in names}
@@ -296,6 +310,9 @@ def test_a_session_that_was_left_open_does_nothing(session: Client, password: di
         ("protector-denial", {"reason": REASON, "confirm": "00000000"}),
         ("propose-lift", {"reason": REASON}),
         ("lift-decision", {"reason": REASON, "decision": "reject"}),
+        ("guardian-keys", {"reason": REASON}),
+        ("pair-changes", {"reason": REASON, "change": "enable"}),
+        ("key-change-decision", {"reason": REASON, "decision": "reject"}),
     ],
 )
 def test_every_act_of_a_session_asks_for_the_password(

@@ -49,11 +49,13 @@ ACTS = {
     "/api/v1/proposals/1/decision": ("decision", "reason", "password"),
     "/api/v1/directory-groups": ("sid", "name", "group", "reason", "password"),
     f"/api/v1/directory-groups/{NOBODY}/retirement": ("reason", "confirm", "password"),
+    "/api/v1/guardian-keys/1/changes": ("change", "reason", "confirm", "password"),
     "/api/v1/certificates/denial": ("before", "reason", "confirm", "password"),
     "/api/v1/protectors/1/denial": ("reason", "confirm", "with_machines", "password"),
 }
 QUESTIONS = (
     *("/api/v1/mode/hostkey/rehearsal", "/api/v1/proposals", "/api/v1/directory-groups"),
+    "/api/v1/guardian-keys/1/protectors",
     *("/api/v1/protectors", "/api/v1/stops/impact", "/api/v1/certificates/denial"),
 )
 PARAMETERS = ("page", "page_size", "standing", "host", "state", "kind", "q", "denied", "scope", "target", "before")
