@@ -1,6 +1,7 @@
 """`guardhouse host vm`: virtual machines whose keys the portal releases to this host."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -14,13 +15,15 @@ from guardedhost.errors import VmFailure
 from guardedhost.machine import read_machine
 from guardedhost.provision import Wanted
 from guardedhost.provision import provision as provisioning
-from guardedhost.qemu import Qemu
+from guardedhost.qemu import NetworkCard, Qemu
 from guardedhost.store import Store
 from kps.core.catalog import CATALOG_LIMIT, Catalog, parse_catalog
 from kps.core.order import ORDER_LIMIT, Order, parse_order
 from kps.core.shielding_data import SHIELDING_DATA_LIMIT, ShieldingData, verify_shielding_data
 
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
+_TAP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}", re.ASCII)  # the kernel's limit; a comma would be QEMU's option
+_MAC = re.compile(r"[0-9a-f][02468ace](:[0-9a-f]{2}){5}", re.ASCII | re.IGNORECASE)
 _bundle = click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
 
 
@@ -31,14 +34,31 @@ def vm() -> None:
 
 @vm.command()
 @_bundle
+@click.option("--tap", help="A tap device of this host, as the machine's network; else it has none.")
+@click.option("--mac", help="The address of its network card, if the order asks for one (@MACAddr-1@).")
 @state_dir
 @with_exit_codes
-def start(bundle: Path, folder: Path) -> None:
+def start(bundle: Path, tap: str | None, mac: str | None, folder: Path) -> None:
     """Ask the portal for the keys, and start the machine under the rules of its level."""
+    card = _card(tap, mac)
     store, machine = Store(folder), read_machine(bundle)
-    started = machines.start(store, machine, Qemu(store.enrolled().accel))
+    started = machines.start(store, machine, Qemu(store.enrolled().accel, card))
     how = ", by what its owner allows while the portal is away" if started.offline else ""
     click.echo(f"{machine.name} is running ({started.level}{how}).")
+
+
+def _card(tap: str | None, mac: str | None) -> NetworkCard | None:
+    if tap is None and mac is not None:
+        raise VmFailure("--mac is the address of a network card, and --tap says where that goes. Give both.")
+    if tap is None:
+        return None
+    if not _TAP.fullmatch(tap):
+        raise VmFailure("--tap is the name of a tap device: 1 to 15 letters, digits, dots, dashes.")
+    if mac is not None and not _MAC.fullmatch(mac):
+        raise VmFailure("--mac is the address of one network card, like 52:54:00:12:34:56.")
+    if not Path("/sys/class/net", tap).exists():
+        raise VmFailure(f"This host has no network device {tap}. Make it: ip tuntap add {tap} mode tap")
+    return NetworkCard(tap, mac)
 
 
 @vm.command()

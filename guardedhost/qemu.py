@@ -5,6 +5,7 @@ socket pair that has no name, so nobody else can speak to the vTPM. QEMU's paths
 its working folder.
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -42,10 +43,22 @@ _QUIT_PATIENCE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkCard:
+    """Where a machine's network goes: a tap device of the host, which is its operator's to make and to bridge.
+
+    QEMU runs no script for it and cannot make one. What the guest hears and says there the hoster sees, at every level.
+    """
+
+    tap: str
+    mac: str | None = None  # else one that stays with the machine
+
+
+@dataclass(frozen=True, slots=True)
 class Qemu:
     """`accel` is the operator's word: /dev/kvm may exist and yet not work, so it is never guessed."""
 
     accel: str = "tcg"
+    card: NetworkCard | None = None
 
     def start(self, unlocked: UnlockedMachine) -> None:
         """Start vTPM and machine; raises VmFailure with QEMU's own words when it does not come up."""
@@ -101,6 +114,7 @@ class Qemu:
         try:
             with by_pipe(unlocked.disk_passphrase) as disk_key, log_path.open("wb") as log:
                 command = _command(unlocked, self.accel, disk_key=disk_key, vtpm=vtpm)
+                command += _network(self.card, machine) if self.card is not None else []
                 _detached(command, machine.folder, descriptors=(disk_key, vtpm, held), log=log.fileno())
                 os.close(held)
                 held = -1
@@ -157,6 +171,19 @@ def _encrypted(node: str, file: str) -> dict[str, object]:
         "backing": None,  # an image that names a backing file would show the guest a file of the host
         "encrypt": {"format": "luks", "key-secret": "disk-key"},
     }
+
+
+def _network(card: NetworkCard, machine: Machine) -> list[str]:
+    """No option ROM: nothing boots from the network, whatever becomes of the disk."""
+    mac = card.mac or mac_of(machine)
+    options = ["-netdev", f"tap,id=network,ifname={card.tap},script=no,downscript=no"]
+    return [*options, "-device", f"virtio-net-pci,netdev=network,mac={mac},romfile="]
+
+
+def mac_of(machine: Machine) -> str:
+    """The address of a machine that was given none: the same at each start, and not its neighbour's."""
+    tail = hashlib.sha256(machine.description.id.encode()).digest()[:3]
+    return "52:54:00:" + tail.hex(":")
 
 
 def _firmware() -> list[str]:

@@ -38,6 +38,7 @@ def _with_files(user_data: str, files: Sequence[GuestFile]) -> bytes:
     config: dict[str, object] = {"write_files": [_written(each) for each in files]}
     if any(each.path.startswith(_HOST_KEYS) for each in files):
         config["ssh_deletekeys"] = False  # else cloud-init makes new ones in their place
+        config["ssh_genkeytypes"] = []  # nor any beside them: a client could choose one that the owner does not know
     kind = "text/cloud-config" if user_data.startswith(CLOUD_CONFIG) else "text/x-shellscript"
     parts = [
         _part(kind, user_data.encode()),

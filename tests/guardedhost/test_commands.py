@@ -85,6 +85,28 @@ def test_a_machine_does_not_start_on_a_host_that_fails(verifier: Verifier, store
     assert run("host", "vm", "status", "--state-dir", store.folder).stdout == "web-1: stopped\n"
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--mac", "52:54:00:12:34:56"], "Give both."),
+        (["--tap", "tap0,script=/tmp/x"], "--tap is the name of a tap device"),
+        (["--tap", "../lo"], "--tap is the name of a tap device"),
+        (["--tap", "a-name-that-is-too-long"], "--tap is the name of a tap device"),
+        (["--tap", "guardhouse-none"], "has no network device guardhouse-none. Make it: ip tuntap add"),
+        (["--tap", "lo", "--mac", "52:54:00:12:34"], "like 52:54:00:12:34:56"),
+        (["--tap", "lo", "--mac", "53:54:00:12:34:56"], "the address of one network card"),
+        (["--tap", "lo", "--mac", "52:54:00:12:34:56,x=y"], "like 52:54:00:12:34:56"),
+    ],
+)
+def test_a_network_that_cannot_be_is_refused_before_the_portal_is_asked(
+    verifier: Verifier, store: Store, bundle: Path, options: list[str], said: str
+) -> None:
+    done = run("host", "vm", "start", bundle, "--state-dir", store.folder, *options)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert not verifier.evidence
+
+
 def test_a_denied_release_starts_nothing(verifier: Verifier, store: Store, bundle: Path, portal: Portal) -> None:
     def answer(path: str, body: Any) -> tuple[int, Any]:
         if path.endswith("/releases"):

@@ -16,7 +16,7 @@ from guardedhost import bundle as bundles
 from guardedhost import qemu, vm
 from guardedhost.errors import Refused, VmFailure
 from guardedhost.machine import RULES, Firmware, Machine, UnlockedMachine, read_machine
-from guardedhost.qemu import Qemu, _command
+from guardedhost.qemu import NetworkCard, Qemu, _command, _network, mac_of
 from kps.core.bundle import VmState
 from kps.core.chain import ENCRYPTION_SUPPORTED, SHIELDED
 from tests.guardedhost.bundles import Fabric, make_bundle
@@ -241,6 +241,29 @@ def test_a_shielded_machine_has_secure_boot_and_no_way_to_look_in(machine: Machi
         assert wanted in command
     for unwanted in ("console.log", "guest_agent", "virtio-serial", "vnc", "spice"):
         assert unwanted not in command
+
+
+def test_a_machine_has_no_network_unless_it_is_given_one(machine: Machine) -> None:
+    command = _command(UnlockedMachine(machine, SHIELDED, b"", b""), "tcg", disk_key=3, vtpm=4)
+    assert command[command.index("-nic") + 1] == "none"
+    assert not any("netdev" in word for word in command)
+
+
+def test_a_network_card_runs_no_script_boots_nothing_and_keeps_its_address(machine: Machine) -> None:
+    told = " ".join(_network(NetworkCard("tap0"), machine))
+    for wanted in ("ifname=tap0,", "script=no,downscript=no", "romfile=", f"mac={mac_of(machine)}"):
+        assert wanted in f"{told},"
+    other = replace(machine, description=replace(machine.description, id="another"))
+    assert mac_of(machine) == mac_of(machine) != mac_of(other)
+    assert mac_of(machine).startswith("52:54:00:")
+    assert "mac=52:54:00:12:34:56," in " ".join(_network(NetworkCard("tap0", "52:54:00:12:34:56"), machine))
+
+
+def test_a_tap_device_that_is_not_there_starts_nothing(machine: Machine, fabric: Fabric) -> None:
+    prepared = vm.prepare(machine, fabric.release)
+    with pytest.raises(VmFailure, match="web-1 did not start"):
+        vm.launch(prepared, Qemu(card=NetworkCard("none,there=1")))
+    assert gone(machine)
 
 
 def test_an_encryption_supported_machine_may_have_console_and_guest_agent(fabric: Fabric, tmp_path: Path) -> None:

@@ -43,12 +43,13 @@ def test_files_come_after_the_owner_s_own_part_and_join_its_lists() -> None:
         ("/etc/ssh/ssh_host_ed25519_key", "0600"),
         ("/etc/app/ca.pem", "0644"),
     ]
-    assert config["ssh_deletekeys"] is False
+    assert (config["ssh_deletekeys"], config["ssh_genkeytypes"]) == (False, [])
 
 
 def test_host_keys_alone_are_kept_from_being_made_anew() -> None:
     seed = build_seed(replace(CONTENT, files=FILES[1:]), VALUES, machine_id=ID)
-    assert "ssh_deletekeys" not in yaml.safe_load(_text(_parts(seed["user-data"])[1]))
+    config = yaml.safe_load(_text(_parts(seed["user-data"])[1]))
+    assert not {"ssh_deletekeys", "ssh_genkeytypes"} & config.keys()
 
 
 def test_user_data_without_files_is_left_as_it_is() -> None:
