@@ -79,7 +79,7 @@ assemble() {
 	END
   mformat -i "$disk@@1M" -T $((esp_mebibytes * 2048)) -v ESP ::
   mcopy -i "$disk@@1M" -s "$esp/EFI" ::
-  mke2fs -q -t ext4 -L root -d "$root" -E "offset=$((root_start << 20))" "$disk" "$((mebibytes - root_start - 1))M"
+  mkfs.ext4 -q -L root -d "$root" -E "offset=$((root_start << 20))" "$disk" "$((mebibytes - root_start - 1))M"
   qemu-img convert -c -O qcow2 "$disk" "$out.part"
   mv "$out.part" "$out"
 }
