@@ -693,6 +693,36 @@ def test_the_documentation_is_made_without_a_warning() -> None:
         assert path.replace(">", "}") + ":" in out.getvalue()
 
 
+def differences(told: Any, said: Any, components: Any, where: str = "") -> list[str]:
+    """Say where an answer has other members than its documentation, however deep."""
+    said = said["allOf"][0] if "allOf" in said else said
+    if "$ref" in said:
+        said = components[said["$ref"].rpartition("/")[2]]
+    if isinstance(told, list):
+        return [each for row in told for each in differences(row, said["items"], components, f"{where}[]")]
+    if not isinstance(told, dict) or "properties" not in said:
+        return []
+    here = [f"{where}.{name}" for name in told.keys() ^ said["properties"].keys()]
+    return here + [
+        each
+        for name, value in told.items()
+        if name in said["properties"]
+        for each in differences(value, said["properties"][name], components, f"{where}.{name}")
+    ]
+
+
+def test_what_is_told_is_what_the_documentation_says(addresses: dict[str, str], ada: Program, client: Client) -> None:
+    schema = client.get("/api/schema/", headers={"accept": "application/json"}).json()
+    told = {name for name, method in MAY_ASK if method == "GET"} - {"log-export"}
+    for each in urlpatterns:
+        if isinstance(each, URLPattern) and each.name in told:
+            path = re.sub("<[a-z]+:([a-z_]+)>", r"{\1}", f"/api/v1/{each.pattern}")
+            content = schema["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+            answer = ada.get(addresses[each.name]).json()
+            assert answer
+            assert not differences(answer, content, schema["components"]["schemas"]), path
+
+
 def test_the_documentation_says_how_to_be_somebody(client: Client, db: None) -> None:
     schema = client.get("/api/schema/", headers={"accept": "application/json"}).json()
     assert schema["components"]["securitySchemes"]["token"]["scheme"] == "bearer"

@@ -71,6 +71,21 @@ def test_an_owner_uploads_a_file_and_sees_which_templates_it_goes_with_and_why_o
     assert "This fabric" in page
 
 
+def test_a_denied_file_says_so_and_its_page_leads_the_fabric_s_people_to_that(
+    owner: User, admin: User, auditor: User, browse: Browse, data: ShieldingData
+) -> None:
+    page, record = f"/shielding/{data.pk}/", kps.protectors_of([data.key])[data.key]
+    act = f"/protectors/{record.pk}/deny/"
+    assert act in shown(browse(admin), page)
+    assert act not in shown(browse(auditor), page)
+    assert browse(admin).post(act, {"reason": REASON, "name": str(data), "password": PASSWORD}).status_code == 302
+    told = shown(browse(owner), page)
+    assert "The fabric denies its key to every host" in told
+    assert REASON in told
+    assert "Allow its key again" not in told
+    assert "Allow its key again" in shown(browse(admin), page)
+
+
 def test_the_same_name_is_its_next_version(owner: User, browse: Browse, data: ShieldingData) -> None:
     assert post(browse(owner), file_of(file_id=uuid4())).status_code == 302
     second = ShieldingData.objects.get(version=2)
