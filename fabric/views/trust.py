@@ -14,6 +14,7 @@ from fabric.access import needs, page, person
 from fabric.decisions import deciders, offered
 from fabric.errors import explained
 from fabric.forms import APPROVE_UNENDORSED, REJECT, DecisionForm, DenyCertificatesForm
+from fabric.stopping import impact_of_denial
 from fabric.views.modes import plan_context
 from kps import service as kps
 
@@ -107,4 +108,5 @@ def deny_certificates(request: HttpRequest) -> HttpResponse:
             request, f"Every certificate issued before {moment:%Y-%m-%d %H:%M:%S} UTC is void. Hosts attest again."
         )
         return redirect("fleet")
-    return page(request, "fabric/deny_certificates.html", {"form": form, "certified": attestation.certified(now=now)})
+    context = {"form": form, "impact": impact_of_denial(now, now=now)}
+    return page(request, "fabric/deny_certificates.html", context)

@@ -1,13 +1,11 @@
 """Stops: no key for a host, a group or anybody, at once, by one person; lifted by two."""
 
 from datetime import UTC, datetime, timedelta
-from io import StringIO
 from typing import Any
 from uuid import UUID
 
 import pytest
 from django.contrib.auth.models import User
-from django.core.management import CommandError, call_command
 from django.db import IntegrityError, connection, transaction
 
 from attestation import service
@@ -147,22 +145,3 @@ def test_a_release_reads_the_stops_with_what_it_reads_anyway(db: None, django_as
     """Nothing is asked more than before there were stops: the lock, where there is one, and one statement."""
     with django_assert_num_queries(2 if connection.vendor == "postgresql" else 1):
         assert service.held_certificate("ab" * 16, now=datetime.now(UTC)) is None
-
-
-def test_the_console_stops_and_lifts_as_persons_do(certificate: bytes, admin: User, approver: User) -> None:
-    def says(*words: str) -> str:
-        out = StringIO()
-        call_command("stop", *words, stdout=out)
-        return out.getvalue()
-
-    why = ("--reason", "a key has leaked")
-    assert "no key goes to the whole fabric" in says("fabric", "--by", "ada", *why)
-    assert not counts(certificate)
-    number = str(Stop.objects.get().pk)
-    assert f"stop {number}: the whole fabric" in says("show")
-    for words in (("group", "default", "--by", "ben"), ("fabric", "--by", "ada"), ("lift", "99", "--by", "ada")):
-        with pytest.raises(CommandError):
-            says(*words, *why)
-    says("lift", number, "--by", "ada", *why)
-    assert says("decide", str(Proposal.objects.get(stop_id=number).pk), "--by", "ben", *why) == ""
-    assert counts(certificate)

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 from typing import Any
 from uuid import UUID
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.management import CommandError, call_command
 from django.db import transaction
 from django.test import Client
 
@@ -152,6 +154,7 @@ def test_certificates_are_denied_by_when_they_were_issued(
     fleet: Portal, browse: Browse, admin: User, healthy: Machine
 ) -> None:
     client, now = browse(admin), datetime.now(UTC)
+    assert "1 host holds a certificate" in client.get("/certificates/deny/").content.decode()
     certificate = bytes(service.certificates(UUID(healthy.attester))[0].der)
 
     def deny(before: datetime | str) -> int:
@@ -166,3 +169,58 @@ def test_certificates_are_denied_by_when_they_were_issued(
     assert deny("") == 302
     with pytest.raises(DeniedBefore):
         service.verify_certificate(certificate, now=datetime.now(UTC))
+
+
+# --- from a console ----------------------------------------------------------------------------------------------
+
+
+def console(*words: str) -> str:
+    out = StringIO()
+    call_command("stop", *words, stdout=out)
+    return out.getvalue()
+
+
+def test_the_console_says_what_a_stop_reaches_and_stops_and_lifts_as_persons_do(
+    host: Host, protect: Callable[..., dict[str, Any]], admin: User, approver: User
+) -> None:
+    rolled = host.starts(protect(policy=ReleasePolicy(offline=Offline(starts=2, hours=4))))["key_protector"]
+    ada, ben = (("--by", name, "--reason", "a key has leaked") for name in ("ada", "ben"))
+    tried = console("host", host.machine.attester, *ada, "--dry-run")
+    for words in (
+        "host nbg-a01: 1 approved hosts, 1 with",
+        "go on: 1, of 1 owners",
+        "all the same: 1, until",
+        "nothing",
+    ):
+        assert words in tried
+    assert not service.stops_in_force()
+    assert "no key goes to the whole fabric" in console("fabric", *ada, "--yes")
+    assert host.starts(rolled)["code"] == "releases_stopped"
+    stop = service.stops_in_force().get()
+    assert f"stop {stop.pk}: the whole fabric" in console("show")
+    for refusal in (
+        ("group", "nowhere", *ben, "--yes"),
+        ("host", str(UUID(int=7)), *ben, "--yes"),
+        ("fabric", *ada, "--yes"),
+        ("group", "default", "--by", "nemo", "--reason", "a key has leaked", "--yes"),
+        ("lift", "99", *ada),
+    ):
+        with pytest.raises(CommandError):
+            console(*refusal)
+    number = console("lift", str(stop.pk), *ada).split()[1].rstrip(":")
+    with pytest.raises(CommandError, match="not_allowed"):
+        console("decide", number, *ada)
+    assert console("decide", number, *ben) == ""
+    assert "wrapped_keys" in host.starts(rolled)
+
+
+def test_the_console_stops_nothing_before_somebody_has_said_yes(
+    fabric: Portal, admin: User, auditor: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada, eve = (("--by", name, "--reason", "a key has leaked") for name in ("ada", "eve"))
+    monkeypatch.setattr("sys.stdin", StringIO("no\n"))
+    with pytest.raises(CommandError, match="Nothing was done"):
+        console("fabric", *ada)
+    with pytest.raises(CommandError, match="not_allowed"):
+        console("fabric", *eve, "--yes")
+    assert not service.stops_in_force()

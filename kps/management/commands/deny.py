@@ -55,11 +55,11 @@ class Command(ActsCommand):
             self.stdout.write(_line(row))
 
     def _protector(self, options: dict[str, Any]) -> None:
-        by, row, now = person(options["by"]), _one(options), timezone.now()
-        self._say_reach(row, with_machines=options["with_machines"], now=now)
+        by, row = person(options["by"]), _one(options)
+        self._say_reach(row, with_machines=options["with_machines"], now=timezone.now())
         if self.agreed(options):
             said = {"reason": options["reason"], "with_machines": options["with_machines"]}
-            service.deny_protector(row.owner_fingerprint, row.protector_id, by=by, now=now, **said)
+            service.deny_protector(row.owner_fingerprint, row.protector_id, by=by, now=timezone.now(), **said)
             self.stdout.write(f"denied: {row.protector_id} of {row.owner_name}; no host gets its key from now on")
 
     def _say_reach(self, row: KeyProtectorRecord, *, with_machines: bool, now: datetime) -> None:
@@ -82,6 +82,10 @@ class Command(ActsCommand):
             f" fabric knows, and go on: {len(running)}"
         )
         if self.agreed(options):
+            now = (
+                timezone.now()
+            )  # later than what was shown: without a moment given, nothing issued meanwhile is spared
+            before = options["before"] or now
             attestation.deny_issued_before(before, by=by, reason=options["reason"], now=now)
             self.stdout.write(f"void: every certificate issued before {before:%Y-%m-%d %H:%M:%S} UTC")
 
