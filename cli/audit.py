@@ -2,6 +2,8 @@
 
 import sys
 import time
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,17 +11,21 @@ import click
 
 from attestation.core.second_look import Shelf, look_at_all, parse_signers
 from attestation.errors import ParseError
-from cli.export_file import Export, read_export
+from cli.export_file import Export, read_export, read_header
 from cli.kept import Kept, known_log, write_kept
 from cli.plain import plainly
-from cli.witness import Forked, RemoteLog, look, new_witness, read_witness, write_witness
+from cli.witness import Forked, RemoteLog, gone_from, look, new_witness, read_witness, write_witness
 from guardedhost.errors import Unreachable
-from ledger.core.audit import Found, Known
-from ledger.core.checkpoint import verify_receipt
-from ledger.core.note import NOTE_LIMIT, UnverifiedNote, parse_note
+from ledger.core.audit import Ended, Found, Known
+from ledger.core.beginning import Beginning
+from ledger.core.checkpoint import Receipt, verify_receipt
+from ledger.core.export import EntryLine
+from ledger.core.note import NOTE_LIMIT, parse_note, parse_vkey
+from ledger.errors import LogRefused, NoteSignature
 
 DIFFERS = 1
 KEPT = Path("guardhouse-log.json")
+_MOST_TOLD = 16
 
 
 @click.group()
@@ -34,6 +40,12 @@ kept_option = click.option(
     default=KEPT,
     show_default=True,
     help="Where you keep the newest checkpoint that you have seen. It is yours: keep it where the fabric is not.",
+)
+accept_option = click.option(
+    "--accept-new-log",
+    is_flag=True,
+    help="Follow the log of --log from now on, which took the place of the one that you followed; once, and only when"
+    " its operator has told you so by another way.",
 )
 log_option = click.option(
     "--log", "log_key", help="The log's key, the first time; compare it with its operator by another way."
@@ -52,17 +64,24 @@ log_option = click.option(
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A receipt that came with a release; its entry has to be there.",
 )
+@accept_option
 @plainly
 def verify(
-    file: Path, kept_file: Path, log_key: str | None, witnesses: tuple[str, ...], receipts: tuple[Path, ...]
+    file: Path,
+    kept_file: Path,
+    log_key: str | None,
+    witnesses: tuple[str, ...],
+    receipts: tuple[Path, ...],
+    accept_new_log: bool,
 ) -> None:
     """Verify an export: signatures, proofs, that the log only grew, and every verdict by its own evidence.
 
     Exit code 0 when all of it holds, 1 when something does not.
     """
-    kept = known_log(kept_file, log_key, witnesses)
-    promised = tuple(verify_receipt(_note(each), kept.key) for each in receipts)
-    export = read_export(file, Known(kept.key, kept.checkpoint, kept.witnesses, promised))
+    kept = known_log(kept_file, log_key, witnesses, accept_new_log=accept_new_log)
+    promised = tuple(_receipt(each, kept) for each in receipts)
+    _require_followed(file, kept)
+    export = read_export(file, Known(kept.key, kept.checkpoint, kept.witnesses, promised, _ended(kept)))
     judged = _judge(export)
     _tell(export.found)
     click.echo(judged)
@@ -71,14 +90,64 @@ def verify(
             click.echo(f"- {problem}", err=True)
         click.echo("The export does not hold. Keep the file, and what you have kept before.", err=True)
         sys.exit(DIFFERS)
-    write_kept(kept_file, Kept(kept.key, export.found.note, kept.witnesses))
+    write_kept(kept_file, replace(kept, note=export.found.note))
     click.echo(f"Everything holds. {kept_file} keeps the checkpoint of {export.found.checkpoint.size} entries.")
 
 
-def _note(path: Path) -> UnverifiedNote:
+def _ended(kept: Kept) -> tuple[Ended, ...]:
+    return tuple(Ended(each.key, each.checkpoint) for each in kept.ended)
+
+
+def _require_followed(file: Path, kept: Kept) -> None:
+    """Refuse an export of another log, with what it says of itself; a person has to hear its key by another way."""
+    header = read_header(file)
+    claimed = parse_vkey(header.log)
+    if claimed == kept.key:
+        return
+    begun = read_export(file, Known(claimed)).found.begun
+    for line, beginning in begun[-_MOST_TOLD:]:
+        click.echo(_told(line, beginning), err=True)
+    if not any(beginning.before == kept.key for _, beginning in begun):
+        raise LogRefused(
+            f"This is an export of another log than {kept.key.name}, or somebody else's forgery: nothing in it says"
+            f" that {claimed.name} has taken its place."
+        )
+    raise LogRefused(
+        f"This is an export of {claimed.name}, and you follow {kept.key.name}. A fabric begins a new log when entries"
+        " of the one before were lost, and says so in it, as above. Anybody could write that: if its operator has told"
+        " you the new key by another way than the portal, say it with --log and --accept-new-log."
+    )
+
+
+def _told(line: EntryLine, beginning: Beginning) -> str:
+    """Say what an entry says of the end of a log, and what its signatures show."""
+    before, left, seen = beginning.before.name, beginning.left, beginning.seen
+    at, by = _shown(line.said.get("at")), _shown(line.said.get("actor"))
+    said = (
+        f"Entry {line.index}: {beginning.key.name} began in the place of {before}, at {at}, by {by}:"
+        f" “{beginning.reason}” It begins with {left.size} entries of that log."
+    )
+    if seen is None:
+        return f"{said} Nobody had brought a later checkpoint of it."
+    if beginning.lost:
+        return f"{said} That log had signed {seen.size}: {beginning.lost} entries are gone, and cannot be signed again."
+    return f"{said} That log had signed another past for {seen.size} entries: both checkpoints are in the entry."
+
+
+def _shown(value: object) -> str:
+    """Return a word of a file for a terminal, which obeys control characters."""
+    return "".join(letter for letter in str(value)[:100] if letter.isprintable())
+
+
+def _receipt(path: Path, kept: Kept) -> Receipt:
+    """Return the promise in a file: of the log, or of one before it, whose promises are this one's to keep."""
     if path.stat().st_size > NOTE_LIMIT:
         raise ParseError(f"{path} is no receipt.")
-    return parse_note(path.read_text(errors="replace"))
+    note = parse_note(path.read_text(errors="replace"))
+    for key in (each.key for each in kept.ended):
+        with suppress(NoteSignature):
+            return verify_receipt(note, key)
+    return verify_receipt(note, kept.key)
 
 
 def _judge(export: Export) -> str:
@@ -99,6 +168,14 @@ def _tell(found: Found) -> None:
     for name, (size, at) in sorted(found.witnessed.items()):
         moment = datetime.fromtimestamp(at, UTC)
         click.echo(f"{name} has cosigned the first {size} entries at {moment:%Y-%m-%d %H:%M:%S} UTC.")
+    for line, beginning in found.begun:
+        click.echo(_told(line, beginning))
+    for ended, beginning in found.lost:
+        size = ended.kept.size if ended.kept is not None else 0
+        click.echo(
+            f"You had kept a checkpoint of {size} entries of {ended.key.name}: {size - beginning.left.size} of them are"
+            " not in this log. Your file keeps it, as that log’s word that they were there."
+        )
     for owner in found.uncounted:
         click.echo(f"Nothing in it concerns the owner {owner[:16]}…; that there is nothing, no log can prove.")
     if found.receipts:
@@ -126,13 +203,23 @@ def witness_key(name: str, file: Path) -> None:
 @log_option
 @click.option("--ca", default="", help="A file of authorities that the server's certificate has to come from.")
 @click.option("--every", type=click.IntRange(min=1), help="Go on, with so many seconds between two looks.")
+@accept_option
 @plainly
-def witness(server: str, key_file: Path, kept_file: Path, log_key: str | None, ca: str, every: int | None) -> None:
+def witness(
+    server: str,
+    key_file: Path,
+    kept_file: Path,
+    log_key: str | None,
+    ca: str,
+    every: int | None,
+    accept_new_log: bool,
+) -> None:
     """Cosign a fabric's newest checkpoint, once it is clear that the log only grew since the last one.
 
     Exit code 0 when it did, 1 when it did not: then the proof lies beside the file of the kept checkpoint.
     """
-    known, by, log = known_log(kept_file, log_key), read_witness(key_file), RemoteLog(server, ca)
+    known = known_log(kept_file, log_key, accept_new_log=accept_new_log)
+    by, log = read_witness(key_file), RemoteLog(server, ca)
     while True:
         try:
             head = look(log, known, kept_file, by, at=int(time.time()))
@@ -147,6 +234,8 @@ def witness(server: str, key_file: Path, kept_file: Path, log_key: str | None, c
             click.echo(str(error), err=True)
         else:
             click.echo(f"{by.name} has cosigned {head.size} entries of {head.origin}.")
+            if accept_new_log and not known.note:
+                click.echo(gone_from(log, known.ended[-1], head))
         if every is None:
             return
         time.sleep(every)

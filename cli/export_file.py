@@ -13,6 +13,7 @@ from attestation.errors import NotKept, ParseError
 from ledger.core.audit import Audit, Found, Known
 from ledger.core.export import (
     LINE_LIMIT,
+    Header,
     Kind,
     kind_of,
     parse_entry,
@@ -58,13 +59,24 @@ class Export:
         return self.lists.get(dossier, ())
 
 
+def read_header(path: Path) -> Header:
+    """Read the first line alone: whose log the file says that it is of."""
+    with path.open("rb") as file:
+        return parse_header(_first(_lines(file)))
+
+
+def _first(lines: Iterator[tuple[int, bytes]]) -> bytes:
+    _, first = next(lines, (0, b""))
+    if not first:
+        raise ParseError("The file is empty.")
+    return first
+
+
 def read_export(path: Path, known: Known) -> Export:
     """Read a file to its end and hold it against what is known. Raises a `Refusal` where going on makes no sense."""
     with path.open("rb") as file:
         lines = _lines(file)
-        _, first = next(lines, (0, b""))
-        if not first:
-            raise ParseError("The file is empty.")
+        first = _first(lines)
         header = parse_header(first)
         audit = Audit(header, known)
         export = Export(path, audit.found, header.signers)

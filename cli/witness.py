@@ -14,7 +14,7 @@ import requests
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from attestation.errors import ParseError
-from cli.kept import Kept, write_kept
+from cli.kept import EndedLog, Kept, write_kept
 from guardedhost.client import portal_url
 from guardedhost.errors import Unreachable
 from guardedhost.files import write_new
@@ -22,6 +22,7 @@ from ledger.core.checkpoint import Checkpoint, verify_checkpoint
 from ledger.core.note import (
     NOTE_LIMIT,
     Kind,
+    UnverifiedNote,
     VerifierKey,
     from_base64,
     is_name,
@@ -32,6 +33,7 @@ from ledger.core.note import (
 )
 from ledger.core.proof import PROOF_LIMIT, parse_growth, verify_growth
 from ledger.core.strict_json import members, read_json, text
+from ledger.core.tree import verify_consistency
 from ledger.errors import Inconsistent, LogRefused
 
 KEY_FORM: Final = "guardhouse-witness/v1"
@@ -59,6 +61,12 @@ class Forked(LogRefused):
     def __init__(self, message: str, note: str) -> None:
         super().__init__(message)
         self.note = note
+
+
+class AnotherLog(LogRefused):
+    """The fabric shows a log under another name than the one that is followed."""
+
+    code = "another_log"
 
 
 class Log(Protocol):
@@ -100,11 +108,51 @@ def look(log: Log, kept: Kept, kept_file: Path, witness: Witness, *, at: int) ->
     Raises `Forked` when it did not, with everything left as it was, and another `Refusal` for what cannot be read.
     """
     note = log.checkpoint()
-    head = verify_checkpoint(parse_note(note), kept.key)
+    read = parse_note(note)
+    _require_followed(read, kept)
+    head = verify_checkpoint(read, kept.key)
     _require_growth(log, kept, head, note)
     write_kept(kept_file, replace(kept, note=note))
     log.cosign(head.size, str(sign_cosignature(head.text, witness.name, witness.private, at=at)))
     return head
+
+
+def _require_followed(note: UnverifiedNote, kept: Kept) -> None:
+    """Refuse another log than the one that is followed, whoever has signed it: only a person goes over to it."""
+    name = note.untrusted_text.partition("\n")[0]
+    if name != kept.key.name:
+        shown = name if is_name(name) else "of no name"
+        raise AnotherLog(
+            f"This fabric shows another log now, {shown}, than {kept.key.name}, which you follow. Nothing was cosigned."
+            " A fabric begins a new log when entries of the one before were lost, and says so in it. If its operator"
+            " has told you the new key by another way than the portal, say it with --log and --accept-new-log."
+        )
+
+
+def gone_from(log: Log, ended: EndedLog, head: Checkpoint) -> str:
+    """Say in a sentence what a log that was accepted has of the one before it, by that one's kept checkpoint."""
+    before = ended.checkpoint
+    if before is None:
+        return f"Of {ended.key.name} you had kept no checkpoint, so nothing can be compared."
+    if _contains(log, before, head):
+        return f"It has all of the {before.size} entries of {ended.key.name} that you had seen."
+    return (
+        f"It does not go on from the checkpoint of {before.size} entries of {ended.key.name} that you had kept: entries"
+        " that it covers are gone. Its first entry has to say so; what the log before had signed stays in your file."
+    )
+
+
+def _contains(log: Log, before: Checkpoint, head: Checkpoint) -> bool:
+    if before.size > head.size:
+        return False
+    if before.size == head.size:
+        return before.root == head.root
+    try:
+        growth = parse_growth(log.growth(before.size, head.size))
+        verify_consistency(before.size, head.size, before.root, head.root, growth.path)
+    except Inconsistent:
+        return False
+    return True
 
 
 def _require_growth(log: Log, kept: Kept, head: Checkpoint, note: str) -> None:

@@ -107,6 +107,7 @@ SENTENCES = {
     "shielding_data.restated": "{actor} uploaded {name} again, under statement {serial}",
     "shielding_data.withdrawn": "{actor} withdrew shielding data {name}",
     "ledger.begun": "The log {name} began",
+    "ledger.begun_anew": "{actor} ended the log, and {name} began in its place",
     "ledger.counted": "The log was closed at {size} entries",
     "witness.added": "{actor} lets {name} witness the log",
     "witness.removed": "{actor} lets {name} witness the log no more",

@@ -32,7 +32,8 @@ class LogView(MachineView):
         key = service.log_verifier()
         if key is None:
             raise NotFound("The log has not begun yet: nothing was recorded.")
-        body = {"origin": key.name, "vkey": str(key), "witnesses": service.witnesses()}
+        before = [str(each) for each in service.verifiers() if each != key]
+        body = {"origin": key.name, "vkey": str(key), "before": before, "witnesses": service.witnesses()}
         return Response(LogSerializer(body).data)
 
 

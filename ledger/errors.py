@@ -53,6 +53,13 @@ class Inconsistent(LogRefused):
     code = "log_inconsistent"
 
 
+class LogBusy(LogRefused):
+    """Another node has just written to the log; the same may be done again at once."""
+
+    code = "log_busy"
+    status = 409
+
+
 class LogDamaged(Refusal):
     """Hashes that the log has signed are not in its database any more."""
 

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Protocol
 
+from django.db.models import Q
+
+from ledger.beginning import places_of_beginnings
 from ledger.core.export import MOST_OWNERS, Header, OwnerLine, Witnessed, entry_line, seal_line
 from ledger.core.leaf import canonical
 from ledger.core.tree import consistency_proof, inclusion_proof
 from ledger.errors import NotFound, TooMuch
-from ledger.log_key import log_signer
+from ledger.log_key import newest_signer
 from ledger.models import Checkpoint, Cosignature, Entry
 from ledger.owners import OwnerCounts
 from ledger.proofs import newest_checkpoint, note_of
@@ -57,7 +60,7 @@ def export(
     shown = None if owners is None else sorted(set(owners) - {""})
     if _count(shown, size) > MOST_ENTRIES or (shown is not None and len(shown) > MOST_OWNERS):
         raise TooMuch(f"An export holds {MOST_ENTRIES} entries at most.")
-    signer = log_signer(now=now)
+    signer = newest_signer(now=now)
     header = Header(
         log=str(signer.verifier),
         checkpoint=note_of(snapshot.checkpoint),
@@ -106,9 +109,9 @@ def _count(owners: list[str] | None, size: int) -> int:
 
 
 def _entries(owners: list[str] | None, size: int) -> Iterator[Entry]:
-    """Yield entries in their order; the last one of the checkpoint, which counts, is there for everybody."""
+    """Yield entries in their order; there for everybody are those that begin a log, and the last one, which counts."""
     found = Entry.objects.select_related("leaf").order_by("index")
-    wanted = found if owners is None else found.filter(owner__in=owners)
+    wanted = found if owners is None else found.filter(Q(owner__in=owners) | Q(index__in=places_of_beginnings()))
     last = -1
     while some := list(wanted.filter(index__gt=last, index__lt=size)[:AT_A_TIME]):
         yield from some
@@ -125,10 +128,11 @@ def _owners(counts: OwnerCounts, owners: list[str] | None) -> Iterator[bytes]:
 
 
 def _witnessed(size: int) -> Iterator[Witnessed]:
-    """For each witness the newest checkpoint that it has cosigned, and how the log went on from there."""
+    """For each witness the newest checkpoint of this log that it has cosigned, and how the log went on from there."""
+    began = max(places_of_beginnings(), default=0)
     for witness in witnesses():
         newest = (
-            Cosignature.objects.filter(witness=witness, checkpoint__size__lte=size)
+            Cosignature.objects.filter(witness=witness, checkpoint__size__gt=began, checkpoint__size__lte=size)
             .select_related("checkpoint")
             .order_by("-checkpoint")
             .first()

@@ -22,7 +22,7 @@ from ledger.custody import NONCE_SIZE, Custody, custody, opened_by
 from ledger.models import LogKey
 from ledger.recording import record
 
-NUMBER: Final = 1
+FIRST: Final = 1
 _PURPOSE: Final = "log key"
 
 
@@ -32,6 +32,7 @@ class LogSigner:
 
     origin: str
     private: Ed25519PrivateKey
+    number: int = FIRST  # of the fabric's logs: each that is begun in the place of another has the next one
 
     @property
     def verifier(self) -> VerifierKey:
@@ -64,8 +65,38 @@ def forget() -> None:
 
 def log_verifier() -> VerifierKey | None:
     """Return what the log's signatures are checked with; None for a log that has signed nothing yet."""
-    row = LogKey.objects.filter(pk=NUMBER).first()
-    return None if row is None else VerifierKey(row.origin, Kind.ED25519, bytes(row.public))
+    row = _newest()
+    return None if row is None else _verifier(row)
+
+
+def verifiers() -> list[VerifierKey]:
+    """Return the keys of all logs that this fabric has had, the one in use last."""
+    return [_verifier(row) for row in LogKey.objects.order_by("number")]
+
+
+def is_newest(signer: LogSigner) -> bool:
+    """Say whether no later log was begun; a process that has this signer opened does not hear of one by itself."""
+    return not LogKey.objects.filter(number__gt=signer.number).exists()
+
+
+def newest_signer(*, now: datetime) -> LogSigner:
+    """Return the log's key as `log_signer` does, and surely not that of a log that has ended since it was opened."""
+    drop_ended()
+    return log_signer(now=now)
+
+
+def drop_ended() -> None:
+    """Forget the key that this process has opened when its log has ended; the next who needs one opens the newer."""
+    if _Opened.signer is not None and not is_newest(_Opened.signer):
+        forget()
+
+
+def next_signer(before: LogSigner, *, now: datetime) -> LogSigner:
+    """Make the key of a log that begins in the place of another, in the caller's transaction."""
+    signer, row = _new(before.number + 1, now)
+    row.save(force_insert=True)
+    transaction.on_commit(partial(_keep, signer))
+    return signer
 
 
 def reseal(before: Custody, after: Custody) -> None:
@@ -82,26 +113,38 @@ def require_opened(by: Custody) -> None:
         _unseal(bytes(row.sealed), row.origin, by)
 
 
+def _newest() -> LogKey | None:
+    return LogKey.objects.order_by("-number").first()
+
+
+def _verifier(row: LogKey) -> VerifierKey:
+    return VerifierKey(row.origin, Kind.ED25519, bytes(row.public))
+
+
 def _read() -> LogSigner | None:
-    row = LogKey.objects.filter(pk=NUMBER).first()
+    row = _newest()
     if row is None:
         return None
     seed = _unseal(bytes(row.sealed), row.origin, custody())
-    return LogSigner(row.origin, Ed25519PrivateKey.from_private_bytes(seed))
+    return LogSigner(row.origin, Ed25519PrivateKey.from_private_bytes(seed), row.number)
 
 
-def _made(now: datetime) -> LogSigner:
+def _new(number: int, now: datetime) -> tuple[LogSigner, LogKey]:
     private = Ed25519PrivateKey.generate()
     public = private.public_key().public_bytes_raw()
     origin = _origin(settings.FABRIC_NAME, public)
-    row = LogKey(number=NUMBER, origin=origin, public=public, created_at=now)
+    row = LogKey(number=number, origin=origin, public=public, created_at=now)
     row.sealed = _seal(private.private_bytes_raw(), origin, custody())
-    signer = LogSigner(origin, private)
+    return LogSigner(origin, private, number), row
+
+
+def _made(now: datetime) -> LogSigner:
+    signer, row = _new(FIRST, now)
+    detail = {"name": signer.origin, "key": str(signer.verifier)}
     try:
         with transaction.atomic():
             row.save(force_insert=True)
-            detail = {"name": origin, "key": str(signer.verifier)}
-            record(actor="system", act="ledger.begun", subject=f"log:{origin}", detail=detail, now=now)
+            record(actor="system", act="ledger.begun", subject=f"log:{signer.origin}", detail=detail, now=now)
     except IntegrityError:
         found = _read()
         if found is None:

@@ -21,7 +21,7 @@ from ledger.core.checkpoint import Checkpoint as Head
 from ledger.core.checkpoint import sign_checkpoint
 from ledger.core.leaf import owner_in
 from ledger.core.tree import GrowingTree
-from ledger.log_key import LogSigner, log_signer
+from ledger.log_key import LogSigner, drop_ended, forget, is_newest, newest_signer
 from ledger.models import Checkpoint, Entry, Leaf, OwnerCount, Tile
 from ledger.owners import OwnerCounts
 from ledger.recording import new_leaf
@@ -42,6 +42,7 @@ class _Batch:
     """What a batch writes: worked out before its transaction, which then only inserts."""
 
     size: int
+    signer: LogSigner
     entries: Sequence[Entry]
     tiles: Sequence[Tile]
     owners: Sequence[OwnerCount]
@@ -59,8 +60,18 @@ def sequence(*, now: datetime, everywhere: bool = False) -> Checkpoint | None:
     size, near = (0, 0) if newest is None else (newest[0] + 1, newest[1] - NEAR)
     waiting = _waiting(None if everywhere else near)
     if not waiting:
+        drop_ended()
         return None
-    batch = _batch(size, waiting, log_signer(now=now), now)
+    return _placed(size, waiting, newest_signer(now=now), now)
+
+
+def place_first(leaf: Leaf, signer: LogSigner, *, size: int, now: datetime) -> Checkpoint | None:
+    """Give a leaf the place after `size` entries, under a log that it begins; None when others came first."""
+    return _placed(size, [leaf], signer, now)
+
+
+def _placed(size: int, waiting: Sequence[Leaf], signer: LogSigner, now: datetime) -> Checkpoint | None:
+    batch = _batch(size, waiting, signer, now)
     if not _write(batch):
         return None
     log.debug("the log has %s entries, %s of them new", batch.checkpoint.size, len(batch.entries))
@@ -107,13 +118,19 @@ def _batch(size: int, waiting: Sequence[Leaf], signer: LogSigner, now: datetime)
     note = sign_checkpoint(Head(signer.origin, grown.size, grown.head()), signer.private)
     checkpoint = Checkpoint(size=grown.size, root=grown.head(), note=str(note), at=now)
     tiles = list(filled(size, added, nodes))
-    return _Batch(size, entries, tiles, list(owners.changed.values()), closing, checkpoint)
+    return _Batch(size, signer, entries, tiles, list(owners.changed.values()), closing, checkpoint)
 
 
 def _write(batch: _Batch) -> bool:
-    """Write a batch; False, with nothing written, when another one is being written, or was since this one began."""
+    """Write a batch; False, with nothing written, when another one is being written, or was since this one began.
+
+    Nor is it written when it was signed for a log that has ended: another process may have begun the next one.
+    """
     with transaction.atomic():
         if not _alone() or _size() != batch.size:
+            return False
+        if not is_newest(batch.signer):
+            forget()
             return False
         batch.closing.save(force_insert=True)
         Entry.objects.bulk_create(batch.entries)

@@ -41,6 +41,9 @@ class WitnessSerializer(serializers.Serializer[object]):
 class LogSerializer(serializers.Serializer[object]):
     origin = serializers.CharField(help_text="The log's name, which its checkpoints begin with.")
     vkey = serializers.CharField(help_text="What its signatures are checked with (c2sp.org/signed-note).")
+    before = serializers.ListField(
+        child=serializers.CharField(), help_text="The keys of the fabric's logs that have ended, the first one first."
+    )
     witnesses = WitnessSerializer(many=True)
 
 

@@ -5,12 +5,13 @@ from datetime import datetime
 
 from django.db.models import QuerySet
 
+from ledger.beginning import begin_log, beginnings
 from ledger.core.counts import COUNTED
 from ledger.core.leaf import canonical, leaf_hash
 from ledger.core.tree import MOST_LEAVES
 from ledger.errors import NotFound
 from ledger.exporting import export
-from ledger.log_key import log_verifier
+from ledger.log_key import log_verifier, verifiers
 from ledger.models import Checkpoint, Entry, Leaf
 from ledger.proofs import entries_of, latest_checkpoint, newest_checkpoint, note_of, prove_growth, prove_leaf, receipt
 from ledger.recording import new_leaf, record, record_with, recorded
@@ -23,6 +24,8 @@ __all__ = [
     "Entry",
     "Leaf",
     "add_witness",
+    "begin_log",
+    "beginnings",
     "cosign",
     "entries",
     "entries_of",
@@ -47,6 +50,7 @@ __all__ = [
     "sequence",
     "sequence_all",
     "sequenced",
+    "verifiers",
     "witnesses",
 ]
 

@@ -67,6 +67,7 @@ def audit(request: HttpRequest) -> HttpResponse:
         "places": {leaf: entry.index for leaf, entry in ledger.entries_of(list(rows)).items()},
         "checkpoint": ledger.latest_checkpoint(),
         "key": ledger.log_verifier(),
+        "begun": ledger.beginnings(),
         **wanted,
     }
     return page(request, "fabric/audit.html", context)

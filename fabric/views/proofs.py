@@ -74,7 +74,7 @@ def log(request: HttpRequest, slug: str) -> HttpResponse:
     """Show what the log has about this tenant."""
     tenant = _tenant(request, slug)
     machines = list(VirtualMachine.objects.filter(tenant=tenant).select_related("tenant"))
-    files = ShieldingData.objects.filter(tenant=tenant).select_related("tenant").defer("head")
+    files = ShieldingData.objects.filter(tenant=tenant).select_related("tenant").defer("file")
     names = ("kind", "outcome", "machine", "since", "until")
     wanted = tenant_log.read({name: asked(request, name) for name in names}, machines)
     rows = Paginator(tenant_log.entries(tenant, wanted), PER_PAGE).get_page(request.GET.get("page"))
@@ -89,6 +89,7 @@ def log(request: HttpRequest, slug: str) -> HttpResponse:
         "lines": [(feed.line(row.leaf), row, "intact" if ledger.intact(row.leaf) else "altered") for row in rows],
         "checkpoint": ledger.latest_checkpoint(),
         "key": ledger.log_verifier(),
+        "begun": ledger.beginnings(),
     }
     return page(request, "fabric/tenant_log.html", context)
 

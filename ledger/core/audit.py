@@ -3,11 +3,12 @@
 Everything that does not hold is found at once and said in sentences. What was not shown is never taken for shown.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from ledger.core.beginning import BEGUN_ANEW, Beginning, verify_beginning
 from ledger.core.checkpoint import Checkpoint, Receipt, verify_checkpoint
 from ledger.core.counts import COUNTED, Count, CountTree
 from ledger.core.export import EntryLine, Header, OwnerLine
@@ -36,13 +37,25 @@ class Grounds:
 
 
 @dataclass(frozen=True, slots=True)
+class Ended:
+    """A log that a person followed until it ended: its key, and the newest checkpoint of it that they kept."""
+
+    key: VerifierKey
+    kept: Checkpoint | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Known:
-    """What a person brings: the log's key, the checkpoint that they kept, their witnesses, receipts of releases."""
+    """What a person brings: the log's key, the checkpoint that they kept, their witnesses, receipts of releases.
+
+    `ended` are the logs that they followed before this one, and accepted that it took their place.
+    """
 
     key: VerifierKey
     kept: Checkpoint | None = None
     witnesses: tuple[VerifierKey, ...] = ()
     receipts: tuple[Receipt, ...] = ()
+    ended: tuple[Ended, ...] = ()
 
 
 @dataclass(slots=True)
@@ -50,7 +63,8 @@ class Found:
     """What came of it; `receipts` are those whose entries are there.
 
     `acts` counts entries by their act, `witnessed` says up to which size and when, by witness. Of the owners who are
-    `uncounted` the log shows nothing, and that there is nothing cannot be shown.
+    `uncounted` the log shows nothing, and that there is nothing cannot be shown. `begun` is where a log began in the
+    place of another, and `lost` which of these have fewer entries than the person had seen.
     """
 
     checkpoint: Checkpoint
@@ -62,6 +76,8 @@ class Found:
     grounds: list[Grounds] = field(default_factory=list)
     uncounted: tuple[str, ...] = ()
     receipts: int = 0
+    begun: list[tuple[EntryLine, Beginning]] = field(default_factory=list)
+    lost: list[tuple[Ended, Beginning]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     def problem(self, said: str) -> None:
@@ -87,9 +103,12 @@ class Audit:
         self._promised = {receipt.leaf: receipt for receipt in known.receipts}
         self._last_at: object = None
         self._seen_before = self._earlier()
-        scope = _Whole if header.owners is None else _Some
-        self._scope: _Whole | _Some = scope(self.found, self._seen_before)
-        if header.owners is not None:
+        self._scope: _Whole | _Some
+        if header.owners is None:
+            before = {ended.kept.size for ended in known.ended if ended.kept is not None}
+            self._scope = _Whole(self.found, self._seen_before, before)
+        else:
+            self._scope = _Some(self.found)
             self._grown()
 
     def owner(self, line: OwnerLine) -> None:
@@ -104,6 +123,8 @@ class Audit:
         name = act if isinstance(act, str) else "?"
         found.acts[name] = found.acts.get(name, 0) + 1
         self._scope.entry(line, name)
+        if name == BEGUN_ANEW:
+            self._begun(line)
         self._bound(line, name)
         self._last_at = line.said.get("at")
         if line.hash in self._promised:
@@ -113,6 +134,9 @@ class Audit:
     def finished(self) -> Found:
         """Return what was found, once every line was there."""
         self._scope.finish()
+        self._named()
+        for ended in self._known.ended:
+            self._follows(ended)
         for receipt in self._promised.values():
             self.found.problem(_broken(receipt, self._last_at))
         return self.found
@@ -166,6 +190,63 @@ class Audit:
                 verify_consistency(before.size, head.size, before.root, head.root, () if same else path)
             except LogRefused:
                 self.found.problem(forked(who, before))
+
+    # -- logs that ended, and those that took their place --
+
+    def _begun(self, line: EntryLine) -> None:
+        """Hold a beginning against the signatures of the log before it, and its place against what that had."""
+        try:
+            beginning = verify_beginning(line.said.get("detail"))
+        except Refusal as refusal:
+            self.found.problem(f"Entry {line.index} begins a log, and what it says of the one before fails: {refusal}")
+            return
+        self.found.begun.append((line, beginning))
+        if line.index != beginning.left.size:
+            self.found.problem(
+                f"Entry {line.index} begins a log after {beginning.left.size} entries of the one before, and stands"
+                " elsewhere: entries were taken out, or put in."
+            )
+        elif not self._scope.goes_on_from(beginning.left):
+            self.found.problem(forked(f"what {beginning.before.name} had signed", beginning.left))
+
+    def _named(self) -> None:
+        """See that the logs took one another's place, and that the last of them is the one that is exported."""
+        begun = [beginning for _, beginning in self.found.begun]
+        keys = [beginning.key for beginning in begun]
+        if begun and (keys[-1] != self._known.key or [each.before for each in begun[1:]] != keys[:-1]):
+            self.found.problem("The beginnings in this export do not lead from one log to the next, up to this one.")
+
+    def _follows(self, ended: Ended) -> None:
+        beginning = next((each for _, each in self.found.begun if each.before == ended.key), None)
+        if beginning is None:
+            self.found.problem(
+                f"You followed the log {ended.key.name}, and no entry here says that {self._known.key.name} has taken"
+                " its place, and why."
+            )
+        elif ended.kept is None:
+            return
+        elif ended.kept.size > beginning.left.size:
+            self.found.lost.append((ended, beginning))
+        elif self._known.kept is None:
+            self._require_contained(ended.key.name, ended.kept)
+
+    def _require_contained(self, name: str, before: Checkpoint) -> None:
+        """See that the log goes on from a checkpoint of one that ended; in an owner's export by its proof."""
+        head = self.found.checkpoint
+        if self._header.owners is not None and self._header.since != before.size:
+            self.found.problem(
+                f"The export does not show how this log goes on from the checkpoint of {before.size} entries of {name}"
+                f" that you kept. Get it again with since={before.size}."
+            )
+            return
+        try:
+            if self._header.owners is not None:
+                verify_consistency(before.size, head.size, before.root, head.root, self._header.growth)
+            held = self._scope.goes_on_from(before)
+        except LogRefused:
+            held = False
+        if not held:
+            self.found.problem(forked(f"the checkpoint of {name} that you kept", before))
 
     # -- what a verdict rests on --
 
@@ -230,12 +311,15 @@ class _Chain:
 class _Whole:
     """An export of everything: the tree is grown again from its first leaf, and every owner's entries are counted."""
 
-    def __init__(self, found: Found, earlier: Sequence[tuple[str, Checkpoint, Sequence[Hash]]]) -> None:
-        self._found, self._earlier = found, earlier
+    def __init__(
+        self, found: Found, earlier: Sequence[tuple[str, Checkpoint, Sequence[Hash]]], watched: Collection[int]
+    ) -> None:
+        self._found, self._earlier, self._watched = found, earlier, watched
         self._tree, self._counts = GrowingTree(), CountTree()
         self._chains: dict[str, _Chain] = {}
         self._changed: set[str] = set()
         self._in_order = True
+        self._heads: dict[int, Hash] = {}
 
     def owner(self, line: OwnerLine) -> None:
         self._chains[line.owner] = _Chain(line, Count(line.owner, 0, line.start))
@@ -247,7 +331,11 @@ class _Whole:
                 f"Where entry {self._tree.size} has to be there is entry {line.index}: entries were taken out, or"
                 " put in, or stand in another order."
             )
+        if act == BEGUN_ANEW:
+            self._heads[self._tree.size] = self._tree.head()
         self._tree.add(line.hash)
+        if self._tree.size in self._watched:
+            self._heads[self._tree.size] = self._tree.head()
         for who, before, _ in self._earlier:
             if before.size == self._tree.size and before.root != self._tree.head():
                 self._found.problem(forked(who, before))
@@ -255,6 +343,10 @@ class _Whole:
             self._counted(line)
         elif owner := owner_in(line.said.get("detail") or {}):
             self._count(owner, line)
+
+    def goes_on_from(self, before: Checkpoint) -> bool:
+        """Say whether these entries begin with those of a checkpoint of a log that ended."""
+        return self._heads.get(before.size) == before.root
 
     def _count(self, owner: str, line: EntryLine) -> None:
         chain = self._chains.get(owner)
@@ -288,7 +380,7 @@ class _Whole:
 class _Some:
     """An export for owners: each entry comes with its proof, and the counts show that none was left out."""
 
-    def __init__(self, found: Found, earlier: Sequence[tuple[str, Checkpoint, Sequence[Hash]]]) -> None:
+    def __init__(self, found: Found) -> None:
         self._found = found
         self._chains: dict[str, _Chain] = {}
         self._closing: EntryLine | None = None
@@ -311,11 +403,17 @@ class _Some:
         if act == COUNTED:
             self._closing = line
             return
+        if act == BEGUN_ANEW and not owner_in(line.said.get("detail") or {}):
+            return
         chain = self._chains.get(owner_in(line.said.get("detail") or {}))
         if chain is None:
             self._found.problem(f"Entry {line.index} does not concern an owner whom the export is for.")
         else:
             chain.count = chain.count.and_one(line.hash)
+
+    def goes_on_from(self, before: Checkpoint) -> bool:
+        """Without the entries of others nothing here shows otherwise; a proof of growth does."""
+        return True
 
     def finish(self) -> None:
         closing = self._closing

@@ -13,11 +13,21 @@ from click.testing import CliRunner, Result
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from attestation.errors import ParseError, Refusal
-from cli.kept import Kept, read_kept, write_kept
+from cli.kept import EndedLog, Kept, known_log, read_kept, write_kept
 from cli.main import main
-from cli.witness import Forked, RemoteLog, Witness, look, new_witness, read_witness, write_witness
+from cli.witness import (
+    AnotherLog,
+    Forked,
+    RemoteLog,
+    Witness,
+    gone_from,
+    look,
+    new_witness,
+    read_witness,
+    write_witness,
+)
 from guardedhost.errors import AgentError
-from ledger.core.checkpoint import Checkpoint, sign_checkpoint
+from ledger.core.checkpoint import Checkpoint, sign_checkpoint, verify_checkpoint
 from ledger.core.leaf import entry_hash
 from ledger.core.note import Kind, parse_note, parse_signature, parse_vkey, verifier_key, verify_cosignature
 from ledger.core.proof import Growth
@@ -38,6 +48,7 @@ class Fake:
     size: int
     past: bytes = b""
     key: Ed25519PrivateKey = LOG
+    origin: str = ORIGIN
     cosigned: list[tuple[int, str]] = field(default_factory=list)
 
     def node(self, level: int, index: int) -> bytes:
@@ -45,7 +56,7 @@ class Fake:
         return full_root([entry_hash(self.past + str(leaf).encode()) for leaf in range(first, first + (1 << level))])
 
     def checkpoint(self) -> str:
-        return str(sign_checkpoint(Checkpoint(ORIGIN, self.size, root(self.size, self.node)), self.key))
+        return str(sign_checkpoint(Checkpoint(self.origin, self.size, root(self.size, self.node)), self.key))
 
     def growth(self, old: int, new: int) -> bytes:
         return json.dumps(Growth(old, new, consistency_proof(old, new, self.node)).members()).encode()
@@ -129,6 +140,78 @@ def test_what_was_seen_is_kept_before_the_cosignature_leaves(kept: Path, monkeyp
     with pytest.raises(LogRefused):
         looks(log, kept)
     assert size_in(kept) == 9
+
+
+# --- another log -------------------------------------------------------------------------------------------------
+
+
+NEXT = "guardhouse/demo-11111111"
+NEXT_KEY = verifier_key(NEXT, Kind.ED25519, ANOTHER)
+
+
+def accepted(kept: Path) -> Kept:
+    return known_log(kept, str(NEXT_KEY), accept_new_log=True)
+
+
+@pytest.mark.parametrize("key", [ANOTHER, LOG])
+def test_a_log_of_another_name_is_not_followed_silently(key: Ed25519PrivateKey, kept: Path) -> None:
+    looks(Fake(5), kept)
+    before, log = kept.read_bytes(), Fake(9, key=key, origin=NEXT)
+    with pytest.raises(AnotherLog, match="--accept-new-log"):
+        looks(log, kept)
+    assert (log.cosigned, kept.read_bytes()) == ([], before)
+
+
+def test_a_log_that_a_person_has_accepted_is_followed_and_the_one_before_no_more(kept: Path) -> None:
+    looks(Fake(5), kept)
+    log = Fake(9, key=ANOTHER, origin=NEXT)
+    look(log, accepted(kept), kept, WITNESS, at=AT)
+    assert size_in(kept) == 9
+    found = read_kept(kept)
+    assert found is not None
+    assert [(each.key, each.note) for each in found.ended] == [(KEY, Fake(5).checkpoint())]
+    with pytest.raises(AnotherLog):
+        looks(Fake(12), kept)
+    with pytest.raises(Forked):
+        looks(Fake(7, key=ANOTHER, origin=NEXT), kept)
+    assert (len(log.cosigned), size_in(kept)) == (1, 9)
+
+
+@pytest.mark.parametrize("log_key", [None, str(KEY), str(WITNESS.key), "x"])
+def test_only_the_key_of_another_log_is_accepted_as_one(log_key: str | None, kept: Path) -> None:
+    looks(Fake(5), kept)
+    before = kept.read_bytes()
+    with pytest.raises(ParseError):
+        known_log(kept, log_key, accept_new_log=True)
+    assert kept.read_bytes() == before
+
+
+def test_who_follows_no_log_has_no_new_one_to_accept(kept: Path) -> None:
+    with pytest.raises(ParseError, match="that you follow already"):
+        known_log(kept, str(NEXT_KEY), accept_new_log=True)
+
+
+def test_what_the_accepted_log_has_of_the_one_before_is_said(kept: Path) -> None:
+    looks(Fake(5), kept)
+    (ended,) = accepted(kept).ended
+    for log, said in (
+        (Fake(9, key=ANOTHER, origin=NEXT), "has all of the 5 entries"),
+        (Fake(5, key=ANOTHER, origin=NEXT), "has all of the 5 entries"),
+        (Fake(4, key=ANOTHER, origin=NEXT), "are gone"),
+        (Fake(9, past=b"other", key=ANOTHER, origin=NEXT), "are gone"),
+        (Fake(5, past=b"other", key=ANOTHER, origin=NEXT), "are gone"),
+    ):
+        head = verify_checkpoint(parse_note(log.checkpoint()), NEXT_KEY)
+        assert said in gone_from(log, ended, head)
+    assert "no checkpoint" in gone_from(Fake(9), EndedLog(KEY, ""), Checkpoint(NEXT, 9, bytes(32)))
+
+
+@pytest.mark.parametrize("ended", ["x", [7], [{}], [{"log": "x", "checkpoint": ""}], [{"log": 7, "checkpoint": ""}]])
+def test_a_file_with_other_logs_in_it_than_there_are_is_refused(ended: object, kept: Path) -> None:
+    looks(Fake(5), kept)
+    kept.write_text(json.dumps({**json.loads(kept.read_text()), "ended": ended}))
+    with pytest.raises(ParseError):
+        read_kept(kept)
 
 
 # --- files -------------------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ A new parser is one line in `TARGETS`, and `test_registry.py` fails until it is 
 rest with it.
 """
 
-import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -82,7 +81,6 @@ from kps.core import (
     protector,
     release_policy,
     request,
-    sealed_stream,
     secrets,
     shielding_content,
     shielding_data,
@@ -170,9 +168,9 @@ def _message(serializer: type[Serializer[object]], seeds: Seeds) -> Target:
 
 _NOTHING: Final = ()  # what any bytes give a value from
 _ANY_TOKEN: Final = partial(jose.parse_jws, limit=DOCUMENT)
-_SIGNERS: Final = [x509.load_der_x509_certificate(seeds.HEALTH_SIGNER)]
-_HEALTH: Final = partial(certificate.verify_health_certificate, signers=_SIGNERS, now=NOW)
-_STATED: Final = partial(certificate.read_health_certificate, signers=_SIGNERS)
+_HEALTH: Final = partial(
+    certificate.verify_health_certificate, signers=[x509.load_der_x509_certificate(seeds.HEALTH_SIGNER)], now=NOW
+)
 
 TARGETS: Final = (
     # --- boot logs
@@ -252,7 +250,6 @@ TARGETS: Final = (
     _target(authorities.read_bundle, seeds.bundles, limit=DOCUMENT),
     _target(assessment.assess_bundle, seeds.bundles, run=forge.assessed, limit=DOCUMENT),
     _target(_HEALTH, seeds.health_certificates, raises=Refusal),
-    _target(_STATED, seeds.health_certificates, raises=Refusal),
     # --- what a TPM says
     _target(tpm.parse_public, seeds.tpm_publics),
     _target(tpm.require_ak, seeds.tpm_publics, tpm.parse_public, raises=Refusal),
@@ -337,26 +334,17 @@ TARGETS: Final = (
     _target(recovery.combine, documents.share_sets, run=documents.combined, raises=Refusal, limit=DOCUMENT),
     _target(care.parse_care, documents.cares, limit=DOCUMENT),
     # --- shielding data
-    _target(
-        shielding_data.verify_shielding_data,
-        documents.shielding_files,
-        run=forge.verified_file,
-        raises=Refusal,
-        limit=DOCUMENT,
-    ),
+    _target(shielding_data.verify_shielding_data, documents.shielding_files, raises=Refusal, limit=DOCUMENT),
     _target(
         shielding_data.verify_shielding_data,
         documents.shielding_labels,
-        run=lambda payload: forge.verified_file(documents.labelled(payload)),
+        documents.labelled,
         raises=Refusal,
         limit=DOCUMENT,
         variant="signed",
     ),
-    _target(shielding_data.parse_head, documents.shielding_heads, raises=Refusal, limit=DOCUMENT),
-    _target(shielding_data.read_shielding_data, documents.shielding_heads, io.BytesIO, raises=Refusal, limit=DOCUMENT),
-    _target(sealed_stream.parse_digests, documents.piece_digests, value_of),
     _target(shielding_data.open_content, documents.shielding_contents, run=forge.opened_content, raises=Refusal),
-    _target(shielding_content.parse_content, documents.shielding_contents, run=forge.content_of_stream),
+    _target(shielding_content.parse_content, documents.shielding_contents),
     _target(shield_recipe.parse_recipe, documents.recipes),
     _target(order.parse_order, documents.orders),
     _target(order.parse_values, documents.place_values, value_of),
