@@ -130,7 +130,7 @@ def _told(line: EntryLine, beginning: Beginning) -> str:
     if seen is None:
         return f"{said} Nobody had brought a later checkpoint of it."
     if beginning.lost:
-        return f"{said} That log had signed {seen.size}: {beginning.lost} entries are gone, and cannot be signed again."
+        return f"{said} That log had signed {seen.size}: at least {beginning.lost} entries are gone for good."
     return f"{said} That log had signed another past for {seen.size} entries: both checkpoints are in the entry."
 
 
@@ -173,8 +173,9 @@ def _tell(found: Found) -> None:
     for ended, beginning in found.lost:
         size = ended.kept.size if ended.kept is not None else 0
         click.echo(
-            f"You had kept a checkpoint of {size} entries of {ended.key.name}: {size - beginning.left.size} of them are"
-            " not in this log. Your file keeps it, as that log’s word that they were there."
+            f"You had kept a checkpoint of {size} entries of {ended.key.name}: at least"
+            f" {size - beginning.left.size} of them are not in this log. Your file keeps it: that log’s own word that"
+            " they were there."
         )
     for owner in found.uncounted:
         click.echo(f"Nothing in it concerns the owner {owner[:16]}…; that there is nothing, no log can prove.")

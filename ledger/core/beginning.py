@@ -33,7 +33,10 @@ class Beginning:
 
     @property
     def lost(self) -> int:
-        """How many entries are known to be gone; 0 where nobody brought a later checkpoint."""
+        """How many entries are known to be gone; 0 where nobody brought a later checkpoint.
+
+        It can be more: a log that went on after the loss has put other entries into the places of some.
+        """
         return max(0, self.seen.size - self.left.size) if self.seen is not None else 0
 
 

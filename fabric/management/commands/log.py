@@ -45,7 +45,7 @@ class Command(ActsCommand):
         begun = ledger.begin_log(seen=seen, by=actor, reason=options["reason"], now=timezone.now())
         self.stdout.write(f"{begun.before.name} has ended after {begun.left.size} entries that are here.")
         if begun.lost:
-            self.stdout.write(f"{begun.lost} entries that it had signed are gone.")
+            self.stdout.write(f"At least {begun.lost} entries that it had signed are gone.")
         self.stdout.write(f"{begun.key.name} has begun with them. Tell its key to everybody who keeps checkpoints, and")
         self.stdout.write("to witnesses, by another way than the portal:")
         self.stdout.write(f"  {begun.key}")
