@@ -21,6 +21,7 @@ class KnownKey:
     record: kps.KeyProtectorRecord
     about: VirtualMachine | ShieldingData | None
     places: Sequence[kps.KeyOnHost]
+    called: str = ""  # by the host that made it, or that got its key last
 
     @property
     def is_file(self) -> bool:
@@ -62,16 +63,20 @@ def narrowed(found: QuerySet[kps.KeyProtectorRecord], query: str) -> QuerySet[kp
 def _mentions(query: str) -> Q:
     ids = list(VirtualMachine.objects.filter(name__icontains=query).values_list("protector_id", flat=True))
     ids += ShieldingData.objects.filter(name__icontains=query).values_list("protector_id", flat=True)
+    named = kps.releases().filter(vm__icontains=query, made_id=None).order_by().values("protector_id")
     of = Q(owner_name__icontains=query) | Q(owner_fingerprint__startswith=query.lower())
-    return of | Q(protector_id__icontains=query) | Q(protector_id__in=ids)
+    of |= Q(protector_id__icontains=query) | Q(protector_id__in=ids)
+    return of | Q(protector_id__in=named) | Q(making__vm__icontains=query)
 
 
 def shown(records: Iterable[kps.KeyProtectorRecord], *, now: datetime) -> list[KnownKey]:
     """Return these with what they are for and where they are, in a handful of queries for all of them."""
     rows = list(records)
     keys = {(row.owner_fingerprint, row.protector_id) for row in rows}
-    about, places = _registered(keys), kps.places_of(keys, now=now)
-    return [KnownKey(row, about.get(key), places.get(key, ())) for row in rows if (key := key_of(row))]
+    about, places, called = _registered(keys), kps.places_of(keys, now=now), kps.called(keys)
+    return [
+        KnownKey(row, about.get(key), places.get(key, ()), called.get(key, "")) for row in rows if (key := key_of(row))
+    ]
 
 
 def known(record_id: int, *, now: datetime) -> KnownKey:

@@ -39,6 +39,7 @@ from kps.rotation import (
 from kps.tenant_reads import (
     Refused,
     Told,
+    called,
     holding,
     protectors_of,
     refused_lately,
@@ -64,6 +65,7 @@ __all__ = [
     "answer_question",
     "approve_by_key",
     "awaited",
+    "called",
     "card",
     "decide",
     "decide_in_portal",

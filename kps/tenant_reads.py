@@ -12,7 +12,7 @@ from kps.core.chain import VerifiedChain
 from kps.core.guardian import Guardian
 from kps.core.statement_changes import StatementChange, changes
 from kps.guardianship import pairs
-from kps.models import GuardianPair, KeyProtectorRecord, KeyRelease, OwnerStatement
+from kps.models import GuardianPair, KeyProtectorRecord, KeyRelease, MadeMachine, OwnerStatement
 from kps.returns import holders, keys_given
 from kps.rotation import Awaits, awaited
 
@@ -102,6 +102,22 @@ def holding(owner_fingerprint: str, protector_id: UUID, *, now: datetime) -> lis
     given = keys_given(owner_fingerprint, protector_id).filter(attester_id__in=hosts)
     newest = given.order_by().values_list("attester_id").annotate(Max("pk"))
     return list(KeyRelease.objects.filter(pk__in=[pk for _, pk in newest]))
+
+
+def called(keys: Collection[tuple[str, UUID]]) -> dict[tuple[str, UUID], str]:
+    """Return what hosts call the machines of these protectors: the one that made it, or that got its key last."""
+    owners, ids = {owner for owner, _ in keys}, {of for _, of in keys}
+    mine = {"owner_fingerprint__in": owners, "protector_id__in": ids}
+    made = MadeMachine.objects.filter(**{f"record__{name}": wanted for name, wanted in mine.items()}).exclude(vm="")
+    names = {
+        (owner, of): vm for owner, of, vm in made.values_list("record__owner_fingerprint", "record__protector_id", "vm")
+    }
+    starts = KeyRelease.objects.filter(**mine, outcome=KeyRelease.Outcome.RELEASED, made_id=None)
+    newest = starts.order_by().values("owner_fingerprint", "protector_id").annotate(newest=Max("pk")).values("newest")
+    for row in KeyRelease.objects.filter(pk__in=newest):
+        if row.protector_id is not None:
+            names[row.owner_fingerprint, row.protector_id] = row.vm
+    return {key: names[key] for key in keys if key in names}
 
 
 def refused_lately(owner_fingerprint: str, *, since: datetime, most: int) -> list[Refused]:

@@ -56,7 +56,7 @@ class CertificatesAct(ConfirmedAct):
 
 
 class ProtectorsQuestion(Question):
-    q = serializers.CharField(max_length=100, required=False, help_text="A part of the owner, the id or the VM’s name.")
+    q = serializers.CharField(max_length=100, required=False, help_text="A part of the owner, the id or a name.")
     denied = serializers.BooleanField(required=False, default=False, help_text="Only those that somebody denies.")
 
 
@@ -72,6 +72,7 @@ class ProtectorSerializer(Message):
     owner_name = serializers.CharField(source="record.owner_name")
     level = serializers.CharField(source="record.level")
     registered = serializers.SerializerMethodField(help_text="`machine`, `shielding-data`, or nothing.")
+    called = serializers.CharField(help_text="What the host calls it that made it or got its key last; may be empty.")
     tenant = serializers.SerializerMethodField()
     first_seen = serializers.DateTimeField(source="record.first_seen")
     last_released = serializers.DateTimeField(source="record.last_released", allow_null=True)

@@ -52,7 +52,7 @@ def test_a_key_is_denied_after_a_look_at_whom_that_reaches_and_allowed_again_by_
     told = ada.get(path).json()
     assert {**listed, "machines": 0, "open_lift": None} == told
     assert (told["name"], told["registered"], told["tenant"], told["owner"]) == (NAME, None, None, STRANGERS)
-    assert (told["holding"], told["denied_at"]) == (["nbg-a01"], None)
+    assert (told["holding"], told["called"], told["denied_at"]) == (["nbg-a01"], "payroll", None)
     assert told["offline_until"] is not None
     refused(ada.post(f"{path}/denial", {"reason": REASON, "confirm": "payroll"}), 409, "not_confirmed")
     refused(ada.post(f"{path}/denial", {"reason": REASON}), 400, "malformed_request")

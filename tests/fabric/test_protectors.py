@@ -48,6 +48,9 @@ def test_a_key_that_nobody_has_registered_is_denied_by_one_and_allowed_again_by_
     listed = text(first.get("/protectors/"))
     assert "not registered" in listed
     assert "nbg-a01" in listed, "who holds its key now"
+    assert "payroll to its host" in listed
+    assert page in text(first.get("/protectors/?q=ayrol"))
+    assert page not in text(first.get("/protectors/?q=ayrolls"))
     asked = text(first.get(f"{page}deny/"))
     for words in ("It goes on running on nbg-a01", "nobody has registered it here", "Its owner cannot"):
         assert words in asked
@@ -116,6 +119,7 @@ def test_shielding_data_is_denied_alone_or_with_its_machines(
     data = shield()
     made = [host.starts(data.document["protector"], vm=f"web{n}")["key_protector"] for n in range(2)]
     record = KeyProtectorRecord.objects.get(protector_id=data.id)
+    assert "web0 to its host" in text(browse(admin).get("/protectors/"))
     client, act = browse(admin), f"/protectors/{record.pk}/deny/"
     assert "the 2 that are known to be made from it" in text(client.get(act))
     said = {**WORDS, "name": str(data.id)[:8]}
@@ -126,6 +130,7 @@ def test_shielding_data_is_denied_alone_or_with_its_machines(
     assert client.post(act, {**said, "reach": "machines"}).status_code == 302
     assert {host.starts(each).get("code") for each in made} == {"protector_denied"}
     assert "2 machines that this fabric knows" in text(client.get(f"/protectors/{record.pk}/"))
+    assert "1 key protector." in text(client.get("/protectors/?q=web1")), "by what the host that made it called it"
     one = KeyProtectorRecord.objects.filter(denied_with=data.id)[0]
     assert "came with the denial of the shielding data" in text(client.get(f"/protectors/{one.pk}/"))
     lift = kps.propose_lift(record.owner_fingerprint, data.id, by=admin, reason=REASON, now=now())

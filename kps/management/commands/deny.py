@@ -82,9 +82,7 @@ class Command(ActsCommand):
             f" fabric knows, and go on: {len(running)}"
         )
         if self.agreed(options):
-            now = (
-                timezone.now()
-            )  # later than what was shown: without a moment given, nothing issued meanwhile is spared
+            now = timezone.now()  # not that of the question: what was issued meanwhile is not spared
             before = options["before"] or now
             attestation.deny_issued_before(before, by=by, reason=options["reason"], now=now)
             self.stdout.write(f"void: every certificate issued before {before:%Y-%m-%d %H:%M:%S} UTC")
