@@ -279,11 +279,11 @@ class KeyRelease(models.Model):
         RELEASED = "released", "Released"
         REFUSED = "refused", "Refused"
 
-    at = models.DateTimeField(db_index=True)
+    at = models.DateTimeField()
     vm = models.CharField(max_length=64)
-    protector_id = models.UUIDField(null=True, db_index=True)
-    made_id = models.UUIDField(null=True, db_index=True)  # the machine that this made, where it is of shielding data
-    owner_fingerprint = models.CharField(max_length=64, blank=True, db_index=True)
+    protector_id = models.UUIDField(null=True)
+    made_id = models.UUIDField(null=True)  # the machine that this made, where it is of shielding data
+    owner_fingerprint = models.CharField(max_length=64, blank=True)
     level = models.CharField(max_length=30, blank=True)
     roll = models.BigIntegerField(null=True)
     owner_serial = models.IntegerField(null=True)
@@ -306,6 +306,12 @@ class KeyRelease(models.Model):
 
     class Meta:
         ordering: ClassVar = ["-id"]
+        # Few, for each costs every release; nobody asks for a protector but by its owner too.
+        indexes: ClassVar = [
+            models.Index(fields=["owner_fingerprint", "protector_id"], name="releases_by_protector"),
+            models.Index(fields=["owner_fingerprint", "id"], name="releases_by_owner"),
+            models.Index(fields=["made_id"], condition=models.Q(made_id__isnull=False), name="releases_by_made"),
+        ]
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["serial", "nonce_sha256"], name="one_answer_per_nonce"),
         ]
