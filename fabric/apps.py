@@ -1,7 +1,7 @@
 """How Django loads this app, and what it listens to."""
 
 from django.apps import AppConfig
-from django.db.models.signals import post_migrate
+from django.db.models.signals import post_migrate, pre_migrate
 
 
 class FabricConfig(AppConfig):
@@ -17,4 +17,5 @@ class FabricConfig(AppConfig):
         recorded.connect(live.announce, dispatch_uid="fabric.live")
         sequenced.connect(live.announce_log, dispatch_uid="fabric.live")
         # After the permissions of every app have been made, which is also done on this signal.
+        pre_migrate.connect(roles.note, sender=self, dispatch_uid="fabric.roles")
         post_migrate.connect(roles.create, sender=self, dispatch_uid="fabric.roles")

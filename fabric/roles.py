@@ -1,7 +1,9 @@
 """The fabric's own roles, as Django groups. Tenants' roles are memberships."""
 
+from collections.abc import Iterable
+
 from django.contrib.auth.models import Group, Permission
-from django.db.models import Q
+from django.db import connections
 
 ROLES = {
     "fabric admin": (
@@ -17,13 +19,33 @@ ROLES = {
 }
 
 
+_known: dict[str, frozenset[str]] = {}
+
+
+def note(sender: object, using: str, **kwargs: object) -> None:
+    """Receive `pre_migrate`: what permissions there are before an update brings more."""
+    if Permission._meta.db_table in connections[using].introspection.table_names():
+        _known[using] = _named(Permission.objects.using(using).select_related("content_type"))
+
+
 def create(sender: object, using: str, **kwargs: object) -> None:
-    """Receive `post_migrate`: make the groups that are missing. One that exists is left as its operator shaped it."""
+    """Receive `post_migrate`: make the groups that are missing, and give each what an update has brought for its role.
+
+    Of what there was before, a group is left as its operator shaped it.
+    """
+    before = _known.pop(using, None)
     for name, permissions in ROLES.items():
         group, made = Group.objects.using(using).get_or_create(name=name)
-        if made:
-            wanted = Q()
-            for permission in permissions:
-                app, _, codename = permission.partition(".")
-                wanted |= Q(content_type__app_label=app, codename=codename)
-            group.permissions.set(Permission.objects.using(using).filter(wanted))
+        wanted = set(permissions)
+        if not made:
+            wanted = set() if before is None else wanted - before
+        found = Permission.objects.using(using).select_related("content_type")
+        group.permissions.add(*(each for each in found if _name(each) in wanted))
+
+
+def _named(permissions: Iterable[Permission]) -> frozenset[str]:
+    return frozenset(map(_name, permissions))
+
+
+def _name(permission: Permission) -> str:
+    return f"{permission.content_type.app_label}.{permission.codename}"
