@@ -21,7 +21,8 @@ from attestation.core.possession import prove
 from attestation.core.reference import by_value, rules_to_json
 from attestation.core.second_look import Shelf, Tally, look_at_all, parse_signers
 from attestation.errors import NotKept
-from ledger.core.audit import Audit, Found, Grounds, Known
+from ledger.core.audit import Audit, Ended, Found, Grounds, Known
+from ledger.core.beginning import BEGUN_ANEW
 from ledger.core.export import (
     Header,
     ListLine,
@@ -85,7 +86,8 @@ def sealed(data: bytes) -> object:
 def audited(data: bytes) -> Found:
     """Hold whatever lines come against what a person knows: the first one is whole, so that there are others."""
     first, *lines = [HEADER.line(), *data.splitlines(keepends=True)]
-    audit = Audit(parse_header(first), Known(notes.KEY, notes.HEAD, (notes.WITNESS_KEY,)))
+    ended = (Ended(notes.NEXT_KEY, notes.HEAD),)
+    audit = Audit(parse_header(first), Known(notes.KEY, notes.HEAD, (notes.WITNESS_KEY,), ended=ended))
     for line in lines:
         if line.startswith(b'{"owner"'):
             audit.owner(parse_owner(line))
@@ -95,7 +97,13 @@ def audited(data: bytes) -> Found:
 
 
 def exports() -> list[bytes]:
-    return [owners()[0] + entries()[1]]
+    return [owners()[0] + entries()[1], begun()]
+
+
+def begun() -> bytes:
+    """An entry that begins a log, as it stands in everybody's export."""
+    act = Act(MOMENT, "user:ada", BEGUN_ANEW, "log:x", notes.beginning(str(notes.COSIGNED)), salt="0" * 32)
+    return entry_line(canonical(act), hash_=entry_hash(canonical(act)).hex(), index=21, path=())
 
 
 # --- what verdicts rest on ---------------------------------------------------------------------------------------

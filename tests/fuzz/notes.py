@@ -6,6 +6,7 @@ from functools import cache
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from ledger.core.beginning import Beginning, said
 from ledger.core.checkpoint import Checkpoint, Receipt, sign_checkpoint, sign_receipt, verify_checkpoint, verify_receipt
 from ledger.core.leaf import entry_hash
 from ledger.core.note import (
@@ -34,6 +35,7 @@ from tests.fuzz.documents import text_of, value_of
 LOG, WITNESS = (Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number in (1, 2))
 NAME, WITNESS_NAME = "guardhouse/lab", "witness.example/1"
 KEY, WITNESS_KEY = verifier_key(NAME, Kind.ED25519, LOG), verifier_key(WITNESS_NAME, Kind.COSIGNATURE, WITNESS)
+NEXT_KEY = verifier_key("guardhouse/lab-2", Kind.ED25519, WITNESS)
 LEAVES = [entry_hash(bytes([number])) for number in range(21)]
 
 
@@ -50,6 +52,16 @@ RECEIPT = sign_receipt(Receipt(NAME, LEAVES[3], 1_795_000_060), LOG)
 
 def checkpoints() -> list[bytes]:
     return [str(NOTE).encode(), str(COSIGNED).encode()]
+
+
+def beginning(seen: str | None) -> dict[str, object]:
+    """What an entry says of a log that took the place of this one."""
+    begun = Beginning(NEXT_KEY, KEY, HEAD, None, "The newest entries were lost.")
+    return said(begun, left=str(NOTE), seen=seen)
+
+
+def beginnings() -> list[bytes]:
+    return [json.dumps(beginning(seen)).encode() for seen in (None, str(COSIGNED))]
 
 
 def receipts() -> list[bytes]:

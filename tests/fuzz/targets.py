@@ -89,7 +89,7 @@ from kps.core import (
     wrapped,
 )
 from kps.errors import CatalogRefused, GuardianRefused
-from ledger.core import audit, checkpoint, export, note, proof, strict_json, tree
+from ledger.core import audit, beginning, checkpoint, export, note, proof, strict_json, tree
 from ledger.errors import LogRefused
 from tests.fuzz import documents, exports, forge, notes, seeds, traces
 from tests.fuzz.documents import text_of, value_of
@@ -390,6 +390,7 @@ TARGETS: Final = (
         limit=DOCUMENT,
     ),
     _target(proof.verify_growth, notes.growth_proofs, run=notes.grown, raises=(ParseError, LogRefused), limit=DOCUMENT),
+    _target(beginning.verify_beginning, notes.beginnings, value_of, raises=(ParseError, LogRefused), limit=DOCUMENT),
     # --- the log as a file, and what its entries rest on
     _target(export.kind_of, exports.entries),
     _target(export.parse_header, exports.headers, limit=DOCUMENT),
