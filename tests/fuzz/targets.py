@@ -168,9 +168,9 @@ def _message(serializer: type[Serializer[object]], seeds: Seeds) -> Target:
 
 _NOTHING: Final = ()  # what any bytes give a value from
 _ANY_TOKEN: Final = partial(jose.parse_jws, limit=DOCUMENT)
-_HEALTH: Final = partial(
-    certificate.verify_health_certificate, signers=[x509.load_der_x509_certificate(seeds.HEALTH_SIGNER)], now=NOW
-)
+_SIGNERS: Final = (x509.load_der_x509_certificate(seeds.HEALTH_SIGNER),)
+_HEALTH: Final = partial(certificate.verify_health_certificate, signers=_SIGNERS, now=NOW)
+_STATED: Final = partial(certificate.read_health_certificate, signers=_SIGNERS)
 
 TARGETS: Final = (
     # --- boot logs
@@ -250,6 +250,7 @@ TARGETS: Final = (
     _target(authorities.read_bundle, seeds.bundles, limit=DOCUMENT),
     _target(assessment.assess_bundle, seeds.bundles, run=forge.assessed, limit=DOCUMENT),
     _target(_HEALTH, seeds.health_certificates, raises=Refusal),
+    _target(_STATED, seeds.health_certificates, raises=Refusal),
     # --- what a TPM says
     _target(tpm.parse_public, seeds.tpm_publics),
     _target(tpm.require_ak, seeds.tpm_publics, tpm.parse_public, raises=Refusal),
