@@ -6,9 +6,8 @@ from django.urls import reverse
 from rest_framework import serializers
 
 from fabric.api.resource import Question, Strict
-from fabric.api.serializers import STATES, ConfirmedAct, PageSerializer
+from fabric.api.serializers import STATES, ConfirmedAct, PageSerializer, TwoPersonsSerializer
 from fabric.known_keys import KnownKey
-from kps.service import DenialLift
 from ledger.machine_api import Message
 
 SCOPES: Final = ("fabric", "group", "host")
@@ -128,24 +127,14 @@ class LiftsQuestion(Question):
     state = serializers.ChoiceField(choices=STATES, required=False)
 
 
-class LiftSerializer(Message):
-    """That a denied key is allowed again: what one person put forward, and what another decided."""
+class LiftSerializer(TwoPersonsSerializer):
+    """That a denied key is allowed again."""
 
-    id = serializers.IntegerField()
-    state = serializers.CharField()
+    page_name = "denial-lift"
+
     protector_record = serializers.IntegerField(source="record_id", help_text="The `id` of the key protector here.")
     protector = serializers.UUIDField(source="record.protector_id")
     owner = serializers.CharField(source="record.owner_fingerprint")
-    proposed_by = serializers.CharField(source="proposed_by.username")
-    proposed_at = serializers.DateTimeField()
-    reason = serializers.CharField()
-    decided_by = serializers.CharField(source="decided_by.username", default=None, allow_null=True)
-    decided_at = serializers.DateTimeField(allow_null=True)
-    decision_reason = serializers.CharField()
-    page = serializers.SerializerMethodField()
-
-    def get_page(self, lift: DenialLift) -> str:
-        return reverse("denial-lift", args=[lift.pk])
 
 
 class LiftsSerializer(PageSerializer):

@@ -4,7 +4,7 @@ from django.urls import reverse
 from rest_framework import serializers
 
 from fabric.api.resource import Act, Question
-from fabric.api.serializers import STATES, PageSerializer
+from fabric.api.serializers import STATES, PageSerializer, TwoPersonsSerializer
 from fabric.key_queue import PairLine, Waiting
 from kps.service import Awaits, RotationProposal
 from ledger.machine_api import Message
@@ -29,27 +29,17 @@ class PairSerializer(Message):
         return reverse("guardian-pair", args=[line.pair.number])
 
 
-class ChangeSerializer(Message):
-    """A change of a pair: what one person put forward, what it would have done then, and what another decided."""
+class ChangeSerializer(TwoPersonsSerializer):
+    """A change of a pair, and what it would have done when it was put forward."""
 
-    id = serializers.IntegerField()
+    page_name = "pair-change"
+
     pair = serializers.IntegerField(source="pair.number")
     change = serializers.CharField(help_text="`promote` (take into use), `disable` or `enable`.")
-    state = serializers.CharField()
     protectors_then = serializers.IntegerField(
         source="impact.protectors", help_text="How many key protectors depended on the pair when it was put forward."
     )
     owners_then = serializers.IntegerField(source="impact.owners")
-    proposed_by = serializers.CharField(source="proposed_by.username")
-    proposed_at = serializers.DateTimeField()
-    reason = serializers.CharField()
-    decided_by = serializers.CharField(source="decided_by.username", default=None, allow_null=True)
-    decided_at = serializers.DateTimeField(allow_null=True)
-    decision_reason = serializers.CharField()
-    page = serializers.SerializerMethodField()
-
-    def get_page(self, change: RotationProposal) -> str:
-        return reverse("pair-change", args=[change.pk])
 
 
 class ChangeDetailSerializer(ChangeSerializer):

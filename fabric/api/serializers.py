@@ -1,11 +1,12 @@
 """What the portal's API says and is asked, message by message. Nothing here is saved."""
 
-from typing import Final
+from typing import ClassVar, Final
 
+from django.db.models import Model
 from django.urls import reverse
 from rest_framework import serializers
 
-from attestation.service import Proposal, Readiness
+from attestation.service import Readiness
 from fabric.api.resource import Act, Question, Strict
 from fabric.forms import APPROVE, APPROVE_UNENDORSED, REJECT
 from ledger.machine_api import Message
@@ -143,15 +144,13 @@ class ProposalsQuestion(Question):
     kind = serializers.ChoiceField(choices=KINDS, required=False)
 
 
-class ProposalSerializer(Message):
-    """What one person put forward, and what another decided."""
+class TwoPersonsSerializer(Message):
+    """What one person put forward, and what another decided. `page_name` is its page's."""
+
+    page_name: ClassVar[str]
 
     id = serializers.IntegerField()
-    kind = serializers.CharField()
     state = serializers.CharField()
-    name = serializers.CharField(source="about.name")
-    subject = serializers.CharField(source="about.subject", help_text="As the ledger names it.")
-    group = serializers.CharField(source="group_id", allow_null=True)
     proposed_by = serializers.CharField(source="proposed_by.username")
     proposed_at = serializers.DateTimeField()
     reason = serializers.CharField()
@@ -160,8 +159,19 @@ class ProposalSerializer(Message):
     decision_reason = serializers.CharField()
     page = serializers.SerializerMethodField(help_text="The portal’s page, with all that its decision rests on.")
 
-    def get_page(self, proposal: Proposal) -> str:
-        return reverse("proposal", args=[proposal.pk])
+    def get_page(self, row: Model) -> str:
+        return reverse(self.page_name, args=[row.pk])
+
+
+class ProposalSerializer(TwoPersonsSerializer):
+    """A proposal about a host, a baseline, a policy or the mode."""
+
+    page_name = "proposal"
+
+    kind = serializers.CharField()
+    name = serializers.CharField(source="about.name")
+    subject = serializers.CharField(source="about.subject", help_text="As the ledger names it.")
+    group = serializers.CharField(source="group_id", allow_null=True)
 
 
 class ProposalsSerializer(PageSerializer):
