@@ -19,7 +19,7 @@ test: setup ## Run every test on SQLite, then services and APIs on PostgreSQL an
 	$(PYTHON) -m pytest -n 2 --ignore tests/e2e
 	$(PYTHON) -m pytest -n 2 tests/e2e
 	GUARDHOUSE_TEST_SERVICES=1 $(PYTHON) -m pytest -n 2 --ignore-glob='tests/*/core' tests/attestation tests/kps tests/ledger tests/fabric tests/e2e/test_crash.py
-guest: setup ## Build a Debian template, make a shielded VM of it and ask that over SSH what it got (as root; some five minutes)
+guest: setup ## Build a Debian template, make a shielded VM of it and ask that over SSH what it got, twice (as root; some five minutes)
 	$(PYTHON) -m pytest -m guest -s tests/e2e/test_guest.py
 check: export GUARDHOUSE_SECRET_KEY := $(shell head -c 48 /dev/urandom | base64 -w0)
 check: export GUARDHOUSE_STATE_DIR := $(CURDIR)/.setup
