@@ -4,13 +4,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 from uuid import UUID
 
 import click
 
 from attestation.errors import Refusal
 from cli.backup import states_of
-from cli.shield_file import beginning_of
+from cli.shield_file import beginning_of, found_in
 from guardedhost.client import Client
 from guardedhost.errors import AgentError, Refused
 from guardedhost.files import write_new
@@ -19,9 +20,10 @@ from kps.core import jose
 from kps.core.chain import CHAIN_LIMIT, VerifiedChain, parse_chain, verify_chain
 from kps.core.guardian import GuardianKeys
 from kps.core.owner_message import Question, build_question
-from kps.core.protector import verify_protector
-from kps.core.shielding_data import SHIELDING_DATA_LIMIT, verify_shielding_data
+from kps.core.protector import PROTECTOR_LIMIT, verify_protector
 from kps.errors import MalformedProtector, OwnerMessageRefused
+
+_LIMIT: Final = 2 * PROTECTOR_LIMIT
 
 
 class ChainUnclear(Refusal):
@@ -49,10 +51,11 @@ class Found:
 
 def read_chain(path: Path) -> VerifiedChain:
     """Return the chain in a VM's bundle, a state file, a bare key protector, shielding data or a chain's own file."""
-    content = beginning_of(states_of(path)[0] if path.is_dir() else path)
-    document = jose.read_json(content, limit=SHIELDING_DATA_LIMIT)
-    if "signed" in document:
-        return verify_shielding_data(content).protector.chain
+    file = states_of(path)[0] if path.is_dir() else path
+    shielding = found_in(file)
+    if shielding is not None:
+        return shielding.data.protector.chain
+    document = jose.read_json(beginning_of(file, limit=_LIMIT), limit=_LIMIT)
     if document.keys() == {"chain"}:
         return verify_chain([link.token for link in parse_chain(document)])
     return verify_protector(document.get("protector", document)).chain

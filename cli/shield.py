@@ -13,24 +13,18 @@ from cli.guardians import read_guardian
 from cli.owner import show_guardian
 from cli.passphrase import opened_owner, passphrase_file
 from cli.plain import plainly
-from cli.shield_file import beginning_of, shielding_data_in
+from cli.shield_file import beginning_of, opened, shielding_data_in, write_shielding_data
 from cli.shield_recipe import Recipe, WantedTemplate, content_of, parse_recipe
 from cli.template import catalog_in
-from guardedhost.files import write_new
 from kps.core.chain import new_statement
-from kps.core.guardian import Guardian, GuardianKeys
-from kps.core.protector import open_protector
 from kps.core.release_policy import in_words
 from kps.core.shielding_content import Content
 from kps.core.shielding_data import (
     Label,
     ShieldingData,
     VolumeQualifier,
-    build_shielding_data,
-    open_content,
     qualifier,
     reasons_against,
-    verify_shielding_data,
 )
 from kps.core.substitution import kind_in_words
 from kps.core.wrapped import KEY_SIZE
@@ -64,19 +58,13 @@ def new(
     content = content_of(recipe, recipe_path.parent, _ask)
     trusted = [read_guardian(path.read_bytes())[0] for path in guardians]
     keys = opened_owner(owner_path, passphrase_file)
-    file = _sealed(recipe, label, content, keys, trusted)
-    write_new(out, file)
-    click.echo(f"Wrote {out}. Only you and healthy hosts of these fabrics open it:")
-    _show(verify_shielding_data(file))
-
-
-def _sealed(recipe: Recipe, label: Label, content: Content, keys: GuardianKeys, guardians: list[Guardian]) -> bytes:
     now = datetime.now(UTC)
     statement = new_statement(
-        keys.guardian, guardians, protector_id=uuid4(), level=recipe.level, policy=recipe.policy, now=now
+        keys.guardian, trusted, protector_id=uuid4(), level=recipe.level, policy=recipe.policy, now=now
     )
-    key = secrets.token_bytes(KEY_SIZE)
-    return build_shielding_data(keys, statement, content, label=label, key=key, now=now)
+    write_shielding_data(out, keys, statement, content, label=label, key=secrets.token_bytes(KEY_SIZE), now=now)
+    click.echo(f"Wrote {out}. Only you and healthy hosts of these fabrics open it:")
+    _show(shielding_data_in(out))
 
 
 @shield.command()
@@ -93,7 +81,10 @@ def inspect(path: Path, owner_path: Path | None, with_secrets: bool, passphrase_
     click.echo(f"Shielding data {data.id}. Every signature holds.")
     _show(data)
     if owner_path is not None:
-        _show_content(_opened(data, opened_owner(owner_path, passphrase_file)), with_secrets=with_secrets)
+        keys = opened_owner(owner_path, passphrase_file)
+        if keys.guardian.fingerprint != data.owner.fingerprint:
+            raise ShieldingDataRefused(f"This file belongs to another owner: {data.owner.name}.")
+        _show_content(opened(path, keys), with_secrets=with_secrets)
 
 
 @shield.command()
@@ -141,12 +132,6 @@ def _ask(name: str) -> str:
     return str(click.prompt(f"Secret {name}", hide_input=True, confirmation_prompt=True))
 
 
-def _opened(data: ShieldingData, keys: GuardianKeys) -> Content:
-    if keys.guardian.fingerprint != data.owner.fingerprint:
-        raise ShieldingDataRefused(f"This file belongs to another owner: {data.owner.name}.")
-    return open_content(data, open_protector(data.protector, keys.encryption))
-
-
 def _show(data: ShieldingData) -> None:
     for line in _lines(data):
         click.echo(f"  {line}")
@@ -161,7 +146,7 @@ def _lines(data: ShieldingData) -> Iterator[str]:
     yield f"{data.label.name}, {data.level}, made on {data.made_at:%Y-%m-%d %H:%M} UTC"
     if data.label.description:
         yield data.label.description
-    yield f"SHA-256 {data.digest}"
+    yield f"SHA-256 {data.digest} (over the first line, which names the rest)"
     statement = data.protector.chain.statement
     signed = datetime.fromtimestamp(statement.made_at, UTC)
     yield f"statement {statement.serial}, signed {signed:%Y-%m-%d %H:%M} UTC; where a newer one was brought, that binds"

@@ -19,7 +19,7 @@ from guardedhost.qemu import NetworkCard, Qemu
 from guardedhost.store import Store
 from kps.core.catalog import CATALOG_LIMIT, Catalog, parse_catalog
 from kps.core.order import ORDER_LIMIT, Order, parse_order
-from kps.core.shielding_data import SHIELDING_DATA_LIMIT, ShieldingData, verify_shielding_data
+from kps.core.shielding_data import ShieldingData, verify_shielding_data
 
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 _TAP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}", re.ASCII)  # the kernel's limit; a comma would be QEMU's option
@@ -89,7 +89,7 @@ def provision(order_path: Path, disk: Path, catalog_path: Path, data_path: Path,
     healthy. Then start it with `guardhouse host vm start`.
     """
     order, catalog, data = _papers(order_path, catalog_path, data_path)
-    wanted = Wanted(order.name, order.memory, disk, catalog, data, order.values)
+    wanted = Wanted(order.name, order.memory, disk, catalog, data_path, data, order.values)
     with click.progressbar(length=catalog.volume.size, label="Checking the disk", file=sys.stderr) as bar:
         made = provisioning(Store(folder), wanted, out, bar.update)
     click.echo(f"Made {out}: {data.level} VM {made.name}, key protector {made.description.id}.")
@@ -100,7 +100,8 @@ def _papers(order_path: Path, catalog_path: Path, data_path: Path) -> tuple[Orde
     try:
         order = parse_order(_start_of(order_path, ORDER_LIMIT))
         catalog = parse_catalog(_start_of(catalog_path, CATALOG_LIMIT).decode(errors="replace").strip())
-        data = verify_shielding_data(_start_of(data_path, SHIELDING_DATA_LIMIT))
+        with data_path.open("rb") as file:
+            data = verify_shielding_data(file)
     except Refusal as error:
         raise VmFailure(str(error)) from error
     if catalog.volume.root.hex() != order.template:

@@ -1,18 +1,16 @@
 """Exports of the log, with the Evidence behind its entries: what a person may have, and how it gets there."""
 
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import chain
 from typing import Any, Final
 
-from asgiref.sync import sync_to_async
 from django.core.exceptions import PermissionDenied
-from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, StreamingHttpResponse
 
 from attestation import service as attestation
 from attestation.errors import ParseError
+from fabric.downloads import streamed
 from fabric.logbook import owners_seen_by
 from fabric.models import Viewer
 from ledger import service as ledger
@@ -78,31 +76,6 @@ def owners_for(user: Viewer) -> Collection[str] | None:
 
 
 def download(request: HttpRequest, lines: Iterator[bytes], *, now: datetime) -> StreamingHttpResponse:
-    """Answer with a file as it is made. One that breaks off has no seal, and so verifies as nothing."""
-    batches = _batches(lines)
-    content = _paced(batches) if isinstance(request, ASGIRequest) else batches
-    response = StreamingHttpResponse(content, content_type=TYPE)
-    response["Content-Disposition"] = f'attachment; filename="guardhouse-log-{now:%Y%m%d-%H%M%S}.jsonl"'
-    return response
-
-
-def _batches(lines: Iterator[bytes]) -> Iterator[bytes]:
-    """Put lines together, so that a small one is no message of its own."""
-    held: list[bytes] = []
-    size = 0
-    for line in chain(lines, [b""]):
-        held.append(line)
-        size += len(line)
-        if size > 1 << 16 or not line:
-            yield b"".join(held)
-            held, size = [], 0
-
-
-async def _paced(batches: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """Make the next piece when the one before is on its way, in the thread that may speak with the database."""
-
-    def following() -> bytes | None:
-        return next(batches, None)
-
-    while (piece := await sync_to_async(following)()) is not None:
-        yield piece
+    """Answer with an export as it is made. One that breaks off has no seal, and so verifies as nothing."""
+    named = f'attachment; filename="guardhouse-log-{now:%Y%m%d-%H%M%S}.jsonl"'
+    return streamed(request, lines, kind=TYPE, headers={"Content-Disposition": named})

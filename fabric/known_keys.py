@@ -94,7 +94,7 @@ def key_of(record: kps.KeyProtectorRecord) -> tuple[str, UUID]:
 def _registered(keys: Collection[tuple[str, UUID]]) -> dict[tuple[str, UUID], VirtualMachine | ShieldingData]:
     """Find what is registered for key protectors: by owner and id, since an id alone is anybody's."""
     of = {"protector_id__in": {protector_id for _, protector_id in keys}}
-    files = ShieldingData.objects.filter(**of).select_related("tenant").defer("file")
+    files = ShieldingData.objects.filter(**of).select_related("tenant").defer("head")
     return {each.key: each for each in (*files, *VirtualMachine.objects.filter(**of).select_related("tenant"))}
 
 

@@ -252,8 +252,9 @@ class OfTenantQuerySet(models.QuerySet[OfTenant]):
 class ShieldingData(models.Model):
     """A version of a tenant's shielding data file, as its owner signed it; nobody here can open it.
 
-    What is sealed in it never changes. The same file may come again under a newer statement of its owner's, and takes
-    the place of the one before. When it is withdrawn the file itself is erased, and what machines were made from stays.
+    `head` is its first line; what is sealed follows in `pieces`, and never changes. The same file may come again under
+    a newer statement of its owner's, whose head takes the place of the one before. When it is withdrawn the file itself
+    is erased, and what machines were made from stays.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
@@ -267,7 +268,7 @@ class ShieldingData(models.Model):
     size = models.IntegerField()
     made_at = models.DateTimeField()  # as its owner has signed
     asks_for = models.JSONField()
-    file = models.TextField()
+    head = models.TextField()
     added_at = models.DateTimeField()
     added_by = models.CharField(max_length=200)
     withdrawn_at = models.DateTimeField(null=True)
@@ -301,6 +302,23 @@ class ShieldingData(models.Model):
     @property
     def withdrawn(self) -> bool:
         return self.withdrawn_at is not None
+
+
+class ShieldingPiece(models.Model):
+    """A line of a shielding data file after the first: a piece of what is sealed, in its order."""
+
+    data = models.ForeignKey(ShieldingData, on_delete=models.CASCADE, related_name="pieces")
+    number = models.PositiveSmallIntegerField()
+    sealed = models.TextField()
+
+    class Meta:
+        ordering: ClassVar = ["number"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["data", "number"], name="one_piece_of_a_number"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.data} piece {self.number}"
 
 
 class MachineOrder(models.Model):

@@ -11,7 +11,7 @@ from typing import IO, Any, Final, NoReturn
 from django.http import UnreadablePostError
 from rest_framework.exceptions import ParseError
 from rest_framework.negotiation import DefaultContentNegotiation
-from rest_framework.parsers import BaseParser
+from rest_framework.parsers import BaseParser, MultiPartParser
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 
@@ -61,6 +61,22 @@ class BoundedJson(BaseParser):
             return json.loads(content.decode(), object_pairs_hook=_without_repetition, parse_constant=_no_number)
         except (ValueError, RecursionError) as error:
             raise ParseError("The message is not JSON in UTF-8.") from error
+
+
+class BoundedForm(MultiPartParser):
+    """Reads a form with a file, of which nothing is kept when its view does not allow this sender as much.
+
+    Django writes what is larger than a few megabytes to a temporary file while it comes in.
+    """
+
+    def parse(
+        self, stream: IO[bytes], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> Any:
+        context = dict(parser_context or {})
+        limit = _allowed(context.get("view"))
+        if int(context["request"].META.get("CONTENT_LENGTH") or 0) > limit:
+            raise TooLarge(f"The message is larger than {limit} bytes.")
+        return super().parse(stream, media_type, context)
 
 
 def _allowed(view: object) -> int:

@@ -1,13 +1,15 @@
 """Shielding data that tenants keep here: uploaded by their owners, offered to hosts, opened by nobody of this fabric.
 
+A file comes, rests and goes piece by piece; each is held against what its owner has signed before it is kept.
 What a file says in the open is read out of it, verified, whenever it counts; the columns beside it are for lists.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar, Final
+from itertools import chain
+from typing import BinaryIO, ClassVar, Final
 from uuid import UUID
 
 from django.contrib.auth.models import User
@@ -15,12 +17,18 @@ from django.db import transaction
 from django.db.models import Max
 
 from attestation.errors import NotAllowed, Refusal
-from fabric.models import MachineOrder, ShieldingData, TemplateDisk, Tenant, VirtualMachine
+from fabric.models import MachineOrder, ShieldingData, ShieldingPiece, TemplateDisk, Tenant, VirtualMachine
 from fabric.tenancy import OwnerMismatch, speaks_for
 from kps import service as kps
 from kps.core import jose
 from kps.core.catalog import parse_catalog
-from kps.core.shielding_data import LONGEST_DESCRIPTION, reasons_against, verify_shielding_data
+from kps.core.shielding_data import (
+    LONGEST_DESCRIPTION,
+    parse_head,
+    read_shielding_data,
+    reasons_against,
+    sealed_pieces,
+)
 from kps.core.shielding_data import ShieldingData as VerifiedFile
 from kps.errors import ChainNotNewer, GuardianNotNamed
 from ledger import service as ledger
@@ -58,7 +66,7 @@ class Applicability:
 
 
 def upload_shielding_data(
-    tenant: Tenant, name: str, description: str, content: bytes, *, by: User, now: datetime
+    tenant: Tenant, name: str, description: str, file: BinaryIO, *, by: User, now: datetime
 ) -> ShieldingData:
     """Keep a file as the next version of its name, after checking every signature and that its owner is this tenant.
 
@@ -72,7 +80,7 @@ def upload_shielding_data(
     jose.text(name, what="The name of shielding data")
     if description:
         jose.text(description, what="The description", longest=LONGEST_DESCRIPTION)
-    verified = verify_shielding_data(content)
+    verified = read_shielding_data(file)
     _require_usable(verified, tenant)
     with transaction.atomic():
         Tenant.objects.select_for_update().get(pk=tenant.pk)  # versions are counted by one at a time
@@ -81,6 +89,7 @@ def upload_shielding_data(
         if refusal is None:
             kept = before or _added(tenant, name, description, by=by, now=now)
             _save(verified, kept, by=by, now=now)
+            _keep_pieces(kept, sealed_pieces(verified, file), new=before is None)
     if refusal is not None:
         raise ChainNotNewer(
             f"{refusal} Or upload the file that the command wrote with the newest statement: `guardhouse tenant` signs"
@@ -115,13 +124,22 @@ def _save(file: VerifiedFile, kept: ShieldingData, *, by: User, now: datetime) -
     """Save a file in its row, and write down that it was added, or which one it took the place of."""
     before = kept.digest
     kept.protector_id, kept.level, kept.digest, kept.made_at = file.id, file.level, file.digest, file.made_at
-    kept.file, kept.asks_for = jose.canonical(file.document).decode(), sorted(file.label.asks_for)
-    kept.size = len(kept.file)
+    kept.head, kept.asks_for = file.head.decode(), sorted(file.label.asks_for)
+    kept.size = len(kept.head)  # and what follows
     kept.save()
     detail: dict[str, object] = {"digest": kept.digest, "level": kept.level}
     if before:
         detail |= {"before": before, "serial": file.protector.chain.statement.serial}
     _record("shielding_data.restated" if before else "shielding_data.added", kept, detail, by=by, now=now)
+
+
+def _keep_pieces(kept: ShieldingData, pieces: Iterator[str], *, new: bool) -> None:
+    """Go through all of a file, so that one which does not hold to its end is not kept, and keep what is not here."""
+    for number, piece in enumerate(pieces):
+        kept.size += len(piece) + 1
+        if new:
+            ShieldingPiece.objects.create(data=kept, number=number, sealed=piece)
+    kept.save(update_fields=["size"])
 
 
 def withdraw_shielding_data(kept: ShieldingData, *, by: User, reason: str, now: datetime) -> None:
@@ -130,8 +148,9 @@ def withdraw_shielding_data(kept: ShieldingData, *, by: User, reason: str, now: 
         raise NotAllowed("Only an owner of this tenant withdraws its shielding data.")
     with transaction.atomic():
         offered = ShieldingData.objects.filter(pk=kept.pk, withdrawn_at=None)
-        if offered.update(withdrawn_at=now, withdrawn_by=by.get_username(), file="") != 1:
+        if offered.update(withdrawn_at=now, withdrawn_by=by.get_username(), head="") != 1:
             raise ShieldingDataWithdrawn("It is withdrawn already.")
+        kept.pieces.all().delete()
         _record("shielding_data.withdrawn", kept, {"reason": reason}, by=by, now=now)
 
 
@@ -139,7 +158,14 @@ def contents_of(kept: ShieldingData) -> VerifiedFile:
     """Return what a file says in the open. Raises `ShieldingDataWithdrawn` when there is no file any more."""
     if kept.withdrawn:
         raise ShieldingDataWithdrawn(f"{kept} was withdrawn; no new machine is made from it.")
-    return verify_shielding_data(kept.file)
+    return parse_head(kept.head.encode())
+
+
+def lines_of(kept: ShieldingData) -> Iterator[bytes]:
+    """Return the file as its owner has signed it, line by line. Raises `ShieldingDataWithdrawn`."""
+    head = contents_of(kept).head
+    pieces = kept.pieces.values_list("sealed", flat=True)
+    return chain([head], (piece.encode() + b"\n" for piece in pieces.iterator(chunk_size=1)))
 
 
 def applicability(file: VerifiedFile, templates: Iterable[TemplateDisk]) -> list[Applicability]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from django import forms
+from django.core.files.uploadedfile import UploadedFile
 
 from fabric.forms import StyledForm
 from kps.core.bundle import MEMORY, NAME
@@ -12,6 +13,7 @@ from kps.core.substitution import kind_in_words, require_values
 from kps.errors import SubstitutionRefused
 
 _PLACE: Final = "place-"
+LARGEST: Final = f"{SHIELDING_DATA_LIMIT / 1024 / 1024:.1f} MiB"
 
 
 class ShieldingDataForm(StyledForm):
@@ -19,7 +21,7 @@ class ShieldingDataForm(StyledForm):
 
     file = forms.FileField(
         label="Shielding data file",
-        help_text="The file that “guardhouse tenant shield new” wrote. At most 2 MiB.",
+        help_text=f"The file that “guardhouse tenant shield new” wrote. At most {LARGEST}.",
         error_messages={"required": "Choose the file"},
     )
     name = forms.CharField(
@@ -34,11 +36,12 @@ class ShieldingDataForm(StyledForm):
         widget=forms.Textarea(attrs={"rows": 2}),
     )
 
-    def clean_file(self) -> bytes:
-        upload = self.cleaned_data["file"]
-        if upload.size > SHIELDING_DATA_LIMIT:
-            raise forms.ValidationError("The file is larger than 2 MiB, so it is no shielding data")
-        return bytes(upload.read())
+    def clean_file(self) -> "UploadedFile[Any]":
+        """Return the upload as it came: it is read piece by piece, and never all at once."""
+        upload: UploadedFile[Any] = self.cleaned_data["file"]
+        if upload.size is None or upload.size > SHIELDING_DATA_LIMIT:
+            raise forms.ValidationError(f"The file is larger than {LARGEST}, so it is no shielding data")
+        return upload
 
 
 class OrderForm(StyledForm):

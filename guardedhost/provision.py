@@ -40,7 +40,8 @@ from kps.core.catalog import Catalog
 from kps.core.protector import VerifiedProtector, verify_protector
 from kps.core.secrets import VmSecrets, seal_secrets
 from kps.core.seed import build_seed
-from kps.core.shielding_data import ShieldingData, open_content, require_applicable
+from kps.core.shielding_content import Content
+from kps.core.shielding_data import ShieldingData, open_content, require_applicable, sealed_pieces
 from kps.core.substitution import require_values
 from kps.core.volume import differing
 
@@ -51,12 +52,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a machine is made of. `catalog` and `data` are verified by their signers; who these are, the data says."""
+    """What a machine is made of. `catalog` and `data` are verified by their signers; who these are, the data says.
+
+    `data` is the head of the file `shielding_data`; what follows it is read when it is opened.
+    """
 
     name: str
     memory: int
     template: Path
     catalog: Catalog
+    shielding_data: Path
     data: ShieldingData = field(repr=False)
     values: Mapping[str, str]
 
@@ -111,7 +116,7 @@ def _fill(
         Machine(building, asked_as, Firmware.SECURE_BOOT), VmState(wanted.data.document["protector"], "")
     )
     first = first_protector(wanted.data, released)
-    content = open_content(wanted.data, released.keys.ingress)
+    content = _opened(wanted, released.keys.ingress)
     seed = build_seed(content, wanted.values, machine_id=first.id)
     encrypt_bytes(seed_image(seed), building / SEED_FILE, passphrase)
     sealed = seal_secrets(plain, released.keys.egress, protector_id=first.id, roll=first.roll)
@@ -120,6 +125,12 @@ def _fill(
     write_new(building / state_file(0), build_state(VmState(released.protector, sealed)))
     sync_folder(building)
     return description
+
+
+def _opened(wanted: Wanted, key: bytes) -> Content:
+    with wanted.shielding_data.open("rb") as file:
+        file.readline()  # the head, as it is by now; what follows is held against the one that was verified
+        return open_content(wanted.data, sealed_pieces(wanted.data, file), key)
 
 
 def _require_described(disk: Path, passphrase: bytes, catalog: Catalog, progress: Progress) -> None:

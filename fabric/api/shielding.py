@@ -29,22 +29,34 @@ from fabric.api.shielding_messages import (
     UploadAct,
     UsedBySerializer,
 )
+from fabric.downloads import streamed
 from fabric.machine_orders import cancel_order, order_file, order_machine
 from fabric.models import MachineOrder, ShieldingData, TemplateDisk, Tenant
-from fabric.shielding import applicability, contents_of, upload_shielding_data, used_by, withdraw_shielding_data
+from fabric.parsing import SMALL_BODY, BoundedForm
+from fabric.shielding import (
+    applicability,
+    contents_of,
+    lines_of,
+    upload_shielding_data,
+    used_by,
+    withdraw_shielding_data,
+)
 from kps.core.shielding_data import SHIELDING_DATA_LIMIT
 
 QUESTION, UPLOAD, ORDER, REASON = TenantsQuestion(), UploadAct(), OrderAct(), Act()
 FILE, ORDERED, FITS, USED = ShieldingDataSerializer(), OrderSerializer(), ApplicabilitySerializer(), UsedBySerializer()
-BYTES = {(200, "application/octet-stream"): OpenApiTypes.BINARY}
+OCTETS = "application/octet-stream"
+BYTES = {(200, OCTETS): OpenApiTypes.BINARY}
 
 
 class ShieldingDataListView(PortalView):
     needs: ClassVar = {"GET": SIGNED_IN, "POST": SIGNED_IN}
 
+    parser_classes = (BoundedForm,)
+
     def allow_large_body(self) -> int:
-        """A file within a JSON text takes more than by itself, since its quotes are escaped."""
-        return 2 * SHIELDING_DATA_LIMIT
+        """A file, and as much again as any message may have."""
+        return SHIELDING_DATA_LIMIT + SMALL_BODY
 
     @extend_schema(
         operation_id="api_v1_shielding_data_list", parameters=[TenantsQuestion], responses=ShieldingDataPageSerializer
@@ -52,14 +64,15 @@ class ShieldingDataListView(PortalView):
     def get(self, request: Request) -> Response:
         """List the files of the tenants that you belong to; the fabric's people see all."""
         asked = QUESTION.read(request.query_params)
-        found = ShieldingData.objects.visible_to(request.user).select_related("tenant").defer("file")
+        found = ShieldingData.objects.visible_to(request.user).select_related("tenant").defer("head")
         return listed(found.filter(tenant__slug=asked["tenant"]) if "tenant" in asked else found, request, FILE)
 
     @extend_schema(
-        request=UploadAct, responses={200: ShieldingDataDetailSerializer, 201: ShieldingDataDetailSerializer}
+        request={"multipart/form-data": UploadAct},
+        responses={200: ShieldingDataDetailSerializer, 201: ShieldingDataDetailSerializer},
     )
     def post(self, request: Request) -> Response:
-        """Keep a file as the next version of its name, after its owner's signatures were checked.
+        """Keep a file as the next version of its name, after its owner's signatures were checked. It is sent as a form.
 
         200 for one that is here already: under a newer statement it takes the place of the one before.
         """
@@ -67,9 +80,7 @@ class ShieldingDataListView(PortalView):
         by = acting(request, asked)
         tenant = get_object_or_404(Tenant.objects.visible_to(by).distinct(), slug=asked["tenant"])
         now = timezone.now()
-        kept = upload_shielding_data(
-            tenant, asked["name"], asked["description"], asked["file"].encode(), by=by, now=now
-        )
+        kept = upload_shielding_data(tenant, asked["name"], asked["description"], asked["file"], by=by, now=now)
         return Response(_shown(kept), status=201 if kept.added_at == now else 200)
 
 
@@ -89,8 +100,8 @@ class ShieldingDataFileView(PortalView):
     def get(self, request: Request, data_id: UUID) -> HttpResponseBase:
         """Give the file as its owner has signed it; a host verifies it anew."""
         kept = _file(request, data_id)
-        contents_of(kept)
-        return _download(kept.file.encode(), f"{kept.tenant.slug}-{kept.version}.shield")
+        headers = {**_as_file(f"{kept.tenant.slug}-{kept.version}.shield"), "Content-Length": str(kept.size)}
+        return streamed(request._request, lines_of(kept), kind=OCTETS, headers=headers)
 
 
 class WithdrawalView(PortalView):
@@ -146,7 +157,7 @@ class OrderFileView(PortalView):
     def get(self, request: Request, order_id: UUID) -> HttpResponseBase:
         """Give the order as `guardhouse host vm provision` reads it."""
         order = _order(request, order_id)
-        return _download(order_file(order), f"{order.name}.order")
+        return HttpResponse(order_file(order), content_type=OCTETS, headers=_as_file(f"{order.name}.order"))
 
 
 class CancellationView(PortalView):
@@ -181,6 +192,5 @@ def _shown(kept: ShieldingData) -> dict[str, object]:
     return {**FILE.written(kept), **more}
 
 
-def _download(content: bytes, name: str) -> HttpResponse:
-    headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
-    return HttpResponse(content, content_type="application/octet-stream", headers=headers)
+def _as_file(name: str) -> dict[str, str]:
+    return {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}

@@ -5,7 +5,7 @@ from rest_framework import serializers
 from fabric.api.resource import Act, Question, Strict
 from fabric.api.serializers import PageSerializer
 from kps.core.bundle import MEMORY
-from kps.core.shielding_data import LONGEST_DESCRIPTION, SHIELDING_DATA_LIMIT
+from kps.core.shielding_data import LONGEST_DESCRIPTION
 from ledger.machine_api import Message
 
 
@@ -23,7 +23,7 @@ class ShieldingDataSerializer(Message):
     description = serializers.CharField()
     protector = serializers.UUIDField(source="protector_id")
     level = serializers.CharField()
-    digest = serializers.CharField(help_text="SHA-256 over the file, in hexadecimal.")
+    digest = serializers.CharField(help_text="SHA-256 over the file’s first line, in hexadecimal.")
     size = serializers.IntegerField()
     made_at = serializers.DateTimeField(help_text="When its owner made it, as the owner says.")
     asks_for = serializers.ListField(child=serializers.CharField(), help_text="The places that values are put into.")
@@ -65,11 +65,7 @@ class UploadAct(Strict):
     tenant = serializers.SlugField()
     name = serializers.CharField(max_length=64)
     description = serializers.CharField(max_length=LONGEST_DESCRIPTION, required=False, allow_blank=True, default="")
-    file = serializers.CharField(
-        max_length=SHIELDING_DATA_LIMIT,
-        trim_whitespace=False,
-        help_text="The text of the file that `guardhouse tenant shield new` wrote.",
-    )
+    file = serializers.FileField(help_text="The file that `guardhouse tenant shield new` wrote.")
     password = Act().fields["password"]
 
 

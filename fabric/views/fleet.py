@@ -119,10 +119,10 @@ def _strip(newest: Iterable[object]) -> list[object]:
 @needs("fabric.view_fleet")
 def machines(request: HttpRequest) -> HttpResponse:
     ordered = MachineOrder.objects.visible_to(request.user).filter(machine=None, cancelled_at=None)
-    ordered = ordered.select_related("tenant", "template", "shielding_data").defer("shielding_data__file")
+    ordered = ordered.select_related("tenant", "template", "shielding_data").defer("shielding_data__head")
     context = {
         "machines": usage(VirtualMachine.objects.visible_to(request.user)),
-        "orders": ordered.select_related("tenant", "template", "shielding_data").defer("shielding_data__file")[
+        "orders": ordered.select_related("tenant", "template", "shielding_data").defer("shielding_data__head")[
             :PER_PAGE
         ],
     }

@@ -54,7 +54,7 @@ def new_machine(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def _choose_data(request: HttpRequest, tenant: Tenant) -> HttpResponse:
-    offered = ShieldingData.objects.filter(tenant=tenant, withdrawn_at=None).defer("file")
+    offered = ShieldingData.objects.filter(tenant=tenant, withdrawn_at=None).defer("head")
     rows = Paginator(offered, PER_PAGE).get_page(request.GET.get("page"))
     return page(request, "fabric/new_machine.html", {"tenant": tenant, "rows": rows})
 
@@ -101,7 +101,7 @@ def cancel(request: HttpRequest, order_id: UUID) -> HttpResponse:
 def _found(request: HttpRequest, order_id: UUID) -> MachineOrder:
     visible = MachineOrder.objects.visible_to(request.user)
     return get_object_or_404(
-        visible.select_related("tenant", "template", "machine", "shielding_data__tenant").defer("shielding_data__file"),
+        visible.select_related("tenant", "template", "machine", "shielding_data__tenant").defer("shielding_data__head"),
         pk=order_id,
     )
 

@@ -74,7 +74,7 @@ def log(request: HttpRequest, slug: str) -> HttpResponse:
     """Show what the log has about this tenant."""
     tenant = _tenant(request, slug)
     machines = list(VirtualMachine.objects.filter(tenant=tenant).select_related("tenant"))
-    files = ShieldingData.objects.filter(tenant=tenant).select_related("tenant").defer("file")
+    files = ShieldingData.objects.filter(tenant=tenant).select_related("tenant").defer("head")
     names = ("kind", "outcome", "machine", "since", "until")
     wanted = tenant_log.read({name: asked(request, name) for name in names}, machines)
     rows = Paginator(tenant_log.entries(tenant, wanted), PER_PAGE).get_page(request.GET.get("page"))

@@ -7,7 +7,7 @@ from django.contrib.auth.decorators import login_required
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.db.models import Count
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.urls import reverse
 from django.utils import timezone
@@ -16,11 +16,19 @@ from django.views.decorators.http import require_GET, require_http_methods
 from django_htmx.http import HttpResponseClientRedirect
 
 from fabric.access import page, person
+from fabric.downloads import streamed
 from fabric.errors import explained
 from fabric.forms import DangerForm
 from fabric.machine_orders import may_order
 from fabric.models import ShieldingData, TemplateDisk, Tenant
-from fabric.shielding import applicability, contents_of, upload_shielding_data, used_by, withdraw_shielding_data
+from fabric.shielding import (
+    applicability,
+    contents_of,
+    lines_of,
+    upload_shielding_data,
+    used_by,
+    withdraw_shielding_data,
+)
 from fabric.shielding_forms import ShieldingDataForm
 from fabric.tenancy import speaks_for
 from fabric.views.machines import STATEMENTS, answered, brought, newest_statement
@@ -34,7 +42,7 @@ PER_PAGE = 25
 @login_required
 def shielding(request: HttpRequest, slug: str) -> HttpResponse:
     tenant = _tenant(request, slug)
-    kept = ShieldingData.objects.filter(tenant=tenant).defer("file").annotate(machine_count=Count("machines"))
+    kept = ShieldingData.objects.filter(tenant=tenant).defer("head").annotate(machine_count=Count("machines"))
     kept = kept.order_by("name", "-version")  # a count leaves the model's own order out
     context = {
         "tenant": tenant,
@@ -83,7 +91,7 @@ def shielding_data(request: HttpRequest, data_id: UUID) -> HttpResponse:
         "policy": in_words(told.chain.statement.policy) if told else (),
         "statements": kps.statements(record, most=STATEMENTS) if record else (),
         "fits": applicability(file, TemplateDisk.objects.filter(retired_at=None)) if file else (),
-        "versions": ShieldingData.objects.filter(tenant=tenant, name=found.name).exclude(pk=found.pk).defer("file"),
+        "versions": ShieldingData.objects.filter(tenant=tenant, name=found.name).exclude(pk=found.pk).defer("head"),
         "machines": used_by(found),
         "orders": found.orders.filter(machine=None, cancelled_at=None),
         "waiting": kps.pending(owner_fingerprint=owner, now=timezone.now()).filter(
@@ -98,12 +106,14 @@ def shielding_data(request: HttpRequest, data_id: UUID) -> HttpResponse:
 
 @require_GET
 @login_required
-def shielding_file(request: HttpRequest, data_id: UUID) -> HttpResponse:
+def shielding_file(request: HttpRequest, data_id: UUID) -> StreamingHttpResponse:
     """Give the file as its owner has signed it; a host verifies it anew."""
     found = _found(request, data_id)
-    contents_of(found)
-    named = content_disposition_header(True, f"{found.name}.{found.version}.shield")
-    return HttpResponse(found.file, content_type="application/octet-stream", headers={"Content-Disposition": named})
+    headers = {
+        "Content-Disposition": content_disposition_header(True, f"{found.name}.{found.version}.shield"),
+        "Content-Length": str(found.size),
+    }
+    return streamed(request, lines_of(found), kind="application/octet-stream", headers=headers)
 
 
 @require_GET

@@ -87,7 +87,7 @@ def tenant_machines(request: HttpRequest, slug: str) -> HttpResponse:
         "rows": rows,
         "machines": usage_of(list(rows)),
         "query": query,
-        "orders": orders.defer("shielding_data__file")[:PER_PAGE],
+        "orders": orders.defer("shielding_data__head")[:PER_PAGE],
         "may_order": may_order(person(request), found),
         "speaks": speaks_for(request.user, found),
     }
@@ -132,5 +132,5 @@ def _machines(tenant: Tenant) -> QuerySet[VirtualMachine]:
 def _by_protector(tenant: Tenant, *wanted: UUID | None) -> dict[UUID, VirtualMachine | ShieldingData]:
     """Return this tenant's machines and shielding data by their key protectors, those of them that a page names."""
     named = {"tenant": tenant, "protector_id__in": {each for each in wanted if each}}
-    files = ShieldingData.objects.filter(**named).defer("file")
+    files = ShieldingData.objects.filter(**named).defer("head")
     return {each.protector_id: each for each in (*files, *VirtualMachine.objects.filter(**named))}

@@ -1,20 +1,23 @@
-"""What shielding data keeps from everybody but its owner and healthy hosts: cloud-init data, files and secrets."""
+"""What shielding data keeps from everybody but its owner and healthy hosts: cloud-init data, files and secrets.
 
-from collections.abc import Mapping
+As a stream: a line of JSON with all but the files' bytes, which follow it one after the other.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from attestation.core.base64url import to_b64u
 from kps.core import jose
 from kps.core.substitution import MOST_NAMES, SECRET_NAME, places_in
 from kps.errors import MalformedDocument, MalformedShieldingData
 
-FILES_LIMIT: Final = 384 * 1024  # all together, as in the Host Guardian Service
+FILE_LIMIT: Final = 384 * 1024  # each; in the Host Guardian Service it is all of them
+FILES_LIMIT: Final = 2 * 1024 * 1024  # all together
 MOST_FILES: Final = 64
 MOST_SECRETS: Final = 32
 USER_DATA_LIMIT: Final = 64 * 1024  # characters
 NETWORK_LIMIT: Final = 16 * 1024
-CONTENT_LIMIT: Final = 1024 * 1024
+OPENING_LIMIT: Final = 1024 * 1024  # bytes of the line before the files
 CLOUD_CONFIG: Final = "#cloud-config\n"
 SCRIPT: Final = "#!"
 _LONGEST_SECRET: Final = 1024
@@ -45,38 +48,79 @@ class Content:
         return places_in(self.user_data)[0] | places_in(self.network_config)[0]
 
 
-def build_content(content: Content) -> bytes:
-    """Return the bytes that are sealed; what `parse_content` would refuse is refused here, on the owner's machine."""
+def build_content(content: Content) -> Iterator[bytes]:
+    """Return the stream that is sealed; what `parse_content` would refuse is refused here, on the owner's machine."""
     document = {
         "user_data": content.user_data,
         "network_config": content.network_config,
-        "files": [{"path": each.path, "mode": each.mode, "content": to_b64u(each.content)} for each in content.files],
+        "files": [{"path": each.path, "mode": each.mode, "size": len(each.content)} for each in content.files],
         "secrets": dict(content.secrets),
     }
-    sealed = jose.canonical(document)
-    parse_content(sealed)
-    return sealed
+    opening = jose.canonical(document) + b"\n"
+    parse_content([opening, *(each.content for each in content.files)])
+    return iter([opening, *(each.content for each in content.files)])
 
 
-def parse_content(data: bytes) -> Content:
-    """Read what was sealed. Raises `MalformedShieldingData` and nothing else."""
+def parse_content(stream: Iterable[bytes]) -> Content:
+    """Read what was sealed. Raises `MalformedShieldingData`, and what reading the stream raises."""
     try:
-        return _read(data)
+        return _read(_Stream(stream))
     except MalformedShieldingData:
         raise
     except MalformedDocument as error:
         raise MalformedShieldingData(str(error)) from error
 
 
-def _read(data: bytes) -> Content:
+class _Stream:
+    """Takes bytes off a stream, and never holds more than was asked for and what came with it."""
+
+    def __init__(self, parts: Iterable[bytes]) -> None:
+        self._parts, self._held = iter(parts), bytearray()
+
+    def line(self) -> bytes:
+        searched = 0
+        while (end := self._held.find(b"\n", searched)) < 0:
+            searched = len(self._held)
+            if searched > OPENING_LIMIT or not self._more():
+                raise MalformedShieldingData(
+                    f"The content does not begin with a line of at most {OPENING_LIMIT} bytes."
+                )
+        return self._taken(end + 1)[:-1]
+
+    def exactly(self, size: int) -> bytes:
+        while len(self._held) < size:
+            if not self._more():
+                raise MalformedShieldingData("The content ends within a file.")
+        return self._taken(size)
+
+    def require_end(self) -> None:
+        while not self._held:
+            if not self._more():
+                return
+        raise MalformedShieldingData("More follows the files in the content than there should.")
+
+    def _more(self) -> bool:
+        part = next(self._parts, None)
+        self._held += part or b""
+        return part is not None
+
+    def _taken(self, size: int) -> bytes:
+        taken = bytes(self._held[:size])
+        del self._held[:size]
+        return taken
+
+
+def _read(stream: _Stream) -> Content:
     names = {"user_data", "network_config", "files", "secrets"}
-    fields = jose.members(jose.read_json(data, limit=CONTENT_LIMIT), names, what="The content of shielding data")
+    opening = jose.read_json(stream.line(), limit=OPENING_LIMIT)
+    fields = jose.members(opening, names, what="The content of shielding data")
     content = Content(
         user_data=_user_data(fields["user_data"]),
         network_config=_text(fields["network_config"], what="The network configuration", most=NETWORK_LIMIT),
-        files=_files(fields["files"]),
+        files=tuple(GuestFile(path, mode, stream.exactly(size)) for path, mode, size in _files(fields["files"])),
         secrets=_secrets(fields["secrets"]),
     )
+    stream.require_end()
     if len(content.asks_for) > MOST_NAMES:
         raise MalformedShieldingData(f"Shielding data asks for more than {MOST_NAMES} values.")
     asked = places_in(content.user_data)[1] | places_in(content.network_config)[1]
@@ -106,25 +150,28 @@ def _text(value: object, *, what: str, most: int) -> str:
     return value
 
 
-def _files(value: object) -> tuple[GuestFile, ...]:
+def _files(value: object) -> list[tuple[str, int, int]]:
+    """Return path, mode and size of each file."""
     if not isinstance(value, list) or len(value) > MOST_FILES:
         raise MalformedShieldingData(f"Shielding data has at most {MOST_FILES} files.")
-    files = tuple(_file(each) for each in value)
-    if len({each.path for each in files}) != len(files):
+    files = [_file(each) for each in value]
+    if len({path for path, _, _ in files}) != len(files):
         raise MalformedShieldingData("Shielding data has two files for one path.")
-    if sum(len(each.content) for each in files) > FILES_LIMIT:
+    if sum(size for _, _, size in files) > FILES_LIMIT:
         raise MalformedShieldingData(f"The files are larger than {FILES_LIMIT // 1024} KiB together.")
     return files
 
 
-def _file(value: object) -> GuestFile:
-    fields = jose.members(value, {"path", "mode", "content"}, what="A file of shielding data")
+def _file(value: object) -> tuple[str, int, int]:
+    fields = jose.members(value, {"path", "mode", "size"}, what="A file of shielding data")
     path = jose.text(fields["path"], what="A file's path", longest=_LONGEST_PATH)
     steps = path.split("/")
     if steps[0] or not all(step and step not in (".", "..") for step in steps[1:]):
         raise MalformedShieldingData(f"{path} is not the whole path of a file in the guest.")
-    mode = jose.whole_number(fields["mode"], what="A file's mode", most=0o7777)
-    return GuestFile(path, mode, jose.from_b64u(fields["content"]))
+    size = jose.whole_number(fields["size"], what="A file's size", most=2**40)
+    if size > FILE_LIMIT:
+        raise MalformedShieldingData(f"The file {path} is larger than {FILE_LIMIT // 1024} KiB.")
+    return path, jose.whole_number(fields["mode"], what="A file's mode", most=0o7777), size
 
 
 def _secrets(value: object) -> dict[str, str]:

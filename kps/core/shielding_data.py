@@ -1,27 +1,24 @@
 """The shielding data file: what a tenant prepares once, and any number of its machines are made from.
 
-`signed` is what everybody may read (JWS by the owner, over the digest of the rest); `protector` is a key protector with
-the statement that binds each machine made from the file; `content` is what only that protector's key opens (JWE). Each
-machine gets a protector of its own: see `kps.core.chain.make_machine`.
+Its first line is the head. `signed` is what everybody may read (JWS by the owner, over the digests of the rest);
+`protector` is a key protector with the statement that binds each machine made from the file. What only that protector's
+key opens follows as a stream of sealed pieces (`kps.core.sealed_stream`). Each machine gets a protector of its own: see
+`kps.core.chain.make_machine`.
 """
 
 import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Final
+from typing import BinaryIO, Final
 from uuid import UUID
 
-from cryptography.exceptions import InvalidTag
-from joserfc import jwe
-from joserfc.errors import JoseError
-from joserfc.jwk import OctKey
-
-from kps.core import jose
+from kps.core import jose, sealed_stream
 from kps.core.catalog import Catalog, Version, parse_version
 from kps.core.chain import Statement, VerifiedChain, sign_statement
 from kps.core.guardian import Guardian, GuardianKeys
-from kps.core.protector import VerifiedProtector, open_protector, verify_protector, wrap_again
-from kps.core.shielding_content import CONTENT_LIMIT, Content, build_content, parse_content
+from kps.core.protector import PROTECTOR_LIMIT, VerifiedProtector, open_protector, verify_protector, wrap_again
+from kps.core.shielding_content import Content, build_content, parse_content
 from kps.core.substitution import MOST_NAMES, is_name
 from kps.errors import (
     MalformedDocument,
@@ -31,17 +28,16 @@ from kps.errors import (
     TemplateNotAllowed,
 )
 
-SHIELDING_DATA_LIMIT: Final = 2 * 1024 * 1024
 MOST_VOLUMES: Final = 16
 EQUALS: Final = "equals"
 AT_LEAST: Final = "at-least"
 RULES: Final = (EQUALS, AT_LEAST)
 _TYPE: Final = "guardhouse-shielding-data/v1"
 _SIGNED_LIMIT: Final = 32 * 1024
-_TOKEN_LIMIT: Final = CONTENT_LIMIT * 4 // 3 + 1024
+HEAD_LIMIT: Final = PROTECTOR_LIMIT + _SIGNED_LIMIT + 1024  # bytes
+SHIELDING_DATA_LIMIT: Final = HEAD_LIMIT + sealed_stream.MOST_PIECES * (sealed_stream.PIECE_LIMIT + 1)
 LONGEST_DESCRIPTION: Final = 500
 _LATEST: Final = 2**37
-_ALGORITHMS: Final = ["dir", "A256GCM"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +77,15 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class ShieldingData:
-    """A file as its owner has signed it. Who the owner is, is for the caller to find out."""
+    """The head of a file as its owner has signed it. Who the owner is, is for the caller to find out.
+
+    `pieces` are the digests of what follows it.
+    """
 
     label: Label
     made_at: datetime
     protector: VerifiedProtector
-    content: str = field(repr=False)
+    pieces: tuple[str, ...] = field(repr=False)
     document: jose.Json = field(repr=False)
 
     @property
@@ -107,17 +106,28 @@ class ShieldingData:
         return str(self.document["signed"])
 
     @property
+    def head(self) -> bytes:
+        """Return the first line of the file."""
+        return _line(self.document)
+
+    @property
     def digest(self) -> str:
-        """Return SHA-256 over the file as `build` writes it, in hexadecimal."""
-        return hashlib.sha256(jose.canonical(self.document)).hexdigest()
+        """Return SHA-256 over the first line of the file, which names all that follows, in hexadecimal."""
+        return hashlib.sha256(self.head).hexdigest()
 
 
-def build_shielding_data(
-    owner: GuardianKeys, statement: Statement, content: Content, *, label: Label, key: bytes, now: datetime
+def seal_content(content: Content, key: bytes, *, of: UUID) -> Iterator[str]:
+    """Yield the pieces that follow the head of a file, each a line. Raises `MalformedShieldingData`."""
+    return sealed_stream.sealed(build_content(content), key, of=of)
+
+
+def build_head(
+    owner: GuardianKeys, statement: Statement, pieces: Sequence[str], *, label: Label, key: bytes, now: datetime
 ) -> bytes:
-    """Return a new file: the content sealed under `key`, which the owner and the statement's guardians find in it."""
-    label = replace(label, asks_for=content.asks_for)
-    sealed = _seal(build_content(content), key, statement.id)
+    """Return the first line of a new file whose `pieces`, by their digests, are sealed under `key`.
+
+    The owner and the statement's guardians find the key in it. Raises `MalformedShieldingData`.
+    """
     chain = sign_statement(replace(statement, makes_machines=True), owner)
     payload = {
         "type": _TYPE,
@@ -130,20 +140,19 @@ def build_shielding_data(
         ],
         "asks_for": sorted(label.asks_for),
         "made": int(now.timestamp()),
-        "content_sha256": _digest(sealed),
+        "pieces": list(pieces),
     }
     document = {
         "signed": jose.sign(payload, owner.signing, kid=jose.thumbprint(owner.guardian.signing)),
         "protector": wrap_again(chain, roll=0, key=key, signer=owner.signing),
-        "content": sealed,
     }
-    file = jose.canonical(document)
-    verify_shielding_data(file)
-    return file
+    head = _line(document)
+    parse_head(head)
+    return head
 
 
 def restated(data: ShieldingData, chain: VerifiedChain, owner: GuardianKeys) -> bytes:
-    """Return the file under a newer statement: what is sealed and signed stays, its key is wrapped for the new parties.
+    """Return the head of the file under a newer statement, in which its key is wrapped for the new parties.
 
     What the owner has signed of the file binds the protector by its id alone, so a file need not be made anew to be
     granted to another fabric. Raises `ShieldingDataRefused` for a chain that is not the file's.
@@ -152,42 +161,71 @@ def restated(data: ShieldingData, chain: VerifiedChain, owner: GuardianKeys) -> 
         raise ShieldingDataRefused("This statement is about another key protector than that of the shielding data.")
     key = open_protector(data.protector, owner.encryption)
     protector = wrap_again(chain, roll=0, key=key, signer=owner.signing)
-    file = jose.canonical(data.document | {"protector": protector})
-    verify_shielding_data(file)
-    return file
+    head = _line(data.document | {"protector": protector})
+    parse_head(head)
+    return head
 
 
-def verify_shielding_data(data: bytes | str) -> ShieldingData:
-    """Return what the owner has signed, after every signature and digest was checked. No key is needed for that.
+def verify_shielding_data(file: BinaryIO) -> ShieldingData:
+    """Return what the owner has signed, after all of the file was held against it; no more than a piece is in memory.
+
+    No key is needed for that. Raises what `read_shielding_data` and `sealed_pieces` raise.
+    """
+    data = read_shielding_data(file)
+    for _ in sealed_pieces(data, file):
+        pass
+    return data
+
+
+def read_shielding_data(file: BinaryIO) -> ShieldingData:
+    """Return what the owner has signed in the first line of a file, which is then at its first piece.
 
     Raises `MalformedShieldingData`, `ShieldingDataRefused` or what `verify_protector` raises.
     """
+    return parse_head(file.readline(HEAD_LIMIT + 1))
+
+
+def sealed_pieces(data: ShieldingData, file: BinaryIO) -> Iterator[str]:
+    """Yield what follows the head in a file, piece by piece, each when it is as the owner has signed it.
+
+    Raises `ShieldingDataRefused` at the first that is not, when one is missing, and when more follows.
+    """
+    return sealed_stream.verified(file, data.pieces)
+
+
+def parse_head(line: bytes) -> ShieldingData:
     try:
-        return _verify(jose.read_json(data, limit=SHIELDING_DATA_LIMIT))
+        if not line.endswith(b"\n"):
+            raise MalformedDocument(f"Shielding data begins with a whole line of at most {HEAD_LIMIT} bytes.")
+        return _verify(jose.read_json(line, limit=HEAD_LIMIT))
     except MalformedShieldingData:
         raise
     except MalformedDocument as error:
         raise MalformedShieldingData(str(error)) from error
 
 
-def _verify(file: jose.Json) -> ShieldingData:
-    document = jose.members(file, {"signed", "protector", "content"}, what="A shielding data file")
+def _line(document: jose.Json) -> bytes:
+    return jose.canonical(document) + b"\n"
+
+
+def _verify(head: jose.Json) -> ShieldingData:
+    document = jose.members(head, {"signed", "protector"}, what="The head of a shielding data file")
     unverified = jose.parse_jws(document["signed"], limit=_SIGNED_LIMIT)
-    content = _token(document["content"])
     protector = verify_protector(document["protector"])
     owner = protector.owner
     if not protector.chain.statement.makes_machines:
         raise ShieldingDataRefused("The key protector in this file is that of a machine, not of shielding data.")
     if unverified.kid != jose.thumbprint(owner.signing) or not jose.holds(unverified, owner.signing):
         raise ShieldingDataRefused(f"The file was altered, or another key than that of {owner.name} signed it.")
-    names = {"type", "id", "name", "description", "volumes", "asks_for", "made", "content_sha256"}
+    names = {"type", "id", "name", "description", "volumes", "asks_for", "made", "pieces"}
     said = jose.members(unverified.untrusted_payload, names, what="What the owner has signed")
     if said["type"] != _TYPE:
         raise MalformedDocument("This is not a shielding data file of a version known here.")
-    if said["id"] != str(protector.id) or said["content_sha256"] != _digest(content):
+    if said["id"] != str(protector.id):
         raise ShieldingDataRefused("The parts of this file were not put together by its owner.")
     made = jose.whole_number(said["made"], what="The time of shielding data", most=_LATEST)
-    return ShieldingData(_label(said), datetime.fromtimestamp(made, tz=UTC), protector, content, document)
+    pieces = sealed_stream.parse_digests(said["pieces"])
+    return ShieldingData(_label(said), datetime.fromtimestamp(made, tz=UTC), protector, pieces, document)
 
 
 def _label(said: jose.Json) -> Label:
@@ -218,12 +256,6 @@ def _volume(value: object) -> VolumeQualifier:
     return VolumeQualifier(fields["signer"], name, fields["rule"], parse_version(fields["version"]))
 
 
-def _token(value: object) -> str:
-    if not isinstance(value, str) or len(value) > _TOKEN_LIMIT or value.count(".") != 4:
-        raise MalformedDocument("The content of shielding data is not a compact JWE.")
-    return value
-
-
 def reasons_against(data: ShieldingData, catalog: Catalog) -> tuple[str, ...]:
     """Return why no machine can be made of this template with this file: one sentence for each disk that it names."""
     against = [each.against(catalog) for each in data.label.volumes]
@@ -235,35 +267,12 @@ def require_applicable(data: ShieldingData, catalog: Catalog) -> None:
         raise TemplateNotAllowed(" ".join(against))
 
 
-def open_content(data: ShieldingData, key: bytes) -> Content:
-    """Return what the file keeps from everybody who has not its protector's key."""
-    first = data.content.split(".", 1)[0]
-    header = jose.members(jose.read_json(jose.from_b64u(first), limit=512), {"alg", "enc", "kid"}, what="Its header")
-    if header["kid"] != str(data.id):
-        raise SecretsRefused("The content was sealed for another shielding data file.")
-    try:
-        opened = jwe.decrypt_compact(data.content, OctKey.import_key(key), registry=_registry()).plaintext
-    except (JoseError, InvalidTag, ValueError) as error:
-        raise SecretsRefused("The content of the shielding data does not open under this key.") from error
-    content = parse_content(opened or b"")
+def open_content(data: ShieldingData, pieces: Iterable[str], key: bytes) -> Content:
+    """Return what the pieces of a file (`sealed_pieces`) keep from everybody who has not its protector's key."""
+    content = parse_content(sealed_stream.opened(pieces, key, of=data.id))
     if content.asks_for != data.label.asks_for:
         raise SecretsRefused("The content of the shielding data asks for other values than the file says.")
     return content
-
-
-def _seal(content: bytes, key: bytes, of: UUID) -> str:
-    header = {"alg": "dir", "enc": "A256GCM", "kid": str(of)}
-    return jwe.encrypt_compact(header, content, OctKey.import_key(key), registry=_registry())
-
-
-def _registry() -> jwe.JWERegistry:
-    registry = jwe.JWERegistry(algorithms=_ALGORITHMS)
-    registry.max_ciphertext_length = _TOKEN_LIMIT
-    return registry
-
-
-def _digest(content: str) -> str:
-    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def qualifier(signer: str, name: str, rule: str, version: str) -> VolumeQualifier:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from cli.owner_file import read_owner
 from cli.shield_recipe import RECIPE_LIMIT, parse_recipe
@@ -14,10 +15,10 @@ from cli.tenant import tenant
 from kps.core.guardian import build_metadata
 from kps.core.protector import open_protector
 from kps.core.release_policy import ReleasePolicy
-from kps.core.shielding_data import open_content, verify_shielding_data
+from kps.core.shielding_content import Content
 from kps.errors import MalformedDocument
 from tests.kps.parties import FABRIC, NOW, OTHER_FABRIC, OWNER
-from tests.kps.shielding import CONTENT, FILES, NETWORK, RECIPE, USER_DATA, catalog_token
+from tests.kps.shielding import CONTENT, FILES, NETWORK, RECIPE, USER_DATA, catalog_token, content_in, data_in
 
 PASSPHRASE = "correct horse battery"
 
@@ -57,6 +58,11 @@ def new(home: Path, **how: Any) -> Result:
     return run(home, *words, "--guardian", home / "other", "--out", home / "web.shield", **how)
 
 
+def opened_by(home: Path, key: ec.EllipticCurvePrivateKey) -> Content:
+    file = (home / "web.shield").read_bytes()
+    return content_in(file, open_protector(data_in(file).protector, key))
+
+
 def changed(home: Path, *changes: tuple[str, str]) -> None:
     text = RECIPE
     for before, after in changes:
@@ -68,10 +74,10 @@ def changed(home: Path, *changes: tuple[str, str]) -> None:
 def test_what_the_recipe_says_is_sealed_for_the_owner_and_the_guardians(home: Path) -> None:
     done = new(home)
     assert done.exit_code == 0, done.output
-    data = verify_shielding_data((home / "web.shield").read_bytes())
-    assert open_content(data, open_protector(data.protector, OTHER_FABRIC.encryption)) == CONTENT
+    data = data_in((home / "web.shield").read_bytes())
+    assert opened_by(home, OTHER_FABRIC.encryption) == CONTENT
     owner = read_owner(home / "owner.key", PASSPHRASE)
-    assert open_content(data, open_protector(data.protector, owner.encryption)) == CONTENT
+    assert opened_by(home, owner.encryption) == CONTENT
     assert data.protector.chain.statement.policy == ReleasePolicy(minimum_mode="tpm")
     assert (data.label.name, data.level, data.owner) == ("web servers", "shielded", owner.guardian)
     assert stat.S_IMODE((home / "web.shield").stat().st_mode) == 0o600
@@ -90,7 +96,7 @@ def test_anybody_sees_what_it_says_in_the_open(home: Path) -> None:
     new(home)
     shown = run(home, "shield", "inspect", home / "web.shield")
     assert shown.exit_code == 0
-    data = verify_shielding_data((home / "web.shield").read_bytes())
+    data = data_in((home / "web.shield").read_bytes())
     for line in (
         "web servers, shielded",
         "for the shop",
@@ -125,12 +131,11 @@ def test_another_owner_s_key_opens_nothing(home: Path, tmp_path: Path) -> None:
 
 def test_a_file_that_was_altered_shows_nothing(home: Path) -> None:
     new(home)
-    document = json.loads((home / "web.shield").read_bytes())
-    before, _, tag = document["content"].rpartition(".")
-    (home / "web.shield").write_text(json.dumps(document | {"content": f"{before}.{tag[::-1]}"}))
+    before, _, tag = (home / "web.shield").read_text().rpartition(".")
+    (home / "web.shield").write_text(f"{before}.{tag.strip()[::-1]}\n")
     shown = run(home, "shield", "inspect", home / "web.shield")
     assert shown.exit_code == 1
-    assert "were not put together by its owner" in shown.output
+    assert "not as the owner has signed it" in shown.output
 
 
 def test_a_secret_is_asked_for_twice_where_the_recipe_says_so(home: Path) -> None:
@@ -139,8 +144,7 @@ def test_a_secret_is_asked_for_twice_where_the_recipe_says_so(home: Path) -> Non
     done = new(home, input="typed\ntyped\n")
     assert done.exit_code == 0, done.output
     assert "typed" not in done.output
-    data = verify_shielding_data((home / "web.shield").read_bytes())
-    assert open_content(data, open_protector(data.protector, FABRIC.encryption)).secrets == {"root": "typed"}
+    assert opened_by(home, FABRIC.encryption).secrets == {"root": "typed"}
 
 
 def test_a_file_that_is_there_is_not_replaced(home: Path) -> None:
@@ -153,7 +157,7 @@ def test_a_file_that_is_there_is_not_replaced(home: Path) -> None:
 def test_a_template_can_be_named_by_its_catalog(home: Path) -> None:
     changed(home, ('name = "debian-12"\nversion = "12.1"', 'catalog = "debian.catalog"'))
     assert new(home).exit_code == 0
-    (volume,) = verify_shielding_data((home / "web.shield").read_bytes()).label.volumes
+    (volume,) = data_in((home / "web.shield").read_bytes()).label.volumes
     assert str(volume) == "debian-12, version 12.1 or later"
 
 

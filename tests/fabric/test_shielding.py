@@ -1,6 +1,7 @@
 """Shielding data in the portal: brought by its owner, offered to hosts, and what was made from it is known."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
@@ -12,8 +13,8 @@ from django.db import transaction
 from attestation.errors import NotAllowed
 from fabric import machine_orders, shielding
 from fabric.machine_orders import cancel_order, open_orders, order_file, order_machine
-from fabric.models import MachineOrder, ShieldingData, Tenant, VirtualMachine
-from fabric.shielding import applicability, contents_of, upload_shielding_data, used_by, withdraw_shielding_data
+from fabric.models import MachineOrder, ShieldingData, ShieldingPiece, Tenant, VirtualMachine
+from fabric.shielding import applicability, contents_of, used_by, withdraw_shielding_data
 from fabric.template_disks import switch_template
 from fabric.tenancy import OwnerMismatch, add_machine
 from kps import errors
@@ -21,13 +22,14 @@ from kps import service as kps
 from kps.core.chain import make_machine, subject_of
 from kps.core.order import parse_order
 from kps.core.protector import roll_protector, verify_protector
-from kps.core.shielding_data import verify_shielding_data
+from kps.core.sealed_stream import PIECE
+from kps.core.shielding_content import GuestFile
 from ledger import service as ledger
 from tests.fabric.conftest import REASON
-from tests.fabric.shielding import file_of, now, template, this_fabric, under, uploaded
+from tests.fabric.shielding import file_here, file_of, keep, now, template, this_fabric, under, uploaded
 from tests.kps.conftest import Host, host
 from tests.kps.parties import FABRIC, KEY, OWNERS, STRANGER
-from tests.kps.shielding import FILE_ID, LABEL, VALUES
+from tests.kps.shielding import CONTENT, FILE_ID, LABEL, VALUES, data_in, head_of
 
 __all__ = ["host"]
 pytestmark = pytest.mark.django_db
@@ -42,10 +44,10 @@ def leaves(act: str) -> list[dict[str, Any]]:
 
 def test_a_file_is_kept_as_its_owner_signed_it(tenant: Tenant, owner: User) -> None:
     content = file_of()
-    kept = upload_shielding_data(tenant, "web servers", "", content, by=owner, now=now())
+    kept = keep(tenant, content, by=owner)
     assert (kept.version, kept.protector_id, kept.level, kept.size) == (1, FILE_ID, "shielded", len(content))
-    assert kept.digest == verify_shielding_data(content).digest
-    assert ShieldingData.objects.get().file.encode() == content
+    assert kept.digest == data_in(content).digest
+    assert file_here(ShieldingData.objects.get()) == content
     assert contents_of(kept).label.volumes == LABEL.volumes
     assert kept.asks_for == ["HostName", "IP4Addr-1"]
     assert kept.subject == subject_of(OWNERS, FILE_ID)
@@ -72,9 +74,9 @@ def test_the_next_file_of_a_name_is_its_next_version(tenant: Tenant, owner: User
 
 def test_the_same_file_is_not_kept_twice(tenant: Tenant, owner: User) -> None:
     content = file_of()
-    upload_shielding_data(tenant, "web servers", "", content, by=owner, now=now())
+    keep(tenant, content, by=owner)
     with pytest.raises(shielding.ShieldingDataKnown):
-        upload_shielding_data(tenant, "others", "", content, by=owner, now=now())
+        keep(tenant, content, "others", by=owner)
     assert ShieldingData.objects.count() == len(leaves("shielding_data.added")) == 1
 
 
@@ -82,7 +84,7 @@ def test_the_same_file_is_not_kept_twice(tenant: Tenant, owner: User) -> None:
 
 
 def kept_again(tenant: Tenant, owner: User, content: bytes) -> ShieldingData:
-    return upload_shielding_data(tenant, "another name", "another description", content, by=owner, now=now())
+    return keep(tenant, content, "another name", "another description", by=owner)
 
 
 @pytest.fixture
@@ -92,7 +94,7 @@ def file(db: None) -> bytes:
 
 @pytest.fixture
 def kept(tenant: Tenant, owner: User, file: bytes) -> ShieldingData:
-    return upload_shielding_data(tenant, "web servers", "for the shop", file, by=owner, now=now())
+    return keep(tenant, file, by=owner)
 
 
 def test_a_file_under_a_newer_statement_takes_the_place_of_the_one_before(
@@ -102,8 +104,8 @@ def test_a_file_under_a_newer_statement_takes_the_place_of_the_one_before(
     again = kept_again(tenant, owner, newer)
     assert (again.pk, again.version, again.name, again.description) == (kept.pk, 1, "web servers", "for the shop")
     row = ShieldingData.objects.get()
-    assert (row.file.encode(), row.level, row.size) == (newer, "encryption-supported", len(newer))
-    assert (row.digest, row.added_at) == (verify_shielding_data(newer).digest, kept.added_at)
+    assert (file_here(row), row.level, row.size) == (newer, "encryption-supported", len(newer))
+    assert (row.digest, row.added_at) == (data_in(newer).digest, kept.added_at)
     assert kps.newest_chain(OWNERS, FILE_ID).statement.serial == 1
     (said,) = leaves("shielding_data.restated")
     assert (said["before"], said["digest"], said["serial"]) == (kept.digest, row.digest, 1)
@@ -115,9 +117,9 @@ def test_the_statement_may_have_been_brought_before_its_file(
 ) -> None:
     """As the command does it that signs it: `--fabric` brings the statement, and the file is uploaded afterwards."""
     newer = under(file, 1)
-    kps.take_chain(verify_shielding_data(newer).protector.chain.document, now=now())
+    kps.take_chain(data_in(newer).protector.chain.document, now=now())
     assert kept_again(tenant, owner, newer).pk == kept.pk
-    assert ShieldingData.objects.get().file.encode() == newer
+    assert file_here(ShieldingData.objects.get()) == newer
     assert len(leaves("chain.taken")) == 1
 
 
@@ -164,7 +166,7 @@ def test_a_withdrawn_file_does_not_come_back_by_a_newer_statement(
     for content in (file, under(file, 1)):
         with pytest.raises(shielding.ShieldingDataWithdrawn):
             kept_again(tenant, owner, content)
-    assert ShieldingData.objects.get().file == ""
+    assert ShieldingData.objects.get().head == ""
     assert kps.newest_chain(OWNERS, FILE_ID).statement.serial == 0
 
 
@@ -201,9 +203,12 @@ def test_only_an_owner_of_the_tenant_brings_and_withdraws_files(
     assert not ShieldingData.objects.exclude(withdrawn_at=None).exists()
 
 
-def _altered() -> bytes:
-    document = json.loads(file_of())
-    return json.dumps(document | {"content": json.loads(file_of(file_id=uuid4()))["content"]}).encode()
+LARGE = replace(CONTENT, files=(GuestFile("/a", 0o600, bytes(3 * PIECE)),))
+
+
+def harmed(harm: Callable[[list[bytes]], list[bytes]]) -> bytes:
+    """Return a file of several pieces of which something is not as it was signed."""
+    return b"".join(harm(file_of(content=LARGE).splitlines(keepends=True)))
 
 
 @pytest.mark.parametrize(
@@ -214,27 +219,33 @@ def _altered() -> bytes:
         (lambda: b"{}", errors.MalformedShieldingData),
         (lambda: b"\x00\xff", errors.MalformedShieldingData),
         (lambda: b"x" * 3 * 1024 * 1024, errors.MalformedShieldingData),
-        (_altered, errors.ShieldingDataRefused),
+        (lambda: harmed(lambda lines: [*lines[:-1], lines[-1][:-9] + lines[-1][-5:]]), errors.ShieldingDataRefused),
+        (lambda: harmed(lambda lines: lines[:-1]), errors.ShieldingDataRefused),
+        (lambda: harmed(lambda lines: [lines[0], lines[2], lines[1], *lines[3:]]), errors.ShieldingDataRefused),
+        (lambda: harmed(lambda lines: [*lines, lines[-1]]), errors.ShieldingDataRefused),
+        (lambda: harmed(lambda lines: [*lines[:-1], lines[-1][:-1]]), errors.ShieldingDataRefused),
     ],
 )
 def test_a_file_that_is_not_this_tenant_s_is_not_kept(tenant: Tenant, owner: User, make: Any, error: Any) -> None:
     with pytest.raises(error):
-        upload_shielding_data(tenant, "web", "", make(), by=owner, now=now())
+        keep(tenant, make(), by=owner)
     assert not ShieldingData.objects.exists()
+    assert not ShieldingPiece.objects.exists()
     assert not leaves("shielding_data")
+    assert not leaves("key_protector")
 
 
 @pytest.mark.parametrize(("name", "description"), [("", ""), ("a" * 65, ""), ("two\nlines", ""), ("a", "\0")])
 def test_a_name_that_cannot_be_shown_is_refused(tenant: Tenant, owner: User, name: str, description: str) -> None:
     with pytest.raises(errors.MalformedDocument):
-        upload_shielding_data(tenant, name, description, file_of(), by=owner, now=now())
+        keep(tenant, file_of(), name, description, by=owner)
 
 
 def test_a_withdrawn_file_is_erased_and_its_row_stays(tenant: Tenant, owner: User) -> None:
     kept = uploaded(tenant, owner)
     withdraw_shielding_data(kept, by=owner, reason=REASON, now=now())
     kept = ShieldingData.objects.get()
-    assert (kept.file, kept.withdrawn, kept.withdrawn_by) == ("", True, "tim")
+    assert (kept.head, kept.pieces.count(), kept.withdrawn, kept.withdrawn_by) == ("", 0, True, "tim")
     assert leaves("shielding_data.withdrawn")[0]["reason"] == REASON
     with pytest.raises(shielding.ShieldingDataWithdrawn):
         contents_of(kept)
@@ -264,7 +275,7 @@ def test_each_template_on_offer_is_told_with_its_reasons(tenant: Tenant, owner: 
 
 
 def made(host: Host, kept: ShieldingData, vm: str = "web1") -> Any:
-    answer = host.starts(json.loads(kept.file)["protector"], vm=vm)
+    answer = host.starts(json.loads(kept.head)["protector"], vm=vm)
     return verify_protector(answer["key_protector"])
 
 
@@ -292,19 +303,19 @@ def test_machines_of_a_withdrawn_file_stay(host: Host, tenant: Tenant, owner: Us
 
 
 def test_a_machine_of_a_file_that_was_never_uploaded_is_its_tenant_s_too(host: Host, tenant: Tenant) -> None:
-    answer = host.starts(json.loads(file_of())["protector"], vm="web1")
+    answer = host.starts(head_of(file_of())["protector"], vm="web1")
     assert "wrapped_keys" in answer
     machine = VirtualMachine.objects.get()
     assert (machine.tenant, machine.name, machine.made_from) == (tenant, "web1", None)
 
 
 def test_a_machine_of_an_owner_who_is_no_tenant_is_nobody_s(host: Host, tenant: Tenant) -> None:
-    assert "wrapped_keys" in host.starts(json.loads(file_of(owner=STRANGER))["protector"])
+    assert "wrapped_keys" in host.starts(head_of(file_of(owner=STRANGER))["protector"])
     assert not VirtualMachine.objects.exists()
 
 
 def test_a_made_machine_from_elsewhere_can_be_added_by_its_protector(tenant: Tenant, owner: User) -> None:
-    file = verify_shielding_data(file_of(FABRIC.guardian, this_fabric()))
+    file = data_in(file_of(FABRIC.guardian, this_fabric()))
     chain = make_machine(file.protector.chain, FABRIC, nonce=bytes(16), now=now())
     document = json.dumps(roll_protector(file.protector, chain, key=KEY, signer=FABRIC.signing)).encode()
     machine = add_machine(tenant, "moved", document, by=owner, now=now())

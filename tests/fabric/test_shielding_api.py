@@ -7,14 +7,16 @@ from uuid import uuid4
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.urls import reverse
 
 from fabric.machine_orders import order_machine
 from fabric.models import MachineOrder, ShieldingData, Tenant
 from fabric.tokens import make_token
+from kps.core.shielding_data import SHIELDING_DATA_LIMIT
 from tests.fabric.conftest import PASSWORD, REASON
-from tests.fabric.shielding import file_of, now, template, under, uploaded
+from tests.fabric.shielding import file_here, file_of, now, template, under, uploaded
 from tests.kps.parties import FABRIC, STRANGER
 from tests.kps.shielding import VALUES
 
@@ -44,9 +46,19 @@ def ask(user: User | None, method: str, path: str, body: object = None) -> Any:
     if user is not None:
         _, secret = make_token(uuid4().hex, lifetime=timedelta(days=1), by=user, reason=REASON, now=now())
         headers = {"authorization": f"Bearer {secret}"}
-    sent = "" if body is None else json.dumps(body)
     client = Client(raise_request_exception=False)
+    if isinstance(body, dict) and "file" in body:
+        return client.post(path, as_form(body), headers=headers)
+    sent = "" if body is None else json.dumps(body)
     return client.generic(method, path, sent, content_type="application/json", headers=headers)
+
+
+def as_form(body: dict[str, Any]) -> dict[str, Any]:
+    """Return what a form sends; what is given as bytes is a file."""
+    return {
+        name: SimpleUploadedFile("web.shield", value) if isinstance(value, bytes) else value
+        for name, value in body.items()
+    }
 
 
 @pytest.fixture
@@ -69,7 +81,7 @@ def address(name: str, data: ShieldingData, order: MachineOrder) -> str:
 def body_of(name: str, order: MachineOrder) -> dict[str, object]:
     """Return what makes the act succeed for whoever may do it."""
     if name == "shielding-data-list":
-        return {"tenant": "brandt", "name": "more", "file": file_of(file_id=uuid4()).decode()}
+        return {"tenant": "brandt", "name": "more", "file": file_of(file_id=uuid4())}
     if name == "machine-orders":
         wanted = {"shielding_data": str(order.shielding_data_id), "template": str(order.template_id)}
         return wanted | {"name": "web2", "memory": 512, "values": VALUES}
@@ -114,10 +126,10 @@ def test_no_other_method_does_anything(data: ShieldingData, order: MachineOrder,
 def test_a_session_acts_with_its_password(tenant: Tenant, owner: User) -> None:
     client = Client()
     client.force_login(owner)
-    body = {"tenant": "brandt", "name": "web", "file": file_of().decode()}
-    refused = client.post("/api/v1/shielding-data", body, content_type="application/json")
+    body = {"tenant": "brandt", "name": "web", "file": file_of()}
+    refused = client.post("/api/v1/shielding-data", as_form(body))
     assert (refused.status_code, refused.json()["code"]) == (403, "wrong_password")
-    done = client.post("/api/v1/shielding-data", body | {"password": PASSWORD}, content_type="application/json")
+    done = client.post("/api/v1/shielding-data", as_form(body | {"password": PASSWORD}))
     assert done.status_code == 201
     assert PASSWORD not in done.content.decode()
 
@@ -136,7 +148,7 @@ def test_a_file_is_told_with_what_it_goes_with_and_what_was_made(
 
 def test_a_file_comes_back_as_it_was_signed(data: ShieldingData, operator: User) -> None:
     answer = ask(operator, "GET", f"/api/v1/shielding-data/{data.pk}/file")
-    assert answer.content.decode() == ShieldingData.objects.get().file
+    assert answer.getvalue() == file_here(ShieldingData.objects.get())
     assert answer["Cache-Control"] == "no-store"
 
 
@@ -150,10 +162,12 @@ def test_a_withdrawn_file_comes_no_more(data: ShieldingData, owner: User) -> Non
 @pytest.mark.parametrize(
     ("changes", "status", "code"),
     [
-        ({"file": "{}"}, 400, "malformed_shielding_data"),
-        ({"file": ""}, 400, "malformed_request"),
-        ({"file": 7}, 400, "malformed_shielding_data"),
-        ({"file": "x" * 2 * 1024 * 1024 + "x"}, 400, "malformed_request"),
+        ({"file": b"{}"}, 400, "malformed_shielding_data"),
+        ({"file": b"{}\n"}, 400, "malformed_shielding_data"),
+        ({"file": b""}, 400, "malformed_request"),
+        ({"file": "no file"}, 400, "malformed_request"),
+        ({"file": b"x" * SHIELDING_DATA_LIMIT}, 400, "malformed_shielding_data"),
+        ({"file": b"x" * 2 * SHIELDING_DATA_LIMIT}, 413, "too_large"),
         ({"name": "two\nlines"}, 400, "malformed_document"),
         ({"tenant": "halske"}, 404, "not_found"),
         ({"wishes": 1}, 400, "malformed_request"),
@@ -162,7 +176,7 @@ def test_a_withdrawn_file_comes_no_more(data: ShieldingData, owner: User) -> Non
 def test_an_upload_that_cannot_be_read_is_refused(
     tenant: Tenant, other_tenant: Tenant, owner: User, changes: dict[str, object], status: int, code: str
 ) -> None:
-    body = {"tenant": "brandt", "name": "web", "file": file_of().decode()} | changes
+    body = {"tenant": "brandt", "name": "web", "file": file_of()} | changes
     answer = ask(owner, "POST", "/api/v1/shielding-data", body)
     assert (answer.status_code, answer.json()["code"]) == (status, code), answer.content
     assert not ShieldingData.objects.exists()
@@ -170,7 +184,7 @@ def test_an_upload_that_cannot_be_read_is_refused(
 
 def test_an_upload_of_another_owner_s_file_is_refused(tenant: Tenant, owner: User) -> None:
     for file, code in ((file_of(owner=STRANGER), "owner_mismatch"), (file_of(FABRIC.guardian), "guardian_not_named")):
-        body = {"tenant": "brandt", "name": "web", "file": file.decode()}
+        body = {"tenant": "brandt", "name": "web", "file": file}
         assert ask(owner, "POST", "/api/v1/shielding-data", body).json()["code"] == code
 
 
@@ -187,7 +201,7 @@ def test_the_same_file_under_a_newer_statement_is_200_and_under_an_older_one_ref
     first = file_of()
     wanted = {"tenant": "brandt", "name": "web"}
     path = reverse("api:shielding-data-list")
-    answers = [ask(owner, "POST", path, wanted | {"file": each.decode()}) for each in (first, under(first, 1), first)]
+    answers = [ask(owner, "POST", path, wanted | {"file": each}) for each in (first, under(first, 1), first)]
     assert [each.status_code for each in answers] == [201, 200, 409]
     assert answers[0].json()["id"] == answers[1].json()["id"]
     assert answers[2].json()["code"] == "chain_not_newer"

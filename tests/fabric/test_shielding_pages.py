@@ -18,10 +18,10 @@ from kps import service as kps
 from kps.core import jose
 from kps.core.chain import VerifiedChain, sign_statement, verify_chain
 from kps.core.order import parse_order
-from kps.core.shielding_data import verify_shielding_data
+from kps.core.shielding_data import SHIELDING_DATA_LIMIT
 from kps.core.substitution import KNOWN, kind_in_words
 from tests.fabric.conftest import PASSWORD, REASON, asks
-from tests.fabric.shielding import file_of, template, under, uploaded
+from tests.fabric.shielding import file_here, file_of, template, under, uploaded
 from tests.kps.parties import OTHER_FABRIC, OWNER, STRANGER
 from tests.kps.shielding import VALUES
 
@@ -114,13 +114,13 @@ def test_a_file_that_cannot_be_used_here_is_refused_and_leaves_nothing(
     client, good = browse(owner), file_of()
     for content, code in (
         (b"not json", "malformed"),
-        (good[:-40] + good[-39:], "malformed"),
+        (good[:-40] + good[-39:], "shielding_data_refused"),
         (file_of(owner=STRANGER), "owner_mismatch"),
         (file_of(OTHER_FABRIC.guardian), "guardian_not_named"),
     ):
         answer = post(client, content)
         assert (answer.status_code >= 400, code in answer.content.decode()) == (True, True), code
-    assert "larger than 2 MiB" in post(client, b" " * (2 * 1024 * 1024 + 1)).content.decode()
+    assert "larger than 4.1 MiB" in post(client, b" " * (SHIELDING_DATA_LIMIT + 1)).content.decode()
     assert not ShieldingData.objects.exists()
 
 
@@ -142,7 +142,7 @@ def test_nobody_but_its_tenant_and_the_fabrics_people_sees_shielding_data(
 
 def test_the_file_is_given_as_its_owner_has_signed_it(data: ShieldingData, owner: User, browse: Browse) -> None:
     answer = browse(owner).get(f"/shielding/{data.pk}/file/")
-    assert verify_shielding_data(answer.content).digest == data.digest
+    assert answer.getvalue() == file_here(data)
 
 
 def test_a_withdrawn_file_is_gone_and_says_so(data: ShieldingData, owner: User, browse: Browse) -> None:

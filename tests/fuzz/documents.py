@@ -48,7 +48,17 @@ from tests.kps.parties import (
     said,
     succession,
 )
-from tests.kps.shielding import CONTENT, FILE_ID, RECIPE, VALUES, class_chain, made, shielding_data
+from tests.kps.shielding import (
+    CONTENT,
+    FILE_ID,
+    RECIPE,
+    VALUES,
+    class_chain,
+    head_of,
+    made,
+    shielding_data,
+    with_head,
+)
 from tests.machines import CAPTURES
 
 SECRET = b"s" * 32
@@ -377,14 +387,22 @@ def shielding_files() -> list[bytes]:
     return [shielding_data(FABRIC, OTHER_FABRIC)]
 
 
+def shielding_heads() -> list[bytes]:
+    return [shielding_files()[0].splitlines(keepends=True)[0]]
+
+
+def piece_digests() -> list[bytes]:
+    return [_text(["A" * 43, "B" * 42 + "A"])]
+
+
 def shielding_labels() -> list[bytes]:
     """What the owner of shielding data has signed in the open, without the signature."""
-    return [_text(said(json.loads(shielding_files()[0])["signed"]))]
+    return [_text(said(head_of(shielding_files()[0])["signed"]))]
 
 
 def labelled(payload: bytes) -> bytes:
     """Put any label on a shielding data file, signed by its owner."""
-    return _text(json.loads(shielding_files()[0]) | {"signed": by_owner(payload)})
+    return with_head(shielding_files()[0], head_of(shielding_files()[0]) | {"signed": by_owner(payload)})
 
 
 def content_of_file(content: bytes) -> str:
@@ -392,7 +410,7 @@ def content_of_file(content: bytes) -> str:
 
 
 def shielding_contents() -> list[bytes]:
-    return [build_content(CONTENT)]
+    return [b"".join(build_content(CONTENT))]
 
 
 def orders() -> list[bytes]:

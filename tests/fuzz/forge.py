@@ -1,6 +1,7 @@
 """What a host sends that measures, certifies and signs whatever an attacker likes: no signature stops it."""
 
 import hashlib
+import io
 from dataclasses import replace
 from functools import cache
 from struct import unpack_from
@@ -51,8 +52,8 @@ from kps.core.owner_message import parse_approval, verify_approval
 from kps.core.protector import open_protector, verify_protector
 from kps.core.request import ReleaseRequest, parse_request, verify_request
 from kps.core.secrets import VmSecrets, open_secrets
-from kps.core.shielding_content import Content
-from kps.core.shielding_data import open_content, verify_shielding_data
+from kps.core.shielding_content import Content, parse_content
+from kps.core.shielding_data import ShieldingData, open_content, parse_head, verify_shielding_data
 from tests.boot_logs import boot
 from tests.certificate_forge import CHAIN, lenient
 from tests.fuzz import seeds
@@ -283,8 +284,18 @@ def opened_sealed(content: bytes) -> VmSecrets:
 
 def opened_content(content: bytes) -> Content:
     """Open shielding data whose owner has sealed anything."""
-    data = verify_shielding_data(shielding_files()[0])
-    return open_content(replace(data, content=content_of_file(content)), KEY)
+    data = parse_head(shielding_files()[0].splitlines(keepends=True)[0])
+    return open_content(data, [content_of_file(content)], KEY)
+
+
+def verified_file(file: bytes) -> ShieldingData:
+    """Read a shielding data file as it comes in."""
+    return verify_shielding_data(io.BytesIO(file))
+
+
+def content_of_stream(content: bytes) -> Content:
+    """Read what was sealed as it comes out of pieces."""
+    return parse_content([content[:7], content[7:]])
 
 
 def opened_by_tpm(token: bytes) -> bytes:

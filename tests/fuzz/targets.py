@@ -4,6 +4,7 @@ A new parser is one line in `TARGETS`, and `test_registry.py` fails until it is 
 rest with it.
 """
 
+import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -81,6 +82,7 @@ from kps.core import (
     protector,
     release_policy,
     request,
+    sealed_stream,
     secrets,
     shielding_content,
     shielding_data,
@@ -335,17 +337,26 @@ TARGETS: Final = (
     _target(recovery.combine, documents.share_sets, run=documents.combined, raises=Refusal, limit=DOCUMENT),
     _target(care.parse_care, documents.cares, limit=DOCUMENT),
     # --- shielding data
-    _target(shielding_data.verify_shielding_data, documents.shielding_files, raises=Refusal, limit=DOCUMENT),
+    _target(
+        shielding_data.verify_shielding_data,
+        documents.shielding_files,
+        run=forge.verified_file,
+        raises=Refusal,
+        limit=DOCUMENT,
+    ),
     _target(
         shielding_data.verify_shielding_data,
         documents.shielding_labels,
-        documents.labelled,
+        run=lambda payload: forge.verified_file(documents.labelled(payload)),
         raises=Refusal,
         limit=DOCUMENT,
         variant="signed",
     ),
+    _target(shielding_data.parse_head, documents.shielding_heads, raises=Refusal, limit=DOCUMENT),
+    _target(shielding_data.read_shielding_data, documents.shielding_heads, io.BytesIO, raises=Refusal, limit=DOCUMENT),
+    _target(sealed_stream.parse_digests, documents.piece_digests, value_of),
     _target(shielding_data.open_content, documents.shielding_contents, run=forge.opened_content, raises=Refusal),
-    _target(shielding_content.parse_content, documents.shielding_contents),
+    _target(shielding_content.parse_content, documents.shielding_contents, run=forge.content_of_stream),
     _target(shield_recipe.parse_recipe, documents.recipes),
     _target(order.parse_order, documents.orders),
     _target(order.parse_values, documents.place_values, value_of),

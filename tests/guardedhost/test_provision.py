@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -28,7 +29,6 @@ from guardedhost.provision import provision as provision_in
 from guardedhost.qemu import _command
 from guardedhost.store import Store
 from guardedhost.vm import Released, prepare
-from kps.core import jose
 from kps.core.bundle import DISK_FILE, SEED_FILE, VmState
 from kps.core.catalog import Catalog, parse_catalog
 from kps.core.chain import make_machine
@@ -37,13 +37,14 @@ from kps.core.order import Order, build_order
 from kps.core.protector import VerifiedProtector, open_protector, roll_protector, verify_protector
 from kps.core.secrets import VmSecrets, open_secrets
 from kps.core.seed import build_seed
-from kps.core.shielding_data import ShieldingData, verify_shielding_data
+from kps.core.shielding_data import ShieldingData
 from kps.core.wrap import ReleasedKeys
 from tests.disks import content, converted, raw
 from tests.kps.parties import FABRIC, KEY, NOW, OTHER_FABRIC, OWNER, STRANGER
-from tests.kps.shielding import CONTENT, VALUES, catalog_token, shielding_data
+from tests.kps.shielding import CONTENT, VALUES, catalog_token, data_in, shielding_data
 
-DATA = verify_shielding_data(shielding_data())
+FILE = shielding_data()
+DATA = data_in(FILE)
 Release = Callable[[Machine, VmState], Released]
 
 
@@ -86,8 +87,11 @@ def never(machine: Machine, state: VmState) -> Released:
 
 
 def made(folder: Path, template: Path, catalog: Catalog, release: Release = honest, **changes: Any) -> Machine:
-    wanted = Wanted("web1", 512, template, catalog, DATA, VALUES)
-    return make(replace(wanted, **changes), folder / "web1", release, lambda _: None)
+    with tempfile.TemporaryDirectory() as beside:
+        file = Path(beside) / "web.shield"
+        file.write_bytes(changes.pop("file", FILE))
+        wanted = Wanted("web1", 512, template, catalog, file, DATA, VALUES)
+        return make(replace(wanted, **changes), folder / "web1", release, lambda _: None)
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +171,16 @@ def test_a_disk_that_is_not_the_catalog_s_opens_no_secret(tmp_path: Path, catalo
     assert [path.name for path in tmp_path.iterdir()] == ["evil.raw"]
 
 
+@pytest.mark.parametrize("file", [FILE[:-9] + FILE[-5:], FILE.splitlines(keepends=True)[0], FILE + b"\n"])
+def test_a_file_that_was_exchanged_meanwhile_makes_no_machine(
+    tmp_path: Path, template: Path, catalog: Catalog, file: bytes
+) -> None:
+    """Its head was verified before the disk was copied; what follows is held against that when it is opened."""
+    with pytest.raises(VmFailure, match="the owner has signed"):
+        made(tmp_path, template, catalog, file=file)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_disk_of_another_size_opens_no_secret(tmp_path: Path, catalog: Catalog) -> None:
     disk = raw(tmp_path / "evil.raw", content() + bytes(512))
     with pytest.raises(VmFailure, match="Get the disk that belongs"):
@@ -196,7 +210,7 @@ def test_values_that_are_missing_or_not_of_their_kind_open_no_secret(
 
 
 def _lies() -> list[Released]:
-    foreign = verify_shielding_data(shielding_data(owner=STRANGER))
+    foreign = data_in(shielding_data(owner=STRANGER))
     plain = answer()
     return [
         answer(foreign),
@@ -246,7 +260,9 @@ def test_a_host_holds_what_it_made_until_it_says_otherwise(
     monkeypatch.setattr(agent, "opened", lambda store: nullcontext())
     monkeypatch.setattr(vm, "release", lambda _, machine, state: honest(machine, state))
     store = Store(tmp_path / "state")
-    wanted = Wanted("web1", 512, template, catalog, DATA, VALUES)
+    file = tmp_path / "web.shield"
+    file.write_bytes(FILE)
+    wanted = Wanted("web1", 512, template, catalog, file, DATA, VALUES)
     made_here = provision_in(store, wanted, tmp_path / "web1", lambda _: None)
     assert store.held() == [made_here.folder]
     with pytest.raises(VmFailure, match="exists already"):
@@ -290,14 +306,10 @@ def provision(folder: Path, disk: Path, catalog: Catalog, **changes: Any) -> Any
     order = Order("web1", 512, catalog.volume.root.hex(), DATA.digest, VALUES)
     (folder / "web1.order").write_bytes(build_order(replace(order, **changes)))
     (folder / "disk.catalog").write_text(catalog_token(of=catalog.volume))
-    (folder / "web.shield").write_bytes(shielding_data_file())
+    (folder / "web.shield").write_bytes(FILE)
     words = ["vm", "provision", folder / "web1.order", "--template", disk, "--catalog", folder / "disk.catalog"]
     words += ["--shielding-data", folder / "web.shield", "--out", folder / "web1", "--state-dir", folder / "state"]
     return CliRunner().invoke(host, [str(word) for word in words])
-
-
-def shielding_data_file() -> bytes:
-    return jose.canonical(DATA.document)
 
 
 def test_papers_that_do_not_belong_together_make_no_machine(tmp_path: Path, template: Path, catalog: Catalog) -> None:

@@ -1,16 +1,32 @@
 """Shielding data as tests make it, and templates that it accepts or not."""
 
+import io
+import json
+from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from kps.core import jose
+from kps.core import jose, sealed_stream
 from kps.core.catalog import Catalog, build_catalog, parse_catalog, parse_version
 from kps.core.chain import Statement, VerifiedChain, make_machine, new_statement, sign_statement
 from kps.core.guardian import GuardianKeys
 from kps.core.release_policy import NO_POLICY, ReleasePolicy
 from kps.core.shielding_content import Content, GuestFile
-from kps.core.shielding_data import AT_LEAST, Label, VolumeQualifier, build_shielding_data
+from kps.core.shielding_data import (
+    AT_LEAST,
+    Label,
+    ShieldingData,
+    VolumeQualifier,
+    build_head,
+    open_content,
+    read_shielding_data,
+    restated,
+    seal_content,
+    sealed_pieces,
+    verify_shielding_data,
+)
 from kps.core.volume import SECTOR, Volume, block_hash, volume_of
 from tests.kps.parties import FABRIC, KEY, NOW, OWNER, STRANGER
 
@@ -80,6 +96,53 @@ def statement(
     return replace(first, makes_machines=True, **changes)
 
 
+def whole_file(
+    owner: GuardianKeys,
+    said: Statement,
+    content: Content = CONTENT,
+    *,
+    label: Label = LABEL,
+    key: bytes = KEY,
+    now: datetime = NOW,
+) -> bytes:
+    """Return a file as the owner's command writes it."""
+    pieces = list(seal_content(content, key, of=said.id))
+    digests = [sealed_stream.digest(each) for each in pieces]
+    label = replace(label, asks_for=content.asks_for)
+    return build_head(owner, said, digests, label=label, key=key, now=now) + b"".join(
+        each.encode() + b"\n" for each in pieces
+    )
+
+
+def data_in(file: bytes) -> ShieldingData:
+    return verify_shielding_data(io.BytesIO(file))
+
+
+def pieces_in(file: bytes) -> Iterator[str]:
+    """Return the pieces of a file, each as far as the owner has signed it."""
+    stream = io.BytesIO(file)
+    return sealed_pieces(read_shielding_data(stream), stream)
+
+
+def content_in(file: bytes, key: bytes) -> Content:
+    return open_content(data_in(file), pieces_in(file), key)
+
+
+def head_of(file: bytes) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(file.split(b"\n", 1)[0])
+    return document
+
+
+def with_head(file: bytes, head: dict[str, Any]) -> bytes:
+    """Return a file with another first line."""
+    return jose.canonical(head) + b"\n" + file.split(b"\n", 1)[1]
+
+
+def under_statement(file: bytes, chain: VerifiedChain, owner: GuardianKeys) -> bytes:
+    """Return a file as the owner's command writes it under a newer statement."""
+    return restated(data_in(file), chain, owner) + file.split(b"\n", 1)[1]
+
+
 def shielding_data(
     *guardians: GuardianKeys,
     owner: GuardianKeys = OWNER,
@@ -88,7 +151,7 @@ def shielding_data(
     policy: ReleasePolicy = NO_POLICY,
 ) -> bytes:
     said = statement(*guardians, owner=owner, policy=policy)
-    return build_shielding_data(owner, said, content, label=label, key=KEY, now=NOW)
+    return whole_file(owner, said, content, label=label)
 
 
 def class_chain(*guardians: GuardianKeys, **changes: Any) -> VerifiedChain:

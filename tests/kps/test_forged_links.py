@@ -14,14 +14,13 @@ from kps.core.chain import VerifiedChain, make_machine, sign_statement, succeed,
 from kps.core.guardian import Guardian, GuardianKeys
 from kps.core.protector import open_protector, roll_protector, verify_protector, wrap_again
 from kps.core.release_policy import ReleasePolicy
-from kps.core.shielding_data import build_shielding_data, verify_shielding_data
 from kps.guardianship import our_guardian, prepare_successor
 from kps.models import GuardianPair, KeyProtectorRecord, MadeMachine
 from kps.remembered import remembered
 from ledger import service as ledger
 from tests.kps.conftest import Host
 from tests.kps.parties import FABRIC, KEY, OTHER_FABRIC, OWNER, STRANGER
-from tests.kps.shielding import CONTENT, LABEL, statement
+from tests.kps.shielding import data_in, statement, whole_file
 
 Protect = Callable[..., dict[str, Any]]
 MAY_FOLLOW = ReleasePolicy(successors=True)
@@ -143,7 +142,7 @@ def test_a_link_that_a_disabled_pair_could_not_have_signed_is_refused(
 def test_a_machine_that_a_disabled_pair_makes_is_refused(host: Host, guardian: Guardian) -> None:
     old, new = keys_of(guardian), rotated()
     said = replace(statement(), guardians=(guardian, new))
-    data = verify_shielding_data(build_shielding_data(OWNER, said, CONTENT, label=LABEL, key=KEY, now=now()))
+    data = data_in(whole_file(OWNER, said, now=now()))
     forged = make_machine(data.protector.chain, old, nonce=bytes(16), now=now())
     disable(guardian)
     first = roll_protector(data.protector, forged, key=KEY, signer=old.signing)
@@ -186,7 +185,7 @@ def test_our_own_succession_is_followed_after_the_old_pair_was_disabled(
 def test_a_machine_made_before_the_pair_was_disabled_starts_by_the_other(host: Host, guardian: Guardian) -> None:
     new = rotated()
     said = replace(statement(), guardians=(guardian, new))
-    data = verify_shielding_data(build_shielding_data(OWNER, said, CONTENT, label=LABEL, key=KEY, now=now()))
+    data = data_in(whole_file(OWNER, said, now=now()))
     machine = host.starts(data.document["protector"], vm="web1")["key_protector"]
     assert verify_protector(machine).chain.maker == guardian
     disable(guardian)

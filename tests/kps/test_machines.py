@@ -17,12 +17,12 @@ from kps.core.chain import sign_statement, subject_of
 from kps.core.guardian import Guardian
 from kps.core.protector import VerifiedProtector, open_protector, roll_protector, verify_protector
 from kps.core.release_policy import ReleasePolicy
-from kps.core.shielding_data import ShieldingData, build_shielding_data, open_content, verify_shielding_data
+from kps.core.shielding_data import ShieldingData
 from kps.models import KeyProtectorRecord, MadeMachine
 from ledger import service as ledger
 from tests.kps.conftest import Host, lifted
 from tests.kps.parties import FABRIC, KEY, OWNER, OWNERS, STRANGER
-from tests.kps.shielding import CONTENT, FILE_ID, LABEL, made, shielding_data, statement
+from tests.kps.shielding import FILE_ID, data_in, made, shielding_data, statement, whole_file
 from tests.kps.test_chains import brings
 
 Shield = Callable[..., ShieldingData]
@@ -36,7 +36,7 @@ def shield(guardian: Guardian) -> Shield:
     def make(*guardians: Guardian, policy: ReleasePolicy | None = None, **changes: Any) -> ShieldingData:
         said = replace(statement(), guardians=guardians or (guardian,), **changes)
         said = said if policy is None else replace(said, policy=policy)
-        return verify_shielding_data(build_shielding_data(OWNER, said, CONTENT, label=LABEL, key=KEY, now=_now()))
+        return data_in(whole_file(OWNER, said, now=_now()))
 
     return make
 
@@ -58,7 +58,7 @@ def record_of(protector: VerifiedProtector) -> KeyProtectorRecord:
 def test_a_healthy_host_opens_the_file_and_has_a_machine_of_its_owner_s(host: Host, shield: Shield) -> None:
     data = shield()
     machine, keys = makes(host, data)
-    assert open_content(data, keys.ingress) == CONTENT
+    assert keys.ingress == KEY
     assert (machine.owner, machine.level, machine.roll) == (OWNER.guardian, "shielded", 1)
     assert machine.chain.made_from == data.id != machine.id
     assert (keys.protector, keys.roll, keys.level) == (machine.id, 1, "shielded")
@@ -225,7 +225,7 @@ def test_a_machine_that_another_fabric_made_is_known_when_it_starts(
 
 def test_a_fabric_that_the_owner_has_not_named_makes_no_machine(host: Host, shield: Shield) -> None:
     data = shield()
-    elsewhere = verify_shielding_data(shielding_data())
+    elsewhere = data_in(shielding_data())
     born = roll_protector(elsewhere.protector, made(elsewhere.protector.chain), key=KEY, signer=FABRIC.signing)
     forged = born | {"chain": [data.protector.chain.links[0], born["chain"][1]]}
     assert host.starts(forged)["code"] == "protector_stranger"
@@ -236,7 +236,7 @@ def test_a_fabric_that_the_owner_has_not_named_makes_no_machine(host: Host, shie
 def test_a_file_of_another_owner_makes_that_owner_s_machines(host: Host, guardian: Guardian) -> None:
     keys = STRANGER
     said = replace(statement(owner=keys), guardians=(guardian,))
-    data = verify_shielding_data(build_shielding_data(keys, said, CONTENT, label=LABEL, key=KEY, now=_now()))
+    data = data_in(whole_file(keys, said, now=_now()))
     machine, _ = makes(host, data)
     assert machine.owner == keys.guardian
     assert not KeyProtectorRecord.objects.filter(owner_fingerprint=OWNERS).exists()

@@ -20,16 +20,14 @@ from kps.core.release_policy import ReleasePolicy
 from kps.core.shielding_content import Content
 from kps.core.shielding_data import (
     ShieldingData,
-    build_shielding_data,
-    open_content,
     restated,
-    verify_shielding_data,
 )
 from kps.models import KeyProtectorRecord
+from tests.kps import shielding
 from tests.kps.conftest import Host
-from tests.kps.parties import FABRIC, ID, KEY, OTHER_FABRIC, STRANGER
+from tests.kps.parties import FABRIC, ID, OTHER_FABRIC, STRANGER
 from tests.kps.serving import served
-from tests.kps.shielding import CONTENT, FILE_ID, LABEL, statement
+from tests.kps.shielding import CONTENT, FILE_ID, content_in, statement, whole_file
 from tests.kps.test_owner_commands import KONTOR, bundle_of, keys, run
 
 __all__ = ["keys", "run"]
@@ -44,7 +42,7 @@ def file_of(folder: Path, *guardians: Guardian, owner: GuardianKeys = KONTOR.key
     """Make a shielding data file of the owner whose key the commands have."""
     said = replace(statement(owner=owner), guardians=guardians, **changes)
     path = folder / "web.shield"
-    path.write_bytes(build_shielding_data(owner, said, CONTENT, label=LABEL, key=KEY, now=now()))
+    path.write_bytes(whole_file(owner, said, now=now()))
     return path
 
 
@@ -54,12 +52,11 @@ def file(tmp_path: Path) -> Path:
 
 
 def data_in(file: Path) -> ShieldingData:
-    return verify_shielding_data(file.read_bytes())
+    return shielding.data_in(file.read_bytes())
 
 
 def opens(file: Path, party: GuardianKeys) -> Content:
-    data = data_in(file)
-    return open_content(data, open_protector(data.protector, party.encryption))
+    return content_in(file.read_bytes(), open_protector(data_in(file).protector, party.encryption))
 
 
 # --- with the file alone -----------------------------------------------------------------------------------------
@@ -74,7 +71,7 @@ def test_a_granted_fabric_opens_the_file_and_makes_machines_for_both(run: Run, f
     after = data_in(file)
     assert (after.protector.chain.statement.serial, after.protector.roll) == (1, 0)
     assert after.protector.chain.statement.makes_machines
-    assert (after.label, after.made_at, after.content) == (before.label, before.made_at, before.content)
+    assert (after.label, after.made_at, after.pieces) == (before.label, before.made_at, before.pieces)
     assert opens(file, FABRIC) == opens(file, OTHER_FABRIC) == opens(file, KONTOR.keys) == CONTENT
     machine = make_machine(after.protector.chain, OTHER_FABRIC, nonce=bytes(16), now=now())
     born = verify_protector(roll_protector(after.protector, machine, key=bytes(32), signer=OTHER_FABRIC.signing))
@@ -168,11 +165,11 @@ def test_another_owner_s_file_is_not_changed(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("harm", ["content", "protector", "truncated"])
 def test_an_altered_file_is_neither_shown_nor_changed(run: Run, file: Path, tmp_path: Path, harm: str) -> None:
-    document = json.loads(file.read_bytes())
+    head, *pieces = file.read_text().splitlines(keepends=True)
     other = json.loads(bundle_of(tmp_path / "vm", FABRIC.guardian).joinpath("state.0.json").read_text())["protector"]
     harmed = {
-        "content": json.dumps(document | {"content": document["content"][:-4] + "AAAA"}),
-        "protector": json.dumps(document | {"protector": other}),
+        "content": head + pieces[0][:-5] + "AAAA\n",
+        "protector": json.dumps(json.loads(head) | {"protector": other}) + "\n" + pieces[0],
         "truncated": file.read_text()[:-9],
     }[harm]
     file.write_text(harmed)
