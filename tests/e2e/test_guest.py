@@ -266,14 +266,14 @@ def test_a_debian_guest_is_what_its_shielding_data_says(
         print(f"the guest answered after {wait_for_guest(desk, host_key, bundle):.0f} s")  # its host key is ours
         said = {name: desk.asked(host_key, question).strip() for name, question in QUESTIONS.items()}
         print(json.dumps(said, indent=2))
-        desk.asked(host_key, "echo written by the guest > /root/kept")
+        desk.asked(host_key, "echo written by the guest > /var/lib/kept")
         off = host.vm("stop", bundle, "--wait", "120")
         assert off.returncode == 0, off.stderr
         again = host.vm("start", bundle, "--tap", tap, "--mac", MAC)
         assert again.returncode == 0, again.stderr
         print(f"the guest answered again after {wait_for_guest(desk, host_key, bundle):.0f} s")
         kept = {name: desk.asked(host_key, QUESTIONS[name]).strip() for name in ("name", "secret", "keys", "instance")}
-        assert desk.asked(host_key, "cat /root/kept").strip() == "written by the guest"
+        assert desk.asked(host_key, "cat /var/lib/kept").strip() == "written by the guest"
     finally:
         host.vm("stop", bundle, "--wait", "60")
 
