@@ -75,6 +75,7 @@ SENTENCES = {
     "host.endorsement_changed": "What the EK certificate of {name} proves has changed: {verdict}",
     "token.made": "{actor} made the API token {name}",
     "token.ended": "{actor} ended the API token {name} of {person}",
+    "person.added": "{subject} was added on the console, as {role}",
     "tenant.added": "{name} is a tenant from now on",
     "protector.denied": "{actor} denied releases under key protector {protector} of owner {owner:.16}",
     "protector.lift_proposed": "{actor} wants key protector {protector} of owner {owner:.16} allowed again",

@@ -11,6 +11,7 @@ from django.db.models import QuerySet
 from attestation.errors import NotAllowed, Refusal
 from fabric.models import MachineOrder, Membership, ShieldingData, TemplateDisk, Tenant, VirtualMachine
 from fabric.shielding import contents_of
+from kps import service as kps
 from kps.core.catalog import parse_catalog
 from kps.core.order import Order, build_order
 from kps.core.shielding_data import require_applicable
@@ -42,6 +43,13 @@ def may_order(user: User, tenant: Tenant) -> bool:
     return Membership.objects.filter(tenant=tenant, user=user).exists()
 
 
+class ShieldingDataDenied(Refusal):
+    """No host gets the key of this shielding data, so none could make what is ordered from it."""
+
+    code: ClassVar[str] = "shielding_data_denied"
+    status: ClassVar[int] = 409
+
+
 def order_machine(
     data: ShieldingData,
     template: TemplateDisk,
@@ -54,13 +62,14 @@ def order_machine(
 ) -> MachineOrder:
     """Note that a tenant wants a machine, after all that could keep a host from making it was looked at.
 
-    Raises `NotAllowed`, `ShieldingDataWithdrawn`, `TemplateRetired`, `TemplateNotAllowed`, `SubstitutionRefused`,
-    `MalformedDocument` for a name or a memory that no machine has, or `NameTaken`.
+    Raises `NotAllowed`, `ShieldingDataWithdrawn`, `ShieldingDataDenied`, `TemplateRetired`, `TemplateNotAllowed`,
+    `SubstitutionRefused`, `MalformedDocument` for a name or a memory that no machine has, or `NameTaken`.
     """
     tenant = data.tenant
     if not may_order(by, tenant):
         raise NotAllowed("Only people of this tenant order its machines.")
     file = contents_of(data)
+    _require_not_denied(data)
     if template.retired:
         raise TemplateRetired(f"{template} is retired. Choose a template that is on offer.")
     require_applicable(file, parse_catalog(template.catalog))
@@ -120,3 +129,16 @@ def _record(act: str, order: MachineOrder, detail: dict[str, object], *, by: Use
     tenant = order.tenant
     said = {"name": order.name, "tenant": tenant.slug, "owner": tenant.owner_fingerprint, **detail}
     ledger.record(actor=f"user:{by.get_username()}", act=act, subject=order.subject, detail=said, now=now)
+
+
+def _require_not_denied(data: ShieldingData) -> None:
+    record = kps.protectors_of([data.key]).get(data.key)
+    if record is None or not (record.denied_at or record.owner_denied_at):
+        return
+    who, reason = (
+        ("The fabric", record.denied_reason) if record.denied_at else ("Your tenant", record.owner_denied_reason)
+    )
+    raise ShieldingDataDenied(
+        f"{who} denies the key of {data} to every host: “{reason}” So no host could make this machine. Have it allowed"
+        " again, or order from other shielding data."
+    )

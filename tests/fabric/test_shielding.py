@@ -337,6 +337,20 @@ def order(data: ShieldingData, admin: User, by: User, name: str = "web1", **chan
     return order_machine(data, disk, name, by=by, now=now(), **given)
 
 
+@pytest.mark.parametrize("by_owner", [False, True])
+def test_nothing_is_ordered_from_shielding_data_whose_key_is_denied(
+    data: ShieldingData, admin: User, owner: User, by_owner: bool
+) -> None:
+    if by_owner:
+        kps.deny_by_owner(*data.key, actor="user:tim", reason=REASON, now=now())
+    else:
+        kps.deny_protector(*data.key, by=admin, reason=REASON, now=now())
+    with pytest.raises(machine_orders.ShieldingDataDenied, match=REASON):
+        order(data, admin, owner)
+    assert not MachineOrder.objects.exists()
+    assert not leaves("machine.ordered")
+
+
 def test_an_order_is_what_a_host_reads(data: ShieldingData, admin: User, operator: User) -> None:
     made_order = order(data, admin, operator)
     read = parse_order(order_file(made_order))
